@@ -1,0 +1,159 @@
+"""Between the model (frozen structs) and the wire (protobuf), by reflection.
+
+A struct and its message have the same name and the same fields; `tests/unit/common/test_codec.py` holds them together.
+One converter per field is compiled at first use, so that a call only walks the fields that are set.
+
+Two types differ on purpose: a time is `float` unix seconds here and `google.protobuf.Timestamp` there (unset is 0.0),
+and an absent sub-message reads as the struct's default.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import msgspec
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from pyswarm.v1 import types_pb2
+
+S = TypeVar("S", bound=msgspec.Struct)
+M = TypeVar("M", bound=Message)
+
+_NANOS = 1_000_000_000
+_Setter = Callable[[Message, Any], None]
+_Getter = Callable[[Message], Any]
+
+
+def to_proto(value: msgspec.Struct) -> Any:
+    """The message of the same name with the same content."""
+    message = _message_type(type(value))()
+    _fill(value, message)
+    return message
+
+
+def from_proto(struct_type: type[S], message: Message) -> S:
+    """The struct of that type with the message's content. Unknown enum numbers raise ValueError."""
+    kwargs = {}
+    for name, getter in _getters(struct_type):
+        value = getter(message)
+        if value is not None:
+            kwargs[name] = value
+    return struct_type(**kwargs)
+
+
+def _fill(value: msgspec.Struct, message: Message) -> None:
+    for name, default, setter in _setters(type(value)):
+        item = getattr(value, name)
+        if item is not default and item != default:
+            setter(message, item)
+
+
+@functools.cache
+def _message_type(struct_type: type) -> Callable[[], Message]:
+    return typing.cast(Callable[[], Message], getattr(types_pb2, struct_type.__name__))
+
+
+@functools.cache
+def _fields(struct_type: type) -> tuple[tuple[str, Any, Any, FieldDescriptor], ...]:
+    """(name, annotation without `| None`, default, protobuf field) of every field."""
+    hints = typing.get_type_hints(struct_type)
+    descriptor = getattr(types_pb2, struct_type.__name__).DESCRIPTOR
+    out = []
+    for field in msgspec.structs.fields(struct_type):
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        out.append((field.name, _without_none(hints[field.name]), default, descriptor.fields_by_name[field.name]))
+    return tuple(out)
+
+
+def _without_none(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType):
+        (only,) = [arg for arg in typing.get_args(annotation) if arg is not types.NoneType]
+        return only
+    return annotation
+
+
+@functools.cache
+def _setters(struct_type: type) -> tuple[tuple[str, Any, _Setter], ...]:
+    out = []
+    for name, annotation, default, field in _fields(struct_type):
+        # What must be written even when it equals the struct's default: nothing, unless protobuf's default differs.
+        omitted = default if _is_wire_default(default) else msgspec.NODEFAULT
+        out.append((name, omitted, _setter(name, annotation, field)))
+    return tuple(out)
+
+
+def _is_wire_default(default: Any) -> bool:
+    """Whether a field left out on the wire reads back as this default."""
+    if isinstance(default, msgspec.Struct):
+        return default == type(default)()
+    return default is None or default in (0, 0.0, "", b"", (), {}, False)
+
+
+@functools.cache
+def _getters(struct_type: type) -> tuple[tuple[str, _Getter], ...]:
+    return tuple((name, _getter(name, annotation, field)) for name, annotation, _, field in _fields(struct_type))
+
+
+def _is_timestamp(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.full_name == "google.protobuf.Timestamp"
+
+
+def _setter(name: str, annotation: Any, field: FieldDescriptor) -> _Setter:
+    if _is_timestamp(field):
+        return lambda message, value: set_timestamp(getattr(message, name), value)
+    if typing.get_origin(annotation) is dict:
+        return lambda message, value: getattr(message, name).update(value)
+    if typing.get_origin(annotation) is tuple:
+        if field.message_type is None:
+            return lambda message, value: getattr(message, name).extend(value)
+        return functools.partial(_add_messages, name)
+    if field.message_type is not None:
+        return functools.partial(_set_message, name)
+    return lambda message, value: setattr(message, name, value)
+
+
+def _add_messages(name: str, message: Message, values: tuple[msgspec.Struct, ...]) -> None:
+    repeated = getattr(message, name)
+    for value in values:
+        _fill(value, repeated.add())
+
+
+def _set_message(name: str, message: Message, value: msgspec.Struct) -> None:
+    part = getattr(message, name)
+    part.SetInParent()
+    _fill(value, part)
+
+
+def _getter(name: str, annotation: Any, field: FieldDescriptor) -> _Getter:
+    if _is_timestamp(field):
+        return lambda message: timestamp(getattr(message, name)) if message.HasField(name) else None
+    if typing.get_origin(annotation) is dict:
+        return lambda message: dict(getattr(message, name))
+    if typing.get_origin(annotation) is tuple:
+        item_type = typing.get_args(annotation)[0]
+        if field.message_type is None:
+            return lambda message: tuple(getattr(message, name))
+        return lambda message: tuple(from_proto(item_type, item) for item in getattr(message, name))
+    if field.message_type is not None:
+        return lambda message: from_proto(annotation, getattr(message, name)) if message.HasField(name) else None
+    if isinstance(annotation, type) and issubclass(annotation, IntEnum):
+        return lambda message: annotation(getattr(message, name))
+    if field.has_presence:
+        return lambda message: getattr(message, name) if message.HasField(name) else None
+    return lambda message: getattr(message, name)
+
+
+def set_timestamp(target: Any, unix_s: float) -> None:
+    """Write unix seconds into a google.protobuf.Timestamp."""
+    target.seconds, target.nanos = divmod(round(unix_s * _NANOS), _NANOS)
+
+
+def timestamp(source: Any) -> float:
+    """Unix seconds of a google.protobuf.Timestamp."""
+    return float(source.seconds) + float(source.nanos) / _NANOS

@@ -1,0 +1,158 @@
+"""Objects: what the cluster keeps. Same fields as the messages of the same name in proto/pyswarm/v1/types.proto.
+
+Times are unix seconds (float). Objects are immutable: a change is `msgspec.structs.replace` in a change set.
+"""
+
+from __future__ import annotations
+
+from pyswarm_common.model.specs import (
+    ClusterSpec,
+    NetworkSpec,
+    NodeSpec,
+    PortConfig,
+    Resources,
+    ServiceSpec,
+    Struct,
+    TaskSpec,
+)
+from pyswarm_common.model.states import NodeRole, NodeState, TaskState, UpdateState
+
+
+class Meta(Struct):
+    version: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+
+
+class NodeDescription(Struct):
+    hostname: str = ""
+    os: str = ""
+    architecture: str = ""
+    resources: Resources = Resources()
+    engine_version: str = ""
+    engine_labels: dict[str, str] = {}
+    data_path_address: str = ""
+    agent_address: str = ""
+    capabilities: dict[str, str] = {}
+
+
+class NodeStatus(Struct):
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    address: str = ""
+    changed_at: float = 0.0
+
+
+class ManagerStatus(Struct):
+    raft_id: int = 0
+    address: str = ""
+    leader: bool = False
+    reachable: bool = False
+
+
+class Node(Struct):
+    id: str
+    meta: Meta = Meta()
+    spec: NodeSpec = NodeSpec()
+    description: NodeDescription = NodeDescription()
+    status: NodeStatus = NodeStatus()
+    manager_status: ManagerStatus | None = None
+    role: NodeRole = NodeRole.WORKER
+    ingress_addresses: tuple[str, ...] = ()
+
+
+class VirtualIP(Struct):
+    network_id: str = ""
+    address: str = ""
+
+
+class Endpoint(Struct):
+    vips: tuple[VirtualIP, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
+
+
+class UpdateStatus(Struct):
+    state: UpdateState = UpdateState.NONE
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    message: str = ""
+
+
+class Service(Struct):
+    id: str
+    meta: Meta = Meta()
+    spec: ServiceSpec = ServiceSpec()
+    previous_spec: ServiceSpec | None = None
+    spec_version: int = 0
+    endpoint: Endpoint = Endpoint()
+    update_status: UpdateStatus | None = None
+
+
+class ContainerStatus(Struct):
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+
+
+class TaskStatus(Struct):
+    timestamp: float = 0.0
+    state: TaskState = TaskState.NEW
+    message: str = ""
+    err: str = ""
+    container: ContainerStatus | None = None
+
+
+class NetworkAttachment(Struct):
+    network_id: str = ""
+    addresses: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class Task(Struct):
+    id: str
+    meta: Meta = Meta()
+    service_id: str = ""
+    service_name: str = ""
+    slot: int = 0
+    node_id: str = ""
+    spec: TaskSpec = TaskSpec()
+    spec_version: int = 0
+    desired_state: TaskState = TaskState.NEW
+    status: TaskStatus = TaskStatus()
+    networks: tuple[NetworkAttachment, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
+    restart_times: tuple[float, ...] = ()
+    start_at: float = 0.0
+    labels: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What docker calls it: `web.1`, or `web.<node id>` for a global service."""
+        return f"{self.service_name}.{self.slot or self.node_id}"
+
+
+class Network(Struct):
+    id: str
+    meta: Meta = Meta()
+    spec: NetworkSpec = NetworkSpec()
+    vni: int = 0
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+
+class JoinTokens(Struct):
+    worker: str = ""
+    manager: str = ""
+
+
+class Cluster(Struct):
+    id: str
+    meta: Meta = Meta()
+    spec: ClusterSpec = ClusterSpec()
+    root_ca_cert: bytes = b""
+    root_ca_key: bytes = b""
+    join_tokens: JoinTokens = JoinTokens()
+
+
+AnyObject = Cluster | Node | Service | Task | Network

@@ -1,0 +1,101 @@
+"""States and other enumerations. Their numbers are those of proto/pyswarm/v1/types.proto; a test holds them together."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class NodeRole(IntEnum):
+    WORKER = 0
+    MANAGER = 1
+
+
+class Availability(IntEnum):
+    ACTIVE = 0
+    PAUSE = 1
+    DRAIN = 2
+
+
+class NodeState(IntEnum):
+    UNKNOWN = 0
+    DOWN = 1
+    READY = 2
+    SUSPECT = 3
+
+
+class TaskState(IntEnum):
+    """One way only: a task's state never goes back, and `<` means "earlier"."""
+
+    NEW = 0
+    PENDING = 64
+    ASSIGNED = 192
+    ACCEPTED = 256
+    PREPARING = 320
+    READY = 384
+    STARTING = 448
+    RUNNING = 512
+    COMPLETE = 576
+    SHUTDOWN = 640
+    FAILED = 704
+    REJECTED = 768
+    REMOVE = 800
+    ORPHANED = 832
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task has ended, however it ended."""
+        return self > TaskState.RUNNING
+
+
+class MountType(IntEnum):
+    BIND = 0
+    VOLUME = 1
+    TMPFS = 2
+
+
+class RestartCondition(IntEnum):
+    ANY = 0
+    ON_FAILURE = 1
+    NONE = 2
+
+
+class FailureAction(IntEnum):
+    PAUSE = 0
+    CONTINUE = 1
+    ROLLBACK = 2
+
+
+class UpdateOrder(IntEnum):
+    STOP_FIRST = 0
+    START_FIRST = 1
+
+
+class Protocol(IntEnum):
+    TCP = 0
+    UDP = 1
+    SCTP = 2
+
+
+class PublishMode(IntEnum):
+    INGRESS = 0
+    HOST = 1
+
+
+class EndpointMode(IntEnum):
+    VIP = 0
+    DNSRR = 1
+
+
+class ServiceMode(IntEnum):
+    REPLICATED = 0
+    GLOBAL = 1
+
+
+class UpdateState(IntEnum):
+    NONE = 0
+    UPDATING = 1
+    PAUSED = 2
+    COMPLETED = 3
+    ROLLBACK_STARTED = 4
+    ROLLBACK_PAUSED = 5
+    ROLLBACK_COMPLETED = 6
