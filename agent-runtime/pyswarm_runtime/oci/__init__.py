@@ -1,0 +1,1 @@
+"""From a container's configuration to what an OCI runtime reads. Pure."""
