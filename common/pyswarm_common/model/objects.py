@@ -18,13 +18,13 @@ from pyswarm_common.model.specs import (
 from pyswarm_common.model.states import NodeRole, NodeState, TaskState, UpdateState
 
 
-class Meta(Struct):
+class Meta(Struct, frozen=True):
     version: int = 0
     created_at: float = 0.0
     updated_at: float = 0.0
 
 
-class NodeDescription(Struct):
+class NodeDescription(Struct, frozen=True):
     hostname: str = ""
     os: str = ""
     architecture: str = ""
@@ -36,21 +36,21 @@ class NodeDescription(Struct):
     capabilities: dict[str, str] = {}
 
 
-class NodeStatus(Struct):
+class NodeStatus(Struct, frozen=True):
     state: NodeState = NodeState.UNKNOWN
     message: str = ""
     address: str = ""
     changed_at: float = 0.0
 
 
-class ManagerStatus(Struct):
+class ManagerStatus(Struct, frozen=True):
     raft_id: int = 0
     address: str = ""
     leader: bool = False
     reachable: bool = False
 
 
-class Node(Struct):
+class Node(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
     spec: NodeSpec = NodeSpec()
@@ -61,24 +61,24 @@ class Node(Struct):
     ingress_addresses: tuple[str, ...] = ()
 
 
-class VirtualIP(Struct):
+class VirtualIP(Struct, frozen=True):
     network_id: str = ""
     address: str = ""
 
 
-class Endpoint(Struct):
+class Endpoint(Struct, frozen=True):
     vips: tuple[VirtualIP, ...] = ()
     ports: tuple[PortConfig, ...] = ()
 
 
-class UpdateStatus(Struct):
+class UpdateStatus(Struct, frozen=True):
     state: UpdateState = UpdateState.NONE
     started_at: float = 0.0
     completed_at: float = 0.0
     message: str = ""
 
 
-class Service(Struct):
+class Service(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
     spec: ServiceSpec = ServiceSpec()
@@ -88,14 +88,14 @@ class Service(Struct):
     update_status: UpdateStatus | None = None
 
 
-class ContainerStatus(Struct):
+class ContainerStatus(Struct, frozen=True):
     container_id: str = ""
     pid: int = 0
     exit_code: int = 0
     oom_killed: bool = False
 
 
-class TaskStatus(Struct):
+class TaskStatus(Struct, frozen=True):
     timestamp: float = 0.0
     state: TaskState = TaskState.NEW
     message: str = ""
@@ -103,13 +103,13 @@ class TaskStatus(Struct):
     container: ContainerStatus | None = None
 
 
-class NetworkAttachment(Struct):
+class NetworkAttachment(Struct, frozen=True):
     network_id: str = ""
     addresses: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
 
 
-class Task(Struct):
+class Task(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
     service_id: str = ""
@@ -132,7 +132,7 @@ class Task(Struct):
         return f"{self.service_name}.{self.slot or self.node_id}"
 
 
-class Network(Struct):
+class Network(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
     spec: NetworkSpec = NetworkSpec()
@@ -141,12 +141,12 @@ class Network(Struct):
     gateways: tuple[str, ...] = ()
 
 
-class JoinTokens(Struct):
+class JoinTokens(Struct, frozen=True):
     worker: str = ""
     manager: str = ""
 
 
-class Cluster(Struct):
+class Cluster(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
     spec: ClusterSpec = ClusterSpec()

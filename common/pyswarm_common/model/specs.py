@@ -1,6 +1,6 @@
 """Specs: what a user says should be. Same fields as the messages of the same name in proto/pyswarm/v1/types.proto.
 
-Frozen and compared by value, so that "did this change what a task sees?" is `==`, and shared by every task of a service.
+Frozen and compared by value, so that "did this change what a task sees?" is `==`; shared by every task of a service.
 The meaning of each field is written once, in the .proto file.
 """
 
@@ -30,18 +30,18 @@ class Struct(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=F
     """Base of every model value: immutable, encoded as a map without its defaults, so that fields can be added."""
 
 
-class NodeSpec(Struct):
+class NodeSpec(Struct, frozen=True):
     labels: dict[str, str] = {}
     role: NodeRole = NodeRole.WORKER
     availability: Availability = Availability.ACTIVE
 
 
-class Resources(Struct):
+class Resources(Struct, frozen=True):
     nano_cpus: int = 0
     memory_bytes: int = 0
 
 
-class Mount(Struct):
+class Mount(Struct, frozen=True):
     type: MountType = MountType.BIND
     source: str = ""
     target: str = ""
@@ -49,7 +49,7 @@ class Mount(Struct):
     tmpfs_size_bytes: int = 0
 
 
-class HealthCheck(Struct):
+class HealthCheck(Struct, frozen=True):
     test: tuple[str, ...] = ()
     interval_s: float = 0.0
     timeout_s: float = 0.0
@@ -57,7 +57,7 @@ class HealthCheck(Struct):
     start_period_s: float = 0.0
 
 
-class ContainerSpec(Struct):
+class ContainerSpec(Struct, frozen=True):
     image: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
@@ -80,35 +80,35 @@ class ContainerSpec(Struct):
     sysctls: dict[str, str] = {}
 
 
-class ResourceRequirements(Struct):
+class ResourceRequirements(Struct, frozen=True):
     limits: Resources = Resources()
     reservations: Resources = Resources()
     pids_limit: int = 0
 
 
-class RestartPolicy(Struct):
+class RestartPolicy(Struct, frozen=True):
     condition: RestartCondition = RestartCondition.ANY
     delay_s: float | None = None
     max_attempts: int = 0
     window_s: float = 0.0
 
 
-class PlacementPreference(Struct):
+class PlacementPreference(Struct, frozen=True):
     spread_descriptor: str = ""
 
 
-class Placement(Struct):
+class Placement(Struct, frozen=True):
     constraints: tuple[str, ...] = ()
     preferences: tuple[PlacementPreference, ...] = ()
     max_replicas_per_node: int = 0
 
 
-class NetworkAttachmentSpec(Struct):
+class NetworkAttachmentSpec(Struct, frozen=True):
     target: str = ""
     aliases: tuple[str, ...] = ()
 
 
-class TaskSpec(Struct):
+class TaskSpec(Struct, frozen=True):
     container: ContainerSpec = ContainerSpec()
     resources: ResourceRequirements = ResourceRequirements()
     restart: RestartPolicy = RestartPolicy()
@@ -117,7 +117,7 @@ class TaskSpec(Struct):
     force_update: int = 0
 
 
-class UpdateConfig(Struct):
+class UpdateConfig(Struct, frozen=True):
     parallelism: int = 0
     delay_s: float = 0.0
     failure_action: FailureAction = FailureAction.PAUSE
@@ -126,7 +126,7 @@ class UpdateConfig(Struct):
     order: UpdateOrder = UpdateOrder.STOP_FIRST
 
 
-class PortConfig(Struct):
+class PortConfig(Struct, frozen=True):
     name: str = ""
     protocol: Protocol = Protocol.TCP
     target_port: int = 0
@@ -134,12 +134,12 @@ class PortConfig(Struct):
     publish_mode: PublishMode = PublishMode.INGRESS
 
 
-class EndpointSpec(Struct):
+class EndpointSpec(Struct, frozen=True):
     mode: EndpointMode = EndpointMode.VIP
     ports: tuple[PortConfig, ...] = ()
 
 
-class ServiceSpec(Struct):
+class ServiceSpec(Struct, frozen=True):
     name: str = ""
     labels: dict[str, str] = {}
     mode: ServiceMode = ServiceMode.REPLICATED
@@ -150,7 +150,7 @@ class ServiceSpec(Struct):
     endpoint: EndpointSpec = EndpointSpec()
 
 
-class NetworkSpec(Struct):
+class NetworkSpec(Struct, frozen=True):
     name: str = ""
     labels: dict[str, str] = {}
     driver: str = ""
@@ -162,7 +162,7 @@ class NetworkSpec(Struct):
     options: dict[str, str] = {}
 
 
-class ClusterSpec(Struct):
+class ClusterSpec(Struct, frozen=True):
     name: str = "default"
     task_history_limit: int = 5
     heartbeat_period_s: float = 1.0

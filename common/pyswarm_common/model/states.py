@@ -1,4 +1,4 @@
-"""States and other enumerations. Their numbers are those of proto/pyswarm/v1/types.proto; a test holds them together."""
+"""States and other enumerations, with the numbers of proto/pyswarm/v1/types.proto (a test holds them together)."""
 
 from __future__ import annotations
 

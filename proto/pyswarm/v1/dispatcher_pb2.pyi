@@ -205,6 +205,7 @@ class ManagerMessage(_message.Message):
     STATUS_ACK_FIELD_NUMBER: _builtins.int
     MANAGERS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___SessionStarted: ...
     @_builtins.property
@@ -215,6 +216,10 @@ class ManagerMessage(_message.Message):
     def managers(self) -> Global___ManagerList: ...
     @_builtins.property
     def heartbeat_period(self) -> Global___HeartbeatPeriod: ...
+    @_builtins.property
+    def node(self) -> _types_pb2.Node:
+        """The node's own object changed: its wanted role, availability or labels."""
+
     def __init__(
         self,
         *,
@@ -223,12 +228,13 @@ class ManagerMessage(_message.Message):
         status_ack: Global___StatusAck | None = ...,
         managers: Global___ManagerList | None = ...,
         heartbeat_period: Global___HeartbeatPeriod | None = ...,
+        node: _types_pb2.Node | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period", "node"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -1,0 +1,23 @@
+"""Who is who: node keys and certificates, the root CA, join tokens, and the mTLS credentials made from them.
+
+Decides the form of certificates (ECDSA P-256; CN = node id, OU = swarm-manager or swarm-worker, O = cluster id) and of
+join tokens (`SWMTKN-1-<root digest>-<secret>`). Never decides who may do what: that is the table of each server, held
+by `pyswarm_common.rpc`. Time comes in as an argument.
+"""
+
+from pyswarm_common.identity.authority import RootAuthority, generate_key, key_from_pem, key_to_pem, make_csr
+from pyswarm_common.identity.credentials import NODE_SERVER_NAME, NodeIdentity, role_name
+from pyswarm_common.identity.tokens import JoinToken, root_digest
+
+__all__ = [
+    "NODE_SERVER_NAME",
+    "JoinToken",
+    "NodeIdentity",
+    "RootAuthority",
+    "generate_key",
+    "key_from_pem",
+    "key_to_pem",
+    "make_csr",
+    "role_name",
+    "root_digest",
+]

@@ -1,0 +1,95 @@
+"""A node's identity: its key, its certificate and the root it trusts, on disk and as gRPC credentials."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.model import NodeRole
+
+NODE_SERVER_NAME = "swarm-node"
+"""A name in every node's certificate: verified where any node may answer (its agent), whatever its role."""
+
+_ROLE_NAMES = {NodeRole.MANAGER: "swarm-manager", NodeRole.WORKER: "swarm-worker"}
+_CERT_FILE, _KEY_FILE, _ROOT_FILE = "node.crt", "node.key", "root-ca.crt"
+
+
+def role_name(role: NodeRole) -> str:
+    """The organisational unit of that role; also the server name that a client verifies."""
+    return _ROLE_NAMES[role]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NodeIdentity:
+    """What a node proves itself with. All PEM."""
+
+    cert_pem: bytes
+    key_pem: bytes
+    root_cert_pem: bytes
+
+    @classmethod
+    def load(cls, directory: Path) -> NodeIdentity | None:
+        """The identity kept in the directory; None if there is none yet."""
+        try:
+            parts = [(directory / name).read_bytes() for name in (_CERT_FILE, _KEY_FILE, _ROOT_FILE)]
+        except FileNotFoundError:
+            return None
+        return cls(*parts)
+
+    def save(self, directory: Path) -> None:
+        """Write the three files, each atomically and readable only by its owner; the certificate last."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, content in ((_ROOT_FILE, self.root_cert_pem), (_KEY_FILE, self.key_pem), (_CERT_FILE, self.cert_pem)):
+            _write_private(directory / name, content)
+
+    @property
+    def node_id(self) -> str:
+        return self._name(NameOID.COMMON_NAME)
+
+    @property
+    def cluster_id(self) -> str:
+        return self._name(NameOID.ORGANIZATION_NAME)
+
+    @property
+    def role(self) -> NodeRole:
+        unit = self._name(NameOID.ORGANIZATIONAL_UNIT_NAME)
+        return next(role for role, name in _ROLE_NAMES.items() if name == unit)
+
+    @property
+    def validity(self) -> tuple[float, float]:
+        """(not before, not after) in unix seconds."""
+        cert = x509.load_pem_x509_certificate(self.cert_pem)
+        return cert.not_valid_before_utc.timestamp(), cert.not_valid_after_utc.timestamp()
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Demands a certificate of the same root from every client."""
+        return grpc.ssl_server_credentials(
+            [(self.key_pem, self.cert_pem)], root_certificates=self.root_cert_pem, require_client_auth=True
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(
+            root_certificates=self.root_cert_pem, private_key=self.key_pem, certificate_chain=self.cert_pem
+        )
+
+    def _name(self, oid: x509.ObjectIdentifier) -> str:
+        values = x509.load_pem_x509_certificate(self.cert_pem).subject.get_attributes_for_oid(oid)
+        if len(values) != 1:
+            raise FailedPrecondition("the node certificate was not issued by a pyswarm cluster: leave, then join again")
+        return str(values[0].value)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(path.suffix + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

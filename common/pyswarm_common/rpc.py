@@ -1,0 +1,232 @@
+"""gRPC at the edge: who calls, whether they may, and how errors travel.
+
+One server interceptor does both sides of that: it refuses a method that the server's table does not list for the
+caller, and turns `PyswarmError` into a status with `google.rpc` details. On the client side `error_from_rpc` turns the
+status back. An exception that is not a `PyswarmError` is a bug: logged with its trace here, and "internal error" there.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from pyswarm_common import errors
+from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.model import NodeRole
+
+_log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 16 << 20
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Each node talks to its peers by their own addresses: a proxy from the environment is never meant.
+    ("grpc.enable_http_proxy", 0),
+)
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    # A second server on a taken port must fail, not share it.
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Caller(Enum):
+    """What a caller is, as far as a table of methods cares."""
+
+    WORKER = "worker"
+    MANAGER = "manager"
+    LOCAL = "local"  # through the local unix socket: root on this machine
+    ANYONE = "anyone"  # no certificate asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who calls."""
+
+    caller: Caller
+    node_id: str = ""
+    cluster_id: str = ""
+
+
+LOCAL_PEER = Peer(Caller.LOCAL)
+_CALLERS = {NodeRole.MANAGER: Caller.MANAGER, NodeRole.WORKER: Caller.WORKER}
+
+
+def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
+    """The caller by its client certificate; a unix socket's caller is local. Raises Unauthenticated."""
+    if context.peer().startswith("unix:"):
+        return LOCAL_PEER
+    certificates = tuple(context.auth_context().get("x509_pem_cert", ()))
+    if not certificates:
+        raise errors.Unauthenticated("a node certificate is needed: join the cluster first")
+    return _peer_of_certificate(certificates[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _peer_of_certificate(pem: bytes) -> Peer:
+    identity = NodeIdentity(cert_pem=pem, key_pem=b"", root_cert_pem=b"")
+    return Peer(_CALLERS[identity.role], identity.node_id, identity.cluster_id)
+
+
+Table = Mapping[str, frozenset[Caller]]
+"""Full method name ("/pyswarm.v1.Control/ListNodes") to who may call it. What is missing is refused."""
+
+
+class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic only in the stubs
+    """Holds every call to the table, and turns errors into statuses."""
+
+    def __init__(self, table: Table, cluster_id: Callable[[], str | None] = lambda: None) -> None:
+        self._table = table
+        self._cluster_id = cluster_id
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        return self._guarded(handler, str(handler_call_details.method))
+
+    def _check(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        allowed = self._table.get(method)
+        if allowed is None:
+            raise errors.Forbidden(f"{method} is not open to anybody")
+        if Caller.ANYONE in allowed:
+            return
+        peer = peer_of(context)
+        expected = self._cluster_id()
+        if peer.caller is not Caller.LOCAL and expected is not None and peer.cluster_id != expected:
+            raise errors.Forbidden("the client certificate belongs to another cluster")
+        if peer.caller not in allowed:
+            raise errors.Forbidden(f"a {peer.caller.value} may not call {method}")
+
+    def _guarded(self, handler: Any, method: str) -> Any:
+        check = self._check
+        if handler.response_streaming:
+            inner_stream = handler.stream_stream or handler.unary_stream
+
+            async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                try:
+                    check(method, context)
+                    async for response in inner_stream(request, context):
+                        yield response
+                except Exception as error:
+                    await _abort(context, method, error)
+
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else (grpc.unary_stream_rpc_method_handler)
+            )
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+
+        inner = handler.stream_unary or handler.unary_unary
+
+        async def unary(request: Any, context: Any) -> Any:
+            try:
+                check(method, context)
+                result = inner(request, context)
+                return await result if inspect.isawaitable(result) else result
+            except Exception as error:
+                await _abort(context, method, error)
+
+        make_unary = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else (grpc.unary_unary_rpc_method_handler)
+        )
+        return make_unary(unary, handler.request_deserializer, handler.response_serializer)
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if isinstance(error, grpc.aio.AioRpcError):  # forwarded: the far side's status is the answer
+        await context.abort(error.code(), error.details() or "", _metadata(error))
+    if not isinstance(error, errors.PyswarmError):
+        _log.error("%s failed", method, exc_info=error)
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error: see the log of the daemon")
+    assert isinstance(error, errors.PyswarmError)
+    status = rpc_status.to_status(_status_message(error))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+
+
+def _status_message(error: errors.PyswarmError) -> status_pb2.Status:
+    code = grpc.StatusCode[errors.STATUS_NAMES[_meaning(type(error))]]
+    message = status_pb2.Status(code=code.value[0], message=str(error))
+    if isinstance(error, errors.InvalidArgument) and error.violations:
+        detail = error_details_pb2.BadRequest()
+        for field, description in error.violations:
+            detail.field_violations.add(field=field, description=description)
+        packed = AnyMessage()
+        packed.Pack(detail)
+        message.details.append(packed)
+    return message
+
+
+def _meaning(error_type: type) -> type[errors.PyswarmError]:
+    return next(base for base in error_type.__mro__ if base in errors.STATUS_NAMES)
+
+
+_BY_CODE = {grpc.StatusCode[name]: meaning for meaning, name in errors.STATUS_NAMES.items()}
+
+
+def error_from_rpc(error: grpc.aio.AioRpcError) -> errors.PyswarmError:
+    """The refusal that the server raised; Unavailable when nobody answered."""
+    code, details = error.code(), error.details() or "no answer"
+    meaning = errors.Unavailable if code is grpc.StatusCode.DEADLINE_EXCEEDED else _BY_CODE.get(code)
+    if meaning is errors.InvalidArgument:
+        return errors.InvalidArgument(details, _violations(error))
+    return (meaning or errors.PyswarmError)(details)
+
+
+def _metadata(error: grpc.aio.AioRpcError) -> tuple[tuple[str, str | bytes], ...]:
+    pairs: Any = error.trailing_metadata() or ()  # iterates as pairs, which the stubs do not know
+    return tuple((key, value) for key, value in pairs)
+
+
+def _violations(error: grpc.aio.AioRpcError) -> list[tuple[str, str]]:
+    status = status_pb2.Status()
+    for key, value in _metadata(error):
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            status.ParseFromString(value)
+    out = []
+    for detail in status.details:
+        request = error_details_pb2.BadRequest()
+        if detail.Unpack(request):
+            out += [(violation.field, violation.description) for violation in request.field_violations]
+    return out
+
+
+def open_channel(address: str, identity: NodeIdentity, server_name: str) -> grpc.aio.Channel:
+    """A channel by mTLS to a server whose certificate must carry `server_name` (a role, not a host name)."""
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", server_name))
+    return grpc.aio.secure_channel(address, identity.channel_credentials(), options=options)
+
+
+def open_local_channel(socket_path: str) -> grpc.aio.Channel:
+    """A channel to a daemon's unix socket."""
+    return grpc.aio.insecure_channel(f"unix:{socket_path}", options=CHANNEL_OPTIONS)
