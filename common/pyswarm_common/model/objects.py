@@ -125,6 +125,8 @@ class Task(Struct, frozen=True):
     restart_times: tuple[float, ...] = ()
     start_at: float = 0.0
     labels: dict[str, str] = {}
+    running_at: float = 0.0
+    ended_at: float = 0.0
 
     @property
     def name(self) -> str:

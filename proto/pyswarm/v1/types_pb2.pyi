@@ -1434,6 +1434,8 @@ class Task(_message.Message):
     RESTART_TIMES_FIELD_NUMBER: _builtins.int
     START_AT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    RUNNING_AT_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     service_name: _builtins.str
@@ -1463,6 +1465,14 @@ class Task(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def running_at(self) -> _timestamp_pb2.Timestamp:
+        """When the managers learnt that it runs, by the leader's clock (agents' clocks may be wrong); unset before that."""
+
+    @_builtins.property
+    def ended_at(self) -> _timestamp_pb2.Timestamp:
+        """When the managers learnt that it ended, by the leader's clock; unset before that."""
+
     def __init__(
         self,
         *,
@@ -1481,10 +1491,12 @@ class Task(_message.Message):
         restart_times: _abc.Iterable[_builtins.float] | None = ...,
         start_at: _builtins.float = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        running_at: _timestamp_pb2.Timestamp | None = ...,
+        ended_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "meta", b"meta", "running_at", b"running_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "id", b"id", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "restart_times", b"restart_times", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
