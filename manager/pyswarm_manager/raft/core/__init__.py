@@ -1,0 +1,1 @@
+"""The pure core of consensus: see `raft.Raft`."""

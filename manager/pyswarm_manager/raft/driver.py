@@ -1,0 +1,339 @@
+"""A member of the managers' consensus group, as the rest of the manager sees it: `RaftNode`.
+
+Propose a change and get its result once it is applied; read linearizably; follow leadership; add and remove members.
+Whoever leads also promotes learners that have caught up. What is refused says whom to ask instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
+
+from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from pyswarm_manager.raft.core.messages import Message
+from pyswarm_manager.raft.core.types import ConfChange, ConfOperation, MemberRole, ProposalRefused, Role
+from pyswarm_manager.raft.loop import STOPPED, RaftLoop, load_or_initialise
+from pyswarm_manager.raft.ports import (
+    ApplyResult,
+    LeadershipChanged,
+    MemberStatus,
+    RaftConfig,
+    StateMachine,
+    Transport,
+)
+from pyswarm_manager.raft.storage.port import RaftStorage
+
+__all__ = [
+    "ApplyResult",
+    "LeadershipChanged",
+    "MemberStatus",
+    "RaftConfig",
+    "RaftNode",
+    "RaftStorage",
+    "StateMachine",
+    "Transport",
+]
+
+CAUGHT_UP_ENTRIES = 64
+"""A learner that lacks fewer entries than this becomes a voter: it can then vote and commit without delay."""
+CHANGE_TIMEOUT_S = 10.0
+TRANSFER_TIMEOUT_S = 2.0
+_RETRY_S = 0.05
+_READ_RETRY_S = 0.3
+
+
+class RaftNode:
+    """One member. `open` it, keep `run` running in a task group, `close` it."""
+
+    def __init__(self, loop: RaftLoop, storage: RaftStorage, transport: Transport, writer: ThreadPoolExecutor) -> None:
+        self._loop = loop
+        self._storage, self._transport, self._writer = storage, transport, writer
+        self._stopped = asyncio.Event()
+        self._is_running = False
+        loop.on_tick = self._promote_learner
+
+    @classmethod
+    async def open(
+        cls,
+        config: RaftConfig,
+        storage: RaftStorage,
+        transport: Transport,
+        state_machine: StateMachine,
+        bootstrap: Mapping[int, str] | None,
+    ) -> Self:
+        """Load, or begin. `bootstrap` names the first members of a new cluster; None to join one, or to restart."""
+        writer = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        try:
+            running = asyncio.get_running_loop()
+            stored = await running.run_in_executor(writer, load_or_initialise, config, storage, bootstrap)
+            loop = RaftLoop(config, stored, storage, transport, state_machine, writer=writer)
+        except BaseException:
+            writer.shutdown(wait=False)
+            raise
+        return cls(loop, storage, transport, writer)
+
+    async def run(self) -> None:
+        """Take part until `close`, or until something fails that this process must not survive (raises)."""
+        self._is_running = True
+        carrier = asyncio.ensure_future(self._transport.run())
+        member = asyncio.ensure_future(self._loop.run())
+        try:
+            await asyncio.wait([carrier, member], return_when=asyncio.FIRST_COMPLETED)
+            if carrier.done():
+                carrier.result()
+            if member.done():
+                member.result()
+        finally:
+            self._loop.stopping = True
+            self._loop.wake()
+            await asyncio.gather(member, return_exceptions=True)
+            carrier.cancel()
+            await asyncio.gather(carrier, return_exceptions=True)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
+            self._writer.shutdown(wait=False)
+            self._stopped.set()
+
+    async def close(self, transfer: bool = True) -> None:
+        """Stop; a leader first hands over, so that the others need not find out by themselves."""
+        if transfer and self.is_leader and not self._loop.stopping:
+            # Nobody to hand over to, or not in time: the others will elect.
+            with contextlib.suppress(FailedPrecondition, Unavailable):
+                await self.transfer_leadership()
+        self._loop.stopping = True
+        self._loop.wake()
+        if self._is_running:
+            await self._stopped.wait()
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def raft_id(self) -> int:
+        return self._loop.config.raft_id
+
+    @property
+    def leadership(self) -> LeadershipChanged:
+        """Who leads now."""
+        return self._loop.leadership
+
+    @property
+    def is_leader(self) -> bool:
+        """This member leads, and has applied everything committed before its term."""
+        return self._loop.leadership.is_leader
+
+    @property
+    def leader_id(self) -> int | None:
+        return self._loop.leadership.leader_id
+
+    @property
+    def leader_address(self) -> str | None:
+        """Where the leader is; None if none is known."""
+        member = self._loop.core.state.configuration.members.get(self.leader_id or 0)
+        return None if member is None else member.address
+
+    @property
+    def term(self) -> int:
+        return self._loop.core.state.term
+
+    @property
+    def applied_index(self) -> int:
+        return self._loop.applied_index
+
+    @property
+    def members(self) -> Mapping[int, MemberStatus]:
+        """All members; activity and progress only as seen from the leader."""
+        state = self._loop.core.state
+        oldest = state.now - state.options.election_ticks
+        statuses = {}
+        for raft_id, member in sorted(state.configuration.members.items()):
+            leads = raft_id == state.leader_id
+            progress = state.progress.get(raft_id)
+            if raft_id == state.id:
+                statuses[raft_id] = MemberStatus(member.address, member.role, leads, True, state.log.stable)
+            elif progress is None:
+                statuses[raft_id] = MemberStatus(member.address, member.role, leads)
+            else:
+                active = progress.last_heard > oldest
+                statuses[raft_id] = MemberStatus(member.address, member.role, leads, active, progress.match)
+        return statuses
+
+    def is_removed(self, raft_id: int) -> bool:
+        """Whether this id was a member once, and its messages are refused for good."""
+        return raft_id in self._loop.core.state.configuration.removed
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    async def receive(self, messages: Sequence[Message]) -> None:
+        """Messages from other members, in any order; waits while too many are unread."""
+        await self._loop.receive(messages)
+
+    # -- writes and reads ------------------------------------------------------------------------------------------
+
+    async def propose(self, data: bytes) -> ApplyResult:
+        """Commit and apply. Unavailable: not made, ask the leader. Unknown: may or may not be made, read again."""
+        loop = self._loop
+        if loop.stopping:
+            raise Unavailable(STOPPED)
+        if loop.core.state.role is not Role.LEADER:
+            raise loop.not_leading()
+        if len(data) > loop.config.max_entry_bytes:
+            raise Exhausted(f"the change is {len(data)} bytes and at most {loop.config.max_entry_bytes} are allowed")
+        if not loop.proposals.has_room(len(data)):
+            raise Exhausted("too many changes wait for their commit: try again in a moment")
+        future = loop.proposals.queue(data)
+        loop.wake()
+        return await future
+
+    async def read_barrier(self) -> int:
+        """Return once everything that was committed when this was called is applied here; that index."""
+        loop = self._loop
+        context, future = loop.reads.add()
+        try:
+            async with asyncio.timeout(loop.config.read_timeout_s):
+                while not future.done():
+                    if loop.stopping:
+                        raise Unavailable(STOPPED)
+                    is_asked = loop.core.read_index(context)
+                    loop.wake()
+                    # Asked again now and then, since the question or its answer may be lost.
+                    await asyncio.wait([future], timeout=_READ_RETRY_S if is_asked else _RETRY_S)
+                index = future.result()
+                if loop.applied_index < index:
+                    await loop.waiters.wait(index)
+                return index
+        except TimeoutError:
+            raise Unavailable("no majority of the managers answers: see `pyswarm node ls` for who is down") from None
+        finally:
+            loop.reads.forget(context)
+
+    async def wait_applied(self, index: int) -> None:
+        """Return once everything up to `index` is applied here."""
+        if self.applied_index < index:
+            if self._loop.stopping:
+                raise Unavailable(STOPPED)
+            await self._loop.waiters.wait(index)
+
+    # -- leadership ------------------------------------------------------------------------------------------------
+
+    async def wait_leadership_change(self, previous: LeadershipChanged) -> LeadershipChanged:
+        """Return the leadership as soon as it differs from `previous` (at once, if it does)."""
+        while self.leadership == previous:
+            if self._loop.stopping:
+                raise Unavailable(STOPPED)
+            await self._loop.leadership_changed.wait()
+        return self.leadership
+
+    async def subscribe_leadership(self) -> AsyncIterator[LeadershipChanged]:
+        """The leadership now, then at each change; changes while the reader is busy are seen as one. Ends at close."""
+        seen = self.leadership
+        yield seen
+        while not self._loop.stopping:
+            try:
+                seen = await self.wait_leadership_change(seen)
+            except Unavailable:
+                return
+            yield seen
+
+    async def transfer_leadership(self, to: int | None = None) -> None:
+        """Hand over to `to`, or to the voter that has most of the log; returns when another leads."""
+        before = self.leadership
+        try:
+            self._loop.core.transfer(to if to is not None else self._best_successor())
+        except ProposalRefused as refusal:
+            raise FailedPrecondition(str(refusal)) from None
+        self._loop.wake()
+        await self._wait(lambda: not self.is_leader and self.leadership.term > before.term, TRANSFER_TIMEOUT_S)
+
+    def _best_successor(self) -> int:
+        members = self.members.items()
+        able = [(m.match_index, i) for i, m in members if m.is_active and m.role is MemberRole.VOTER]
+        others = [candidate for candidate in able if candidate[1] != self.raft_id]
+        if not others:
+            raise FailedPrecondition("no other manager that could lead is up")
+        return max(others)[1]
+
+    async def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    await self.wait_leadership_change(self.leadership)
+        except TimeoutError:
+            raise Unavailable("leadership did not move in time: try again") from None
+
+    # -- membership ------------------------------------------------------------------------------------------------
+
+    async def add_member(self, raft_id: int, address: str) -> None:
+        """Let a manager join, as a learner first: it becomes a voter by itself once it has caught up, so that one which
+        never starts costs the cluster nothing."""
+        if not 0 < raft_id < 2**63:
+            raise InvalidArgument("the raft id must be a positive number of at most 63 bits")
+        if self.is_removed(raft_id):
+            raise FailedPrecondition("this manager was removed from the cluster: join with a fresh state directory")
+        await self._change(ConfChange(ConfOperation.ADD_LEARNER, raft_id, address))
+
+    async def update_address(self, raft_id: int, address: str) -> None:
+        """A member is reached elsewhere from now on."""
+        self._require_member(raft_id)
+        await self._change(ConfChange(ConfOperation.UPDATE_ADDRESS, raft_id, address))
+
+    async def remove_member(self, raft_id: int, force: bool = False) -> None:
+        """Remove a member for good. Refused where those that are up would not be a majority of those that remain."""
+        self._require_member(raft_id)
+        if not force:
+            self._require_quorum_without(raft_id)
+        await self._change(ConfChange(ConfOperation.REMOVE, raft_id))
+
+    async def wait_removed(self) -> None:
+        """Return when this member learns that it was removed."""
+        await self._loop.removed.wait()
+
+    def _require_member(self, raft_id: int) -> None:
+        self._require_leader()
+        if raft_id not in self._loop.core.state.configuration.members:
+            raise NotFound("no such manager in the cluster: see `pyswarm node ls`")
+
+    def _require_leader(self) -> None:
+        if self._loop.core.state.role is not Role.LEADER:
+            raise self._loop.not_leading()
+
+    def _require_quorum_without(self, raft_id: int) -> None:
+        rest = [m for i, m in self.members.items() if i != raft_id and m.role is MemberRole.VOTER]
+        if not rest:
+            raise FailedPrecondition("this is the last manager: removing it would lose the cluster")
+        if sum(m.is_active for m in rest) < len(rest) // 2 + 1:
+            raise FailedPrecondition(
+                "removing this manager would leave the cluster without a majority of managers that are up: "
+                "start the others again, or use --force"
+            )
+
+    async def _change(self, change: ConfChange) -> None:
+        """Commit one membership change; waits its turn, since they happen one at a time."""
+        try:
+            async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                while True:
+                    self._require_leader()
+                    try:
+                        future = self._loop.propose_change(change)
+                    except ProposalRefused:
+                        await asyncio.sleep(_RETRY_S)
+                    else:
+                        await future
+                        return
+        except TimeoutError:
+            raise Unavailable("no majority of the managers answers: the membership change may still be made") from None
+
+    def _promote_learner(self) -> None:
+        """On each tick of a leader: a learner that has caught up becomes a voter."""
+        if not self.is_leader:
+            return
+        members = self.members
+        enough = members[self.raft_id].match_index - CAUGHT_UP_ENTRIES if self.raft_id in members else 0
+        for raft_id, member in members.items():
+            if member.role is MemberRole.LEARNER and member.is_active and member.match_index > max(0, enough):
+                # Refused while another change is under way; the next tick tries again.
+                with contextlib.suppress(ProposalRefused):
+                    future = self._loop.propose_change(ConfChange(ConfOperation.ADD_VOTER, raft_id, member.address))
+                    future.add_done_callback(lambda done: done.exception())  # whether it was lost, the members show
+                return

@@ -1,0 +1,361 @@
+"""The loop around the core: gives the pure core its clock, disk, network and state machine.
+
+One task owns the core. It wakes for messages, proposals, ticks and finished writes, feeds the core, and does what its
+`Ready` says. At most one save is under way, in a thread of its own; meanwhile the loop goes on, so proposals gather in
+one batch (one fsync for all of them) and a leader's entries reach the followers in parallel with its own fsync.
+
+It never applies an entry twice or out of order, and never goes on after a failed write or a failed apply: `run` raises,
+and the process ends. Membership and leadership as callers see them are in `driver`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from pyswarm_common.errors import FailedPrecondition, Unavailable
+from pyswarm_manager.raft.core.configuration import encode_change
+from pyswarm_manager.raft.core.messages import Message
+from pyswarm_manager.raft.core.raft import Persist, Raft, Ready
+from pyswarm_manager.raft.core.types import (
+    NOBODY,
+    ConfChange,
+    ConfOperation,
+    Entry,
+    EntryKind,
+    HardState,
+    Options,
+    ProposalRefused,
+    Role,
+    Snapshot,
+    SoftState,
+)
+from pyswarm_manager.raft.ports import ApplyResult, LeadershipChanged, RaftConfig, StateMachine, Transport
+from pyswarm_manager.raft.storage.port import RaftStorage, Stored
+from pyswarm_manager.raft.waiting import AppliedWaiters, Proposals, Reads
+
+STOPPED = "this manager is stopping: ask another one"
+_APPLY_LIMIT = 256
+"""Entries applied before the loop looks at messages again."""
+
+
+class RaftLoop:
+    """The loop around one core. Callers use `RaftNode`."""
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        stored: Stored,
+        storage: RaftStorage,
+        transport: Transport,
+        machine: StateMachine,
+        *,
+        writer: ThreadPoolExecutor,
+    ) -> None:
+        self.config = config
+        self.core = Raft(
+            stored.raft_id,
+            stored.hard_state,
+            stored.snapshot,
+            stored.entries,
+            options=_options(config),
+            random_below=random.SystemRandom().randrange,
+        )
+        self._storage, self._transport, self._machine, self._writer = storage, transport, machine, writer
+        self.proposals = Proposals(config.max_pending_proposals, config.max_pending_bytes)
+        self.reads = Reads()
+        self.waiters = AppliedWaiters()
+        self.applied_index = stored.snapshot.index
+        self.leadership = LeadershipChanged(0, None, False)
+        self.leadership_changed = asyncio.Event()  # set and replaced at each change
+        self.removed = asyncio.Event()
+        self.on_tick: Callable[[], None] = lambda: None
+        self._inbox: deque[Message] = deque()
+        self._inbox_room = asyncio.Event()
+        self._inbox_room.set()
+        self._lost_peers: list[int] = []
+        self._tick_is_due = False
+        self._wake = asyncio.Event()
+        self._saving: tuple[Persist, asyncio.Future[None]] | None = None
+        self._compacting: asyncio.Future[None] | None = None
+        self._unsnapshotted = [0, 0]  # entries and bytes applied since the last snapshot
+        self.stopping = False
+        if stored.snapshot.index:
+            machine.restore(stored.snapshot.index, stored.snapshot.data)
+        transport.bind(self._transport_lost, self._snapshot_failed)
+        self._configuration = self.core.state.configuration
+        self._removed: frozenset[int] = frozenset()
+        self._tell_peers()
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._wake.set()
+
+    async def receive(self, messages: Sequence[Message]) -> None:
+        """Messages from other members; waits while too many are unread, which holds back the sender's stream."""
+        while len(self._inbox) >= self.config.max_inbox_messages and not self.stopping:
+            self._inbox_room.clear()
+            await self._inbox_room.wait()
+        own = self.config.raft_id
+        self._inbox.extend(message for message in messages if message.to == own)
+        self._wake.set()
+
+    def _transport_lost(self, peer: int) -> None:
+        if len(self._lost_peers) < 64:
+            self._lost_peers.append(peer)
+        self._wake.set()
+
+    def _snapshot_failed(self, peer: int) -> None:
+        self.core.snapshot_failed(peer)
+        self._wake.set()
+
+    def propose_change(self, change: ConfChange) -> asyncio.Future[ApplyResult]:
+        """Append a membership change. Raises ProposalRefused."""
+        index = self.core.propose_change(change)
+        future: asyncio.Future[ApplyResult] = asyncio.get_running_loop().create_future()
+        self.proposals.appended(index, self.core.state.term, 0, future)
+        self._wake.set()
+        return future
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until `stopping`, or until something fails."""
+        if self.core.state.voters == (self.config.raft_id,):
+            self.core.campaign()
+        loop = asyncio.get_running_loop()
+        self._wake.set()
+        timer = loop.call_later(self.config.tick_s, self._tick)
+        try:
+            while not self.stopping:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._tick_is_due:
+                    # Ticks that come late are not caught up with: a busy host waits longer before it campaigns.
+                    timer = loop.call_later(self.config.tick_s, self._tick)
+                self._turn()
+                await asyncio.sleep(0)  # others run before the next turn, even when there is already more to do
+        finally:
+            timer.cancel()
+            await self._finish_writes()
+            self._fail_waiting()
+
+    def _tick(self) -> None:
+        self._tick_is_due = True
+        self._wake.set()
+
+    def _turn(self) -> None:
+        """Feed the core with what came in, and do what it says, until it says nothing that can be done at once."""
+        self._notice_writes()
+        for peer in self._lost_peers:
+            self.core.transport_lost(peer)
+        self._lost_peers.clear()
+        self._read_inbox()
+        if self._tick_is_due:
+            # After the inbox: a leader that was heard while we were busy is not lost.
+            self._tick_is_due = False
+            self.core.tick()
+            self.on_tick()
+        self._append_proposals()
+        self._act(self.core.ready(_APPLY_LIMIT))
+
+    def _read_inbox(self) -> None:
+        for _ in range(min(len(self._inbox), 1024)):
+            message = self._inbox.popleft()
+            if message.sender not in self._removed:
+                self.core.step(message)
+        if self._inbox:
+            self._wake.set()
+        if not self._inbox_room.is_set():
+            self._inbox_room.set()
+
+    def _append_proposals(self) -> None:
+        batch = self.proposals.take_queued()
+        if not batch:
+            return
+        try:
+            first = self.core.propose([data for data, _ in batch])
+        except ProposalRefused as refusal:
+            self.proposals.refuse(batch, self.not_leading(str(refusal)))
+            return
+        term = self.core.state.term
+        for index, (data, future) in enumerate(batch, first):
+            self.proposals.appended(index, term, len(data), future)
+
+    def _act(self, ready: Ready) -> None:
+        if ready.immediate:
+            self._transport.send(ready.immediate)
+        if ready.persist is not None:
+            self._persist(ready.persist)
+        if ready.committed:
+            self._apply(ready.committed)
+            self._wake.set()
+        for read in ready.read_states:
+            self.reads.confirmed(read.context, read.index)
+        if ready.soft_state is not None:
+            self._role_changed(ready.soft_state)
+        self._notice_configuration()
+        self._notice_leadership()
+        self._maybe_snapshot()
+
+    # -- the disk --------------------------------------------------------------------------------------------------
+
+    def _persist(self, persist: Persist) -> None:
+        if not persist.must_sync:
+            self._persisted(persist)
+            return
+        save = partial(self._storage.save, persist.hard_state, persist.entries, persist.snapshot)
+        self._saving = (persist, self._in_writer(save))
+
+    def _in_writer(self, write: Callable[[], None]) -> asyncio.Future[None]:
+        """Run in the one thread that uses the disk, in the order of the calls."""
+        future = asyncio.get_running_loop().run_in_executor(self._writer, write)
+        future.add_done_callback(lambda _: self._wake.set())
+        return future
+
+    def _notice_writes(self) -> None:
+        """What is on disk by now; a failed write ends the process."""
+        if self._compacting is not None and self._compacting.done():
+            self._compacting.result()
+            self._compacting = None
+        if self._saving is not None and self._saving[1].done():
+            persist, future = self._saving
+            future.result()
+            self._saving = None
+            self._persisted(persist)
+
+    def _persisted(self, persist: Persist) -> None:
+        self.core.persisted(persist)
+        if persist.messages:
+            self._transport.send(persist.messages)
+        if persist.snapshot is not None:
+            self._restore(persist.snapshot)
+        self._wake.set()
+
+    async def _finish_writes(self) -> None:
+        """Nothing may use the disk after we stop."""
+        under_way = [self._compacting] if self._compacting is not None else []
+        if self._saving is not None:
+            under_way.append(self._saving[1])
+        await asyncio.gather(*under_way, return_exceptions=True)
+        self._saving = self._compacting = None
+
+    # -- the state machine -----------------------------------------------------------------------------------------
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        machine, size = self._machine, 0
+        for entry in entries:
+            result: object = None
+            if entry.kind is EntryKind.NORMAL:
+                result = machine.apply(entry.index, entry.term, entry.data)
+            self.applied_index = entry.index
+            size += len(entry.data)
+            self.proposals.applied(entry, result)
+        self.waiters.applied(self.applied_index)
+        self._unsnapshotted[0] += len(entries)
+        self._unsnapshotted[1] += size
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self._machine.restore(snapshot.index, snapshot.data)
+        self.applied_index = snapshot.index
+        self._unsnapshotted = [0, 0]
+        self.waiters.applied(self.applied_index)
+
+    def _maybe_snapshot(self) -> None:
+        """Shorten the log, once enough was applied."""
+        entries, size = self._unsnapshotted
+        config = self.config
+        if self._compacting is not None or (entries < config.snapshot_entries and size < config.snapshot_bytes):
+            return
+        log = self.core.state.log
+        if log.applied != self.applied_index:
+            return
+        term = log.term(self.applied_index)
+        assert term is not None
+        configuration = self.core.state.configuration_at(self.applied_index)
+        snapshot = Snapshot(self.applied_index, term, configuration, self._machine.snapshot())
+        self._unsnapshotted = [0, 0]
+        first_kept = self.core.compact(snapshot, config.keep_entries)
+        self._compacting = self._in_writer(partial(self._storage.save_snapshot, snapshot, first_kept))
+
+    # -- leadership and membership -----------------------------------------------------------------------------------
+
+    def not_leading(self, reason: str = "this manager does not lead") -> Unavailable:
+        """The refusal that names the leader."""
+        state = self.core.state
+        leader = state.configuration.members.get(state.leader_id)
+        if leader is None or state.leader_id == self.config.raft_id:
+            return Unavailable(f"{reason}, and no leader is known: try again in a moment")
+        return Unavailable(f"{reason}: ask the leader at {leader.address}")
+
+    def _role_changed(self, soft: SoftState) -> None:
+        if soft.role is not Role.LEADER:
+            self.proposals.fail_all(self.not_leading())
+
+    def _notice_leadership(self) -> None:
+        state = self.core.state
+        leads = state.role is Role.LEADER and self.applied_index >= state.term_start_index
+        leader = state.leader_id if state.leader_id != NOBODY else None
+        if state.role is Role.LEADER and not leads:
+            leader = None  # not before everything of earlier terms is applied here
+        now = LeadershipChanged(state.term, leader, leads)
+        if now == self.leadership:
+            return
+        self.leadership = now
+        self.leadership_changed.set()
+        self.leadership_changed = asyncio.Event()
+
+    def _notice_configuration(self) -> None:
+        if self.core.state.configuration is not self._configuration:
+            self._configuration = self.core.state.configuration
+            self._tell_peers()
+
+    def _tell_peers(self) -> None:
+        own = self.config.raft_id
+        members = self._configuration.members
+        self._transport.set_peers({i: member.address for i, member in members.items() if i != own})
+        self._removed = frozenset(self._configuration.removed)
+        if own in self._removed:
+            self.removed.set()
+
+    def _fail_waiting(self) -> None:
+        error = Unavailable(STOPPED)
+        self.proposals.fail_all(error)
+        self.reads.fail_all(error)
+        self.waiters.fail_all(error)
+        self._inbox_room.set()
+        self.leadership = LeadershipChanged(self.core.state.term, None, False)
+        self.leadership_changed.set()
+
+
+def _options(config: RaftConfig) -> Options:
+    return Options(
+        heartbeat_ticks=config.heartbeat_ticks,
+        election_ticks=config.election_ticks,
+        max_append_bytes=config.max_append_bytes,
+        max_inflight_messages=config.max_inflight_messages,
+    )
+
+
+def load_or_initialise(config: RaftConfig, storage: RaftStorage, bootstrap: Mapping[int, str] | None) -> Stored:
+    """What the disk holds; on a fresh one, the first members as committed entries, alike on each of them."""
+    stored = storage.load()
+    if stored is not None:
+        if stored.raft_id != config.raft_id:
+            raise FailedPrecondition("the Raft log in this state directory belongs to another manager: use its own id")
+        if bootstrap is not None:
+            raise FailedPrecondition("this state directory already belongs to a cluster: leave it first")
+        return stored
+    entries = tuple(
+        Entry(index, 1, EntryKind.CONFIG, encode_change(ConfChange(ConfOperation.ADD_VOTER, raft_id, address)))
+        for index, (raft_id, address) in enumerate(sorted((bootstrap or {}).items()), 1)
+    )
+    hard_state = HardState(1, NOBODY, len(entries)) if entries else HardState()
+    storage.initialise(config.raft_id, hard_state, entries)
+    return Stored(config.raft_id, hard_state, Snapshot(), entries)

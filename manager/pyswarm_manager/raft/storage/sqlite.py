@@ -1,0 +1,206 @@
+"""The log on SQLite: WAL mode with synchronous=FULL, so that one commit is one append and one fsync.
+
+Each entry is sealed on its own, bound to its index, term and kind; one sealed row holds the hard state and where the
+log ends, so that a changed, moved or missing entry is found when it is loaded. The database is held exclusively: a
+second process on the same directory is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState, Snapshot
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, Stored
+from pyswarm_manager.raft.storage.sealer import Sealer
+
+SCHEMA_VERSION = 1
+CHECKPOINT_PAGES = 4000
+"""The WAL is copied back after this many pages (16 MB): rarely, since that costs two more syncs."""
+
+_SCHEMA = """
+CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, sealed BLOB NOT NULL);
+CREATE TABLE snapshot (id INTEGER PRIMARY KEY CHECK (id = 1), sealed BLOB NOT NULL);
+CREATE TABLE entries (idx INTEGER PRIMARY KEY, term INTEGER NOT NULL, kind INTEGER NOT NULL, sealed BLOB NOT NULL);
+"""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The one row that changes with every write."""
+
+    raft_id: int
+    hard_state: HardState
+    last_index: int
+    last_term: int
+
+
+_encode = msgspec.msgpack.encode
+_decode_head = msgspec.msgpack.Decoder(Head).decode
+_decode_snapshot = msgspec.msgpack.Decoder(Snapshot).decode
+_place = struct.Struct(">5sQQB").pack
+
+
+class SqliteStorage:
+    """One member's log in one database file."""
+
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        self._path = path
+        self._sealer = sealer
+        self._head: Head | None = None
+        self._failed = False
+        self._db = _open(path)
+
+    def load(self) -> Stored | None:
+        """Read and check everything."""
+        try:
+            stored = self._load()
+        except sqlite3.DatabaseError as error:
+            raise StorageCorrupt(self._advice(f"cannot be read ({error})")) from error
+        except (StorageCorrupt, msgspec.MsgspecError, ValueError) as error:
+            raise StorageCorrupt(self._advice(str(error))) from error
+        return stored
+
+    def _load(self) -> Stored | None:
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone():
+            return None
+        row = self._db.execute("SELECT version, sealed FROM head").fetchone()
+        if row is None or row[0] != SCHEMA_VERSION:
+            raise StorageCorrupt("it has no head row of a version this program knows")
+        head = _decode_head(self._sealer.open(row[1], b"head"))
+        snapshot = self._load_snapshot()
+        entries = self._load_entries(snapshot.index)
+        last = entries[-1] if entries else snapshot
+        if (last.index, last.term) != (head.last_index, head.last_term):
+            raise StorageCorrupt(f"the log ends at {last.index} but was written up to {head.last_index}")
+        self._head = head
+        return Stored(head.raft_id, head.hard_state, snapshot, entries)
+
+    def _load_snapshot(self) -> Snapshot:
+        row = self._db.execute("SELECT sealed FROM snapshot").fetchone()
+        return Snapshot() if row is None else _decode_snapshot(self._sealer.open(row[0], b"snapshot"))
+
+    def _load_entries(self, after: int) -> tuple[Entry, ...]:
+        rows = self._db.execute("SELECT idx, term, kind, sealed FROM entries WHERE idx > ? ORDER BY idx", (after,))
+        entries = []
+        for expected, (index, term, kind, sealed) in enumerate(rows, after + 1):
+            if index != expected:
+                raise StorageCorrupt(f"entry {expected} is missing")
+            try:
+                data = self._sealer.open(sealed, _place(b"entry", index, term, kind))
+            except StorageCorrupt as error:
+                raise StorageCorrupt(f"entry {index}: {error}") from None
+            entries.append(Entry(index, term, EntryKind(kind), data))
+        return tuple(entries)
+
+    def initialise(self, raft_id: int, hard_state: HardState, entries: Sequence[Entry]) -> None:
+        """Make the tables and the first rows in one transaction."""
+        with _Transaction(self):
+            for statement in _SCHEMA.strip().splitlines():
+                self._db.execute(statement)
+            last = entries[-1] if entries else Snapshot()
+            self._write_entries(entries)
+            self._write_head(Head(raft_id, hard_state, last.index, last.term))
+
+    def save(self, hard_state: HardState, entries: Sequence[Entry], snapshot: Snapshot | None) -> None:
+        """One transaction, one fsync."""
+        head = self._present_head()
+        end: Entry | Snapshot | None = None
+        with _Transaction(self):
+            if snapshot is not None:
+                self._db.execute("DELETE FROM entries")
+                self._write_snapshot(snapshot)
+                end = snapshot
+            if entries:
+                if snapshot is None and entries[0].index <= head.last_index:
+                    self._db.execute("DELETE FROM entries WHERE idx >= ?", (entries[0].index,))
+                self._write_entries(entries)
+                end = entries[-1]
+            last = (head.last_index, head.last_term) if end is None else (end.index, end.term)
+            self._write_head(Head(head.raft_id, hard_state, *last))
+
+    def save_snapshot(self, snapshot: Snapshot, first_kept: int) -> None:
+        """Our own snapshot; the log goes on after it."""
+        with _Transaction(self):
+            self._write_snapshot(snapshot)
+            self._db.execute("DELETE FROM entries WHERE idx < ?", (first_kept,))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def _write_entries(self, entries: Sequence[Entry]) -> None:
+        seal = self._sealer.seal
+        rows = [(e.index, e.term, e.kind, seal(e.data, _place(b"entry", e.index, e.term, e.kind))) for e in entries]
+        self._db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", rows)
+
+    def _write_head(self, head: Head) -> None:
+        sealed = self._sealer.seal(_encode(head), b"head")
+        self._db.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?)", (SCHEMA_VERSION, sealed))
+        self._head = head
+
+    def _write_snapshot(self, snapshot: Snapshot) -> None:
+        sealed = self._sealer.seal(_encode(snapshot), b"snapshot")
+        self._db.execute("INSERT OR REPLACE INTO snapshot VALUES (1, ?)", (sealed,))
+
+    def _present_head(self) -> Head:
+        assert self._head is not None, "the storage was neither loaded nor initialised"
+        return self._head
+
+    def _advice(self, reason: str) -> str:
+        return (
+            f"the Raft log {self._path} is damaged: {reason}. Restore it from a backup, or remove this manager from "
+            "the cluster and let it join anew; the other managers have the state"
+        )
+
+
+class _Transaction:
+    """Commit or die: after a failed write or sync nothing more is written by this process."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self._storage = storage
+
+    def __enter__(self) -> None:
+        if self._storage._failed:
+            raise StorageFailed("an earlier write to the Raft log failed: restart this manager")
+        self._run("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._run("COMMIT")
+        else:
+            self._storage._failed = True
+            if isinstance(error, sqlite3.Error):
+                raise self._failure(error) from error
+
+    def _run(self, statement: str) -> None:
+        try:
+            self._storage._db.execute(statement)
+        except sqlite3.Error as error:
+            self._storage._failed = True
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> StorageFailed:
+        return StorageFailed(f"the Raft log {self._storage._path} cannot be written ({error}): look at its disk")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open or create the database; its file is readable by its owner only."""
+    path.touch(mode=0o600)
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        db.close()
+        if "locked" in str(error):
+            raise StorageFailed(f"the Raft log {path} is in use by another process: stop that manager first") from error
+        raise StorageCorrupt(f"the Raft log {path} is not a database ({error}): restore it from a backup") from error
+    return db
