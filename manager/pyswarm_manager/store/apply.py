@@ -1,0 +1,256 @@
+"""Apply: the one function through which every member changes its tables, at the same index in the same way.
+
+Decides whether a change set holds against the tables as they are (versions, unique names and ports, references), and
+what it does to them: all of it or nothing. A function of its arguments alone: no clock (time is in the change set), no
+randomness, no I/O. A refusal is a value, the same on every member; an exception is a bug, and ends the process.
+
+Who acts next: the store's shell publishes the events, or raises the refusal to its proposer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pyswarm_common.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfSequence,
+    PyswarmError,
+)
+from pyswarm_common.model import AnyObject, Meta, Network, Node, Service, Task, TaskState
+from pyswarm_manager.store.changes import (
+    Change,
+    ChangeSet,
+    Create,
+    Delete,
+    Event,
+    SetDesired,
+    SetNodeStatus,
+    SetTaskStatus,
+    Update,
+)
+from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
+from pyswarm_manager.store.tables import KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    error: PyswarmError
+
+
+def apply(tables: Tables, index: int, change_set: ChangeSet) -> Applied | Refusal:
+    """Apply the change set to the tables, or leave them untouched and say why. Either way they are at `index` now."""
+    assert index > tables.index, f"index {index} applied after {tables.index}"
+    transaction = _Transaction(tables, index, change_set.now)
+    tables.index = index
+    try:
+        for change in change_set.changes:
+            transaction.add(change)
+        transaction.check_references()
+    except PyswarmError as refusal:
+        return Refusal(refusal)
+    return Applied(transaction.commit())
+
+
+class _Transaction:
+    """The change set's effects, kept aside until all of them are known to hold."""
+
+    def __init__(self, tables: Tables, index: int, now: float) -> None:
+        self._tables = tables
+        self._index = index
+        self._now = now
+        self._sharing = SpecSharing()
+        self._pending: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
+        self._names: dict[tuple[Kind, str], str] = {}
+        self._ports: dict[Port, str] = {}
+
+    def add(self, change: Change) -> None:
+        match change:
+            case Create(item):
+                self._create(item)
+            case Update(item):
+                self._update(item)
+            case Delete():
+                self._delete(change)
+            case SetTaskStatus():
+                self._set_task_status(change)
+            case SetDesired():
+                self._set_desired(change)
+            case SetNodeStatus():
+                self._set_node_status(change)
+
+    def check_references(self) -> None:
+        """What must hold once everything is in: no network goes while it is used, no service names a missing one."""
+        for network_id, network in self._pending[Kind.NETWORK].items():
+            if network is None and network_id in self._tables.networks:
+                self._refuse_if_used(self._tables.networks[network_id])
+        for service_id, service in self._pending[Kind.SERVICE].items():
+            if service is not None:
+                self._check_networks(service, self._tables.services.get(service_id))
+
+    def commit(self) -> tuple[Event, ...]:
+        events = []
+        for kind, objects in self._pending.items():
+            before = self._tables.table(kind)
+            for object_id, new in objects.items():
+                old = before.get(object_id)
+                if new is not None:
+                    self._tables.put(new)
+                elif old is not None:
+                    self._tables.remove(kind, object_id)
+                if old is not new:
+                    events.append(Event(old, new))
+        return tuple(events)
+
+    def _get(self, kind: Kind, object_id: str) -> Any:
+        pending = self._pending[kind]
+        if object_id in pending:
+            return pending[object_id]
+        return self._tables.table(kind).get(object_id)
+
+    def _create(self, item: AnyObject) -> None:
+        kind = KIND_OF[type(item)]
+        if self._get(kind, item.id) is not None:
+            raise AlreadyExists(f"{kind} {item.id} already exists")
+        meta = Meta(version=self._index, created_at=self._now, updated_at=self._now)
+        if isinstance(item, Task):
+            item = self._shared(item, None)
+        if isinstance(item, Service):
+            item = msgspec.structs.replace(item, spec_version=self._index)
+        self._put(kind, msgspec.structs.replace(item, meta=meta))
+
+    def _update(self, item: AnyObject) -> None:
+        kind = KIND_OF[type(item)]
+        old = self._get(kind, item.id)
+        self._check_version(kind, item.id, old, item.meta.version)
+        if isinstance(item, Task):
+            item = self._shared(item, old)
+        if isinstance(item, Service):
+            item = self._respecified(share_service(item, old), old)
+        self._put(kind, self._touched(item, old))
+
+    def _delete(self, change: Delete) -> None:
+        old = self._get(change.kind, change.id)
+        if change.version == 0 and change.kind is Kind.TASK:
+            if old is not None:
+                self._pending[Kind.TASK][change.id] = None
+            return
+        self._check_version(change.kind, change.id, old, change.version)
+        self._pending[change.kind][change.id] = None
+
+    def _set_task_status(self, change: SetTaskStatus) -> None:
+        """States only move forward, and nothing follows an end: what comes late is passed over."""
+        old: Task | None = self._get(Kind.TASK, change.task_id)
+        status = change.status
+        if old is None or old.status.state.is_terminal or status.state < old.status.state or status == old.status:
+            return
+        changed = msgspec.structs.replace(
+            old,
+            status=status,
+            running_at=old.running_at or (self._now if status.state is TaskState.RUNNING else 0.0),
+            ended_at=self._now if status.state.is_terminal else 0.0,
+        )
+        self._pending[Kind.TASK][old.id] = self._touched(changed, old)
+
+    def _set_desired(self, change: SetDesired) -> None:
+        """A desired state only rises, so two plans can never fight over it."""
+        old: Task | None = self._get(Kind.TASK, change.task_id)
+        if old is None or change.desired_state <= old.desired_state:
+            return
+        changed = msgspec.structs.replace(old, desired_state=change.desired_state)
+        self._pending[Kind.TASK][old.id] = self._touched(changed, old)
+
+    def _set_node_status(self, change: SetNodeStatus) -> None:
+        old: Node | None = self._get(Kind.NODE, change.node_id)
+        if old is None:
+            return
+        description = old.description if change.description is None else change.description
+        if change.status == old.status and description == old.description:
+            return
+        changed = msgspec.structs.replace(old, status=change.status, description=description)
+        self._pending[Kind.NODE][old.id] = self._touched(changed, old)
+
+    def _put(self, kind: Kind, item: AnyObject) -> None:
+        name = unique_name(item)
+        if name:
+            self._claim_name(kind, name, item.id)
+        if isinstance(item, Service):
+            self._claim_ports(item)
+        self._pending[kind][item.id] = item
+
+    def _claim_name(self, kind: Kind, name: str, object_id: str) -> None:
+        owner = self._names.get((kind, name)) or self._tables.ids_by_name.get((kind, name))
+        if owner is not None and owner != object_id:
+            holder = self._get(kind, owner)
+            if holder is not None and unique_name(holder) == name:
+                raise AlreadyExists(f"name conflicts with an existing object: {kind} {name} already exists")
+        self._names[kind, name] = object_id
+
+    def _claim_ports(self, service: Service) -> None:
+        for port in ingress_ports(service):
+            owner = self._ports.get(port) or self._tables.published.get(port)
+            if owner is not None and owner != service.id:
+                holder: Service | None = self._get(Kind.SERVICE, owner)
+                if holder is not None and port in ingress_ports(holder):
+                    raise AlreadyExists(
+                        f"port '{port[1]}' is already in use by service '{holder.spec.name}' as an ingress port"
+                    )
+            self._ports[port] = service.id
+
+    def _check_version(self, kind: Kind, object_id: str, old: AnyObject | None, version: int) -> None:
+        if old is None:
+            raise NotFound(f"{kind} {object_id} not found")
+        if version == 0:
+            raise InvalidArgument(f"the change of {kind} {object_id} does not say which version it read")
+        if old.meta.version != version:
+            raise OutOfSequence(
+                f"update out of sequence: {kind} {object_id} is at version {old.meta.version}, "
+                f"and the change was made from version {version}"
+            )
+
+    def _shared(self, task: Task, old: Task | None) -> Task:
+        service: Service | None = self._get(Kind.SERVICE, task.service_id)
+        if service is None:
+            raise NotFound(f"service {task.service_id} not found")
+        return share_task(task, {service.id: service}, old, self._sharing)
+
+    def _touched(self, item: AnyObject, old: AnyObject) -> AnyObject:
+        meta = Meta(version=self._index, created_at=old.meta.created_at, updated_at=self._now)
+        return msgspec.structs.replace(item, meta=meta)
+
+    def _respecified(self, service: Service, old: Service) -> Service:
+        """A new spec keeps the old one for rollback, and ends what was known of the old one's update."""
+        if service.spec == old.spec:
+            return msgspec.structs.replace(service, spec=old.spec, spec_version=old.spec_version)
+        previous = service.previous_spec if service.previous_spec != old.previous_spec else old.spec
+        status = service.update_status if service.update_status != old.update_status else None
+        return msgspec.structs.replace(service, spec_version=self._index, previous_spec=previous, update_status=status)
+
+    def _check_networks(self, service: Service, old: Service | None) -> None:
+        if old is not None and old.spec.task.networks == service.spec.task.networks:
+            return
+        for attachment in service.spec.task.networks:
+            if self._get(Kind.NETWORK, attachment.target) is None:
+                raise NotFound(f"network {attachment.target} not found")
+
+    def _refuse_if_used(self, network: Network) -> None:
+        for known in self._tables.services.values():
+            service: Service | None = self._get(Kind.SERVICE, known.id)
+            if service and any(attachment.target == network.id for attachment in service.spec.task.networks):
+                raise FailedPrecondition(f"network {network.spec.name} is in use by service {service.spec.name}")
+        for known_task in self._tables.tasks.values():
+            task: Task | None = self._get(Kind.TASK, known_task.id)
+            if task is None or task.status.state.is_terminal:
+                continue
+            if any(attachment.network_id == network.id for attachment in task.networks):
+                raise FailedPrecondition(f"network {network.spec.name} is in use by task {task.name}")

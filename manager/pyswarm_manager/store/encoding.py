@@ -1,0 +1,218 @@
+"""Change sets and snapshots as bytes (msgpack, maps, so that fields can be added).
+
+A task spec is written once per change set and referred to by number: a hundred tasks of one service cost one spec. Decoding
+gives those tasks the same spec object; `store.apply` then makes it the one that the service's other tasks have.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from pyswarm_common.errors import Exhausted
+from pyswarm_common.model import (
+    AnyObject,
+    Cluster,
+    Network,
+    Node,
+    NodeDescription,
+    NodeStatus,
+    Service,
+    Task,
+    TaskSpec,
+    TaskState,
+    TaskStatus,
+)
+from pyswarm_manager.store.changes import (
+    Change,
+    ChangeSet,
+    Create,
+    Delete,
+    SetDesired,
+    SetNodeStatus,
+    SetTaskStatus,
+    Update,
+)
+from pyswarm_manager.store.tables import Kind, Tables
+
+MAX_CHANGE_SET_BYTES = 1536 * 1024
+FORMAT = 1
+
+
+class _Objects(msgspec.Struct, omit_defaults=True, gc=False):
+    """One object, in the field of its type; a task's spec by number."""
+
+    cluster: Cluster | None = None
+    node: Node | None = None
+    service: Service | None = None
+    task: Task | None = None
+    network: Network | None = None
+    spec: int | None = None
+
+
+_T = TypeVar("_T", bound=_Objects)
+
+
+class _Create(_Objects, tag="c", gc=False):
+    pass
+
+
+class _Update(_Objects, tag="u", gc=False):
+    pass
+
+
+class _Delete(msgspec.Struct, tag="d", omit_defaults=True, gc=False):
+    kind: Kind
+    id: str
+    version: int = 0
+
+
+class _TaskStatus(msgspec.Struct, tag="s", gc=False):
+    id: str
+    status: TaskStatus
+
+
+class _Desired(msgspec.Struct, tag="w", gc=False):
+    id: str
+    state: TaskState
+
+
+class _NodeStatus(msgspec.Struct, tag="n", omit_defaults=True, gc=False):
+    id: str
+    status: NodeStatus
+    description: NodeDescription | None = None
+
+
+_WireChange = _Create | _Update | _Delete | _TaskStatus | _Desired | _NodeStatus
+
+
+class _WireChangeSet(msgspec.Struct):
+    now: float
+    specs: list[TaskSpec]
+    changes: list[_WireChange]
+
+
+class _WireSnapshot(msgspec.Struct):
+    format: int
+    index: int
+    specs: list[TaskSpec]
+    objects: list[_Objects]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_change_set_decoder = msgspec.msgpack.Decoder(_WireChangeSet)
+_snapshot_decoder = msgspec.msgpack.Decoder(_WireSnapshot)
+_NO_SPEC = Task(id="").spec  # the default itself, which is left out on the wire
+
+
+class _Specs:
+    """Numbers for specs. Specs are told apart by identity first: equal specs are almost always the same object."""
+
+    def __init__(self) -> None:
+        self.items: list[TaskSpec] = []
+        self._numbers: dict[int, int] = {}
+
+    def number(self, spec: TaskSpec) -> int:
+        known = self._numbers.get(id(spec))
+        if known is None:
+            known = self._numbers[id(spec)] = len(self.items)
+            self.items.append(spec)
+        return known
+
+
+def encode_change_set(change_set: ChangeSet) -> bytes:
+    """The bytes of a Raft entry. Exhausted if it is larger than an entry may be."""
+    specs = _Specs()
+    changes = [_to_wire(change, specs) for change in change_set.changes]
+    data = _encoder.encode(_WireChangeSet(change_set.now, specs.items, changes))
+    if len(data) > MAX_CHANGE_SET_BYTES:
+        raise Exhausted(
+            f"change set of {len(data)} bytes is larger than {MAX_CHANGE_SET_BYTES}: split it into smaller ones"
+        )
+    return data
+
+
+def decode_change_set(data: bytes) -> ChangeSet:
+    wire = _change_set_decoder.decode(data)
+    return ChangeSet(tuple(_from_wire(change, wire.specs) for change in wire.changes), wire.now)
+
+
+def encode_snapshot(tables: Tables) -> bytes:
+    specs = _Specs()
+    everything = (
+        item
+        for table in (tables.clusters, tables.nodes, tables.networks, tables.services, tables.tasks)
+        for item in table.values()  # type: ignore[attr-defined]
+    )
+    objects = [_fill(_Objects(), item, specs) for item in everything]
+    return _encoder.encode(_WireSnapshot(FORMAT, tables.index, specs.items, objects))
+
+
+def decode_snapshot(data: bytes) -> Tables:
+    wire = _snapshot_decoder.decode(data)
+    if wire.format != FORMAT:
+        raise ValueError(
+            f"snapshot has format {wire.format}, and this manager reads {FORMAT}: use the matching version"
+        )
+    tables = Tables(index=wire.index)
+    for item in wire.objects:
+        tables.put(_content(item, wire.specs))
+    return tables
+
+
+def _to_wire(change: Change, specs: _Specs) -> _WireChange:
+    match change:
+        case Create(item):
+            return _fill(_Create(), item, specs)
+        case Update(item):
+            return _fill(_Update(), item, specs)
+        case Delete(kind, object_id, version):
+            return _Delete(kind, object_id, version)
+        case SetTaskStatus(task_id, status):
+            return _TaskStatus(task_id, status)
+        case SetDesired(task_id, desired):
+            return _Desired(task_id, desired)
+        case SetNodeStatus(node_id, node_status, description):
+            return _NodeStatus(node_id, node_status, description)
+
+
+def _from_wire(change: _WireChange, specs: list[TaskSpec]) -> Change:
+    match change:
+        case _Create():
+            return Create(_content(change, specs))
+        case _Update():
+            return Update(_content(change, specs))
+        case _Delete():
+            return Delete(change.kind, change.id, change.version)
+        case _TaskStatus():
+            return SetTaskStatus(change.id, change.status)
+        case _Desired():
+            return SetDesired(change.id, change.state)
+        case _NodeStatus():
+            return SetNodeStatus(change.id, change.status, change.description)
+
+
+def _fill(into: _T, item: AnyObject, specs: _Specs) -> _T:
+    match item:
+        case Task():
+            into.spec = specs.number(item.spec)
+            into.task = msgspec.structs.replace(item, spec=_NO_SPEC)
+        case Service():
+            into.service = item
+        case Node():
+            into.node = item
+        case Network():
+            into.network = item
+        case Cluster():
+            into.cluster = item
+    return into
+
+
+def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
+    if wire.task is not None:
+        assert wire.spec is not None, wire.task.id
+        return msgspec.structs.replace(wire.task, spec=specs[wire.spec])
+    item = wire.service or wire.node or wire.network or wire.cluster
+    assert item is not None, "a change without an object"
+    return item

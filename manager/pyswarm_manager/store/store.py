@@ -1,0 +1,172 @@
+"""The store's shell: proposes change sets, applies what Raft commits, publishes what changed.
+
+One per manager, on one event loop. Reading `view` is synchronous and always consistent as long as the reader does not
+await in between. Decides nothing about content: `store.apply` does.
+
+Bounded: the last `HISTORY_BATCHES` commits are kept for watchers; a watcher that falls behind them gets Exhausted and
+must read everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
+
+from pyswarm_common.errors import Exhausted
+from pyswarm_manager.store.apply import Applied, Refusal, apply
+from pyswarm_manager.store.changes import Change, ChangeSet, Event
+from pyswarm_manager.store.encoding import decode_change_set, decode_snapshot, encode_change_set, encode_snapshot
+from pyswarm_manager.store.tables import Kind, Tables
+
+HISTORY_BATCHES = 4096
+HISTORY_EVENTS = 200_000
+
+Subscriber = Callable[[int, tuple[Event, ...]], None]
+
+
+class ProposalResult(Protocol):
+    """What became of a proposal: the index it was committed at, and what `apply` returned there."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def result(self) -> object: ...
+
+
+class Log(Protocol):
+    """What the store needs of Raft."""
+
+    async def propose(self, data: bytes) -> ProposalResult:
+        """Wait until the entry is committed and applied here. Raises Unavailable, Unknown or Exhausted."""
+        ...
+
+
+class Store:
+    """The replicated tables of one manager. Raft's state machine."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._log: Log | None = None
+        self._tables = Tables()
+        self._subscribers: dict[object, Subscriber] = {}
+        self._history = _History()
+
+    @property
+    def view(self) -> Tables:
+        """The tables as of now. They change at the next commit: do not await while reading, do not keep them."""
+        return self._tables
+
+    def connect(self, log: Log) -> None:
+        """Give the store its way into Raft (which needs the store first, as its state machine)."""
+        self._log = log
+
+    async def propose(self, changes: Iterable[Change]) -> int:
+        """Commit the changes, all or none; returns the index. Raises the refusal, or why it could not be proposed."""
+        assert self._log is not None, "the store is not connected to a log"
+        data = encode_change_set(ChangeSet(tuple(changes), self._clock()))
+        proposal = await self._log.propose(data)
+        if isinstance(proposal.result, Refusal):
+            raise proposal.result.error
+        return proposal.index
+
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call back, synchronously, after every change with (index, events). Returns how to stop it.
+
+        The callback must not raise and must not block: it runs inside apply.
+        """
+        key = object()
+        self._subscribers[key] = callback
+        return lambda: self._subscribers.pop(key, None) and None
+
+    async def watch(self, from_version: int | None = None) -> AsyncIterator[tuple[int, tuple[Event, ...]]]:
+        """Every (index, events) after `from_version`, or from now on. Exhausted if that is no longer kept."""
+        position = self._history.position_after(from_version)
+        while True:
+            async for batch in self._history.read(position):
+                position += 1
+                yield batch
+
+    # ---- what Raft calls
+
+    def apply(self, index: int, term: int, data: bytes) -> Applied | Refusal:
+        """Apply one committed entry. Deterministic; an exception here must end the process."""
+        del term
+        result = apply(self._tables, index, decode_change_set(data))
+        if isinstance(result, Applied) and result.events:
+            self._publish(index, result.events)
+        return result
+
+    def snapshot(self) -> bytes:
+        return encode_snapshot(self._tables)
+
+    def restore(self, index: int, data: bytes) -> None:
+        """Become the snapshot. Readers see the difference as one batch of events."""
+        restored = decode_snapshot(data)
+        assert restored.index <= index, (restored.index, index)
+        restored.index = index
+        events = _difference(self._tables, restored)
+        self._tables = restored
+        if events:
+            self._publish(index, events)
+
+    def _publish(self, index: int, events: tuple[Event, ...]) -> None:
+        self._history.add(index, events)
+        for callback in tuple(self._subscribers.values()):
+            callback(index, events)
+
+
+class _History:
+    """The last commits, read by any number of watchers, each at its own position. The only buffer between them."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[int, tuple[Event, ...]]] = deque()
+        self._first = 0  # position of the oldest batch kept
+        self._events = 0
+        self._dropped_index = 0  # index of the newest batch no longer kept
+        self._news = asyncio.Event()
+
+    def add(self, index: int, events: tuple[Event, ...]) -> None:
+        self._batches.append((index, events))
+        self._events += len(events)
+        while len(self._batches) > HISTORY_BATCHES or (self._events > HISTORY_EVENTS and len(self._batches) > 1):
+            self._dropped_index, dropped = self._batches.popleft()
+            self._events -= len(dropped)
+            self._first += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def position_after(self, version: int | None) -> int:
+        if version is None:
+            return self._first + len(self._batches)
+        if version < self._dropped_index:
+            raise _too_old()
+        return self._first + sum(1 for index, _ in self._batches if index <= version)
+
+    async def read(self, position: int) -> AsyncIterator[tuple[int, tuple[Event, ...]]]:
+        """Wait for a batch at that position, then give all there are from it on."""
+        while position >= self._first + len(self._batches):
+            await self._news.wait()
+        while position < self._first + len(self._batches):
+            if position < self._first:
+                raise _too_old()
+            yield self._batches[position - self._first]
+            position += 1
+
+
+def _too_old() -> Exhausted:
+    return Exhausted("the watch fell too far behind: read everything again, then watch from the version that was read")
+
+
+def _difference(before: Tables, after: Tables) -> tuple[Event, ...]:
+    events = []
+    for kind in Kind:
+        old, new = before.table(kind), after.table(kind)
+        events += [Event(item, None) for object_id, item in old.items() if object_id not in new]
+        for object_id, item in new.items():
+            known = old.get(object_id)
+            if known is None or known.meta.version != item.meta.version:
+                events.append(Event(known, item))
+    return tuple(events)

@@ -1,0 +1,206 @@
+"""The tables: immutable objects in plain dicts, with the few indexes that readers need.
+
+Decides how objects are found; never what they may contain (that is `store.apply`). `put` and `remove` keep the indexes;
+nobody else writes into them. Reading is plain dict access, and safe as long as the reader does not await in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from pyswarm_common.model import (
+    AnyObject,
+    Cluster,
+    Network,
+    Node,
+    Protocol,
+    PublishMode,
+    Service,
+    Task,
+    TaskState,
+)
+
+SlotKey = int | str
+"""What a task takes the place of in its service: the slot's number, or the node's id for global services."""
+
+Port = tuple[Protocol, int]
+
+
+class Kind(StrEnum):
+    CLUSTER = "cluster"
+    NODE = "node"
+    SERVICE = "service"
+    TASK = "task"
+    NETWORK = "network"
+
+
+KIND_OF: Final[dict[type, Kind]] = {
+    Cluster: Kind.CLUSTER,
+    Node: Kind.NODE,
+    Service: Kind.SERVICE,
+    Task: Kind.TASK,
+    Network: Kind.NETWORK,
+}
+
+
+def slot_key(task: Task) -> SlotKey:
+    return task.slot or task.node_id
+
+
+def is_unplaced(task: Task) -> bool:
+    """Whether the task is wanted and still waits for addresses or a node."""
+    return task.status.state < TaskState.ASSIGNED and task.desired_state <= TaskState.RUNNING
+
+
+def unique_name(item: AnyObject) -> str:
+    """The name that no other object of the kind may have; empty for kinds whose names are not unique."""
+    return item.spec.name if isinstance(item, Service | Network) else ""
+
+
+def ingress_ports(service: Service) -> tuple[Port, ...]:
+    """Every published port of the service on which all nodes listen: as asked for, and as allocated."""
+    ports = (*service.spec.endpoint.ports, *service.endpoint.ports)
+    return tuple(
+        dict.fromkeys(
+            (port.protocol, port.published_port)
+            for port in ports
+            if port.published_port and port.publish_mode is PublishMode.INGRESS
+        )
+    )
+
+
+@dataclass(slots=True)
+class Tables:
+    """All objects at one index. `index` is the Raft index of the last change set applied."""
+
+    index: int = 0
+    clusters: dict[str, Cluster] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    ids_by_name: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    slots: dict[str, dict[SlotKey, tuple[Task, ...]]] = field(default_factory=dict)
+    """Tasks by service id, then by slot; within a slot in the order they were made."""
+    node_tasks: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Ids of tasks by node id, of unplaced tasks of global services too."""
+    unplaced: dict[str, Task] = field(default_factory=dict)
+    """Wanted tasks that wait for addresses or a node."""
+    published: dict[Port, str] = field(default_factory=dict)
+    """Service id by published ingress port."""
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The one cluster object, once the cluster was initialised."""
+        return next(iter(self.clusters.values()), None)
+
+    def table(self, kind: Kind) -> Mapping[str, Any]:
+        match kind:
+            case Kind.CLUSTER:
+                return self.clusters
+            case Kind.NODE:
+                return self.nodes
+            case Kind.SERVICE:
+                return self.services
+            case Kind.TASK:
+                return self.tasks
+            case Kind.NETWORK:
+                return self.networks
+
+    def service_tasks(self, service_id: str) -> Iterator[Task]:
+        for tasks in self.slots.get(service_id, {}).values():
+            yield from tasks
+
+    def tasks_on(self, node_id: str) -> Iterator[Task]:
+        return (self.tasks[task_id] for task_id in self.node_tasks.get(node_id, ()))
+
+    def put(self, item: AnyObject) -> None:
+        """Insert or replace."""
+        if isinstance(item, Task):
+            self._put_task(item)
+            return
+        kind = KIND_OF[type(item)]
+        self._unindex(kind, self.table(kind).get(item.id))
+        self._write(kind, item)
+        if name := unique_name(item):
+            self.ids_by_name[kind, name] = item.id
+        if isinstance(item, Service):
+            self.published.update(dict.fromkeys(ingress_ports(item), item.id))
+
+    def remove(self, kind: Kind, object_id: str) -> None:
+        if kind is Kind.TASK:
+            self._remove_task(object_id)
+            return
+        self._unindex(kind, self.table(kind)[object_id])
+        del self._table(kind)[object_id]
+
+    def copy(self) -> Tables:
+        """An independent copy (the objects are shared), to imagine changes on."""
+        return Tables(
+            index=self.index,
+            clusters=dict(self.clusters),
+            nodes=dict(self.nodes),
+            services=dict(self.services),
+            tasks=dict(self.tasks),
+            networks=dict(self.networks),
+            ids_by_name=dict(self.ids_by_name),
+            slots={service_id: dict(slots) for service_id, slots in self.slots.items()},
+            node_tasks={node_id: dict(tasks) for node_id, tasks in self.node_tasks.items()},
+            unplaced=dict(self.unplaced),
+            published=dict(self.published),
+        )
+
+    def _table(self, kind: Kind) -> dict[str, Any]:
+        table = self.table(kind)
+        assert isinstance(table, dict)
+        return table
+
+    def _write(self, kind: Kind, item: AnyObject) -> None:
+        self._table(kind)[item.id] = item
+
+    def _unindex(self, kind: Kind, old: AnyObject | None) -> None:
+        if old is None:
+            return
+        name = (kind, unique_name(old))
+        if self.ids_by_name.get(name) == old.id:
+            del self.ids_by_name[name]
+        if isinstance(old, Service):
+            for port in ingress_ports(old):
+                if self.published.get(port) == old.id:
+                    del self.published[port]
+
+    def _put_task(self, task: Task) -> None:
+        old = self.tasks.get(task.id)
+        self.tasks[task.id] = task
+        slots = self.slots.setdefault(task.service_id, {})
+        key = slot_key(task)
+        if old is None:
+            slots[key] = (*slots.get(key, ()), task)
+        else:
+            assert slot_key(old) == key, (old, task)
+            slots[key] = tuple(task if other.id == task.id else other for other in slots[key])
+        if task.node_id and (old is None or old.node_id != task.node_id):
+            self.node_tasks.setdefault(task.node_id, {})[task.id] = None
+        if is_unplaced(task):
+            self.unplaced[task.id] = task
+        elif old is not None:
+            self.unplaced.pop(task.id, None)
+
+    def _remove_task(self, task_id: str) -> None:
+        task = self.tasks.pop(task_id)
+        self.unplaced.pop(task_id, None)
+        slots = self.slots[task.service_id]
+        key = slot_key(task)
+        slots[key] = tuple(other for other in slots[key] if other.id != task_id)
+        if not slots[key]:
+            del slots[key]
+        if not slots:
+            del self.slots[task.service_id]
+        if task.node_id:
+            on_node = self.node_tasks[task.node_id]
+            del on_node[task_id]
+            if not on_node:
+                del self.node_tasks[task.node_id]
