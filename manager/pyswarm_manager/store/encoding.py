@@ -1,7 +1,7 @@
 """Change sets and snapshots as bytes (msgpack, maps, so that fields can be added).
 
-A task spec is written once per change set and referred to by number: a hundred tasks of one service cost one spec. Decoding
-gives those tasks the same spec object; `store.apply` then makes it the one that the service's other tasks have.
+A task spec is written once per change set and referred to by number: a hundred tasks of one service cost one spec.
+Decoding gives those tasks the same spec object; `store.apply` then makes it the one the service's other tasks have.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pyswarm_manager.store.changes import (
     SetTaskStatus,
     Update,
 )
+from pyswarm_manager.store.sharing import SpecSharing, share_task
 from pyswarm_manager.store.tables import Kind, Tables
 
 MAX_CHANGE_SET_BYTES = 1536 * 1024
@@ -143,7 +144,7 @@ def encode_snapshot(tables: Tables) -> bytes:
     everything = (
         item
         for table in (tables.clusters, tables.nodes, tables.networks, tables.services, tables.tasks)
-        for item in table.values()  # type: ignore[attr-defined]
+        for item in table.values()
     )
     objects = [_fill(_Objects(), item, specs) for item in everything]
     return _encoder.encode(_WireSnapshot(FORMAT, tables.index, specs.items, objects))
@@ -152,12 +153,12 @@ def encode_snapshot(tables: Tables) -> bytes:
 def decode_snapshot(data: bytes) -> Tables:
     wire = _snapshot_decoder.decode(data)
     if wire.format != FORMAT:
-        raise ValueError(
-            f"snapshot has format {wire.format}, and this manager reads {FORMAT}: use the matching version"
-        )
+        raise ValueError(f"snapshot of format {wire.format}, and this manager reads {FORMAT}: use the matching version")
     tables = Tables(index=wire.index)
-    for item in wire.objects:
-        tables.put(_content(item, wire.specs))
+    sharing = SpecSharing()
+    for wire_item in wire.objects:
+        item = _content(wire_item, wire.specs)
+        tables.put(share_task(item, tables.services, None, sharing) if isinstance(item, Task) else item)
     return tables
 
 

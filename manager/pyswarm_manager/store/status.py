@@ -1,7 +1,8 @@
 """From an agent's batch of task statuses to the changes worth committing.
 
 Decides which statuses are news: states only move forward, the last of several for one task counts, what is known
-already is dropped. A status for a task of another node, or in a state that is not the agent's to set, is refused by task id. Pure.
+already is dropped. A status for a task of another node, or in a state that is not the agent's to set, is refused by
+task id. Pure.
 
 Who acts next: the dispatcher proposes the changes, and acknowledges the batch once they are committed.
 """

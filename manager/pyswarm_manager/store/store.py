@@ -85,9 +85,8 @@ class Store:
         """Every (index, events) after `from_version`, or from now on. Exhausted if that is no longer kept."""
         position = self._history.position_after(from_version)
         while True:
-            async for batch in self._history.read(position):
-                position += 1
-                yield batch
+            yield await self._history.batch_at(position)
+            position += 1
 
     # ---- what Raft calls
 
@@ -96,24 +95,24 @@ class Store:
         del term
         result = apply(self._tables, index, decode_change_set(data))
         if isinstance(result, Applied) and result.events:
-            self._publish(index, result.events)
+            self._history.add(index, result.events)
+            self._call_back(index, result.events)
         return result
 
     def snapshot(self) -> bytes:
         return encode_snapshot(self._tables)
 
     def restore(self, index: int, data: bytes) -> None:
-        """Become the snapshot. Readers see the difference as one batch of events."""
+        """Become the snapshot. Subscribers see the difference as one batch; watchers must read everything again."""
         restored = decode_snapshot(data)
         assert restored.index <= index, (restored.index, index)
         restored.index = index
         events = _difference(self._tables, restored)
         self._tables = restored
-        if events:
-            self._publish(index, events)
+        self._history.reset(index)
+        self._call_back(index, events)
 
-    def _publish(self, index: int, events: tuple[Event, ...]) -> None:
-        self._history.add(index, events)
+    def _call_back(self, index: int, events: tuple[Event, ...]) -> None:
         for callback in tuple(self._subscribers.values()):
             callback(index, events)
 
@@ -135,8 +134,7 @@ class _History:
             self._dropped_index, dropped = self._batches.popleft()
             self._events -= len(dropped)
             self._first += 1
-        self._news.set()
-        self._news = asyncio.Event()
+        self._wake()
 
     def position_after(self, version: int | None) -> int:
         if version is None:
@@ -145,15 +143,25 @@ class _History:
             raise _too_old()
         return self._first + sum(1 for index, _ in self._batches if index <= version)
 
-    async def read(self, position: int) -> AsyncIterator[tuple[int, tuple[Event, ...]]]:
-        """Wait for a batch at that position, then give all there are from it on."""
+    async def batch_at(self, position: int) -> tuple[int, tuple[Event, ...]]:
+        """The batch at that position, as soon as there is one."""
         while position >= self._first + len(self._batches):
             await self._news.wait()
-        while position < self._first + len(self._batches):
-            if position < self._first:
-                raise _too_old()
-            yield self._batches[position - self._first]
-            position += 1
+        if position < self._first:
+            raise _too_old()
+        return self._batches[position - self._first]
+
+    def reset(self, index: int) -> None:
+        """The tables jumped to `index`: every watcher must read again."""
+        self._first += len(self._batches) + 1
+        self._batches.clear()
+        self._events = 0
+        self._dropped_index = index
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
 
 def _too_old() -> Exhausted:
