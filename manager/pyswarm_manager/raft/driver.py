@@ -161,7 +161,7 @@ class RaftNode:
 
     def is_removed(self, raft_id: int) -> bool:
         """Whether this id was a member once, and its messages are refused for good."""
-        return raft_id in self._loop.core.state.configuration.removed
+        return self._loop.is_removed(raft_id)
 
     # -- messages --------------------------------------------------------------------------------------------------
 

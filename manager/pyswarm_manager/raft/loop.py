@@ -106,6 +106,10 @@ class RaftLoop:
         self._inbox.extend(message for message in messages if message.to == own)
         self._wake.set()
 
+    def is_removed(self, raft_id: int) -> bool:
+        """Whether this id was a member once."""
+        return raft_id in self._removed
+
     def _transport_lost(self, peer: int) -> None:
         if len(self._lost_peers) < 64:
             self._lost_peers.append(peer)
