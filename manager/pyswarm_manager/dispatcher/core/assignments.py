@@ -1,0 +1,172 @@
+"""What one node is to do, and the message that brings it there from what it was told before.
+
+A node's assignments are its tasks that have a place there and have not ended, the tables of their networks, and always
+the ingress network's table with the published ports. The first message of a session names everything; later ones hold
+differences, found by looking only at what changed. A task that is to stop stays assigned, with that desired state,
+until its status is terminal. Never decides what should run: that is the planner, through the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.codec import to_proto
+from pyswarm_common.model import Task, TaskState
+from pyswarm_manager.dispatcher.core.framing import framed, key_of
+from pyswarm_manager.dispatcher.core.tables import NetworkTables
+from pyswarm_manager.store.tables import Tables
+
+_ASSIGNMENTS = pb.Assignments.DESCRIPTOR
+_TASK = key_of(_ASSIGNMENTS, "update_tasks")
+_NETWORK = key_of(_ASSIGNMENTS, "networks")
+_INGRESS = key_of(_ASSIGNMENTS, "ingress")
+_MESSAGE = key_of(pb.ManagerMessage.DESCRIPTOR, "assignments")
+
+
+@dataclass(slots=True)
+class Given:
+    """What one session was told so far. Belongs to that session, and only `assign` changes it."""
+
+    node_id: str
+    sequence: int = 0
+    tasks: dict[str, Task] = field(default_factory=dict)
+    networks: dict[str, int] = field(default_factory=dict)
+    """Network id -> version of its table."""
+    users: dict[str, set[str]] = field(default_factory=dict)
+    """Network id -> the assigned tasks that are on it."""
+    ingress: tuple[int, tuple[str, ...]] | None = None
+    """Version of the ingress table, and the node's own addresses in it."""
+
+
+def is_assigned(task: Task | None, node_id: str) -> bool:
+    """Whether the node should know the task."""
+    return task is not None and task.node_id == node_id and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+def is_news(old: Task, new: Task) -> bool:
+    """Whether the agent must hear of the change: its own reports come back in `status`, and are none."""
+    return old is not new and (
+        old.desired_state != new.desired_state
+        or old.start_at != new.start_at
+        or old.spec != new.spec
+        or old.networks != new.networks
+        or old.ports != new.ports
+        or old.labels != new.labels
+        or old.service_name != new.service_name
+    )
+
+
+def complete(given: Given, view: Tables, tables: NetworkTables) -> bytes:
+    """Everything, as a serialised ManagerMessage: the first of a session."""
+    assert given.sequence == 0, "only the first message of a session is complete"
+    tasks = (task for task in view.tasks_on(given.node_id) if is_assigned(task, given.node_id))
+    changes = _TaskChanges([task for task in tasks if _give(given, task)])
+    return _message(given, changes, _network_changes(given, tables, frozenset()), _new_ingress(given, view, tables))
+
+
+def increment(
+    given: Given, task_ids: Iterable[str], resync: frozenset[str], view: Tables, tables: NetworkTables
+) -> bytes | None:
+    """The differences since the last message; None if there are none.
+
+    `task_ids` are the tasks that may have changed, `resync` the networks whose whole table the agent asked for.
+    """
+    assert given.sequence > 0, "a session starts with everything"
+    changes = _task_changes(given, task_ids, view)
+    networks = _network_changes(given, tables, resync)
+    ingress = _new_ingress(given, view, tables)
+    if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress):
+        return None
+    return _message(given, changes, networks, ingress)
+
+
+@dataclass(slots=True)
+class _TaskChanges:
+    updated: list[Task] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _NetworkChanges:
+    framed: list[bytes] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def _task_changes(given: Given, task_ids: Iterable[str], view: Tables) -> _TaskChanges:
+    changes = _TaskChanges()
+    for task_id in task_ids:
+        task = view.tasks.get(task_id)
+        if task is not None and is_assigned(task, given.node_id):
+            if _give(given, task):
+                changes.updated.append(task)
+        elif task_id in given.tasks:
+            _take(given, task_id)
+            changes.removed.append(task_id)
+    return changes
+
+
+def _give(given: Given, task: Task) -> bool:
+    """Note the task as told; whether there is anything to tell."""
+    old = given.tasks.get(task.id)
+    given.tasks[task.id] = task
+    if old is not None and not is_news(old, task):
+        return False
+    for attachment in () if old is None else old.networks:
+        given.users[attachment.network_id].discard(task.id)
+    for attachment in task.networks:
+        given.users.setdefault(attachment.network_id, set()).add(task.id)
+    return True
+
+
+def _take(given: Given, task_id: str) -> None:
+    for attachment in given.tasks.pop(task_id).networks:
+        given.users[attachment.network_id].discard(task_id)
+
+
+def _network_changes(given: Given, tables: NetworkTables, resync: frozenset[str]) -> _NetworkChanges:
+    """Tables of networks that are new to the node, deltas of those it has, and those that it no longer needs."""
+    given.users = {network_id: users for network_id, users in given.users.items() if users}
+    needed = dict.fromkeys((*given.users, tables.ingress_network_id))
+    changes = _NetworkChanges()
+    for network_id in needed:
+        table = tables.table(network_id)
+        if table is None:
+            continue
+        held = given.networks.get(network_id)
+        if held is None or network_id in resync:
+            changes.framed.append(framed(_NETWORK, table.complete()))
+        elif held != table.version:
+            changes.framed.append(framed(_NETWORK, table.since(held)))
+        given.networks[network_id] = table.version
+    for network_id in [held for held in given.networks if held not in needed or tables.table(held) is None]:
+        del given.networks[network_id]
+        changes.removed.append(network_id)
+    return changes
+
+
+def _new_ingress(given: Given, view: Tables, tables: NetworkTables) -> bytes:
+    """The ingress table, framed, if the node does not have it yet; else nothing."""
+    node = view.nodes.get(given.node_id)
+    current = (tables.ingress_version, () if node is None else node.ingress_addresses)
+    if given.ingress == current:
+        return b""
+    given.ingress = current
+    return framed(_INGRESS, tables.ingress_table(node))
+
+
+def _message(given: Given, tasks: _TaskChanges, networks: _NetworkChanges, ingress: bytes) -> bytes:
+    is_first = given.sequence == 0
+    given.sequence += 1
+    head = pb.Assignments(
+        type=pb.Assignments.TYPE_COMPLETE if is_first else pb.Assignments.TYPE_INCREMENTAL,
+        sequence=given.sequence,
+        remove_task_ids=tasks.removed,
+        remove_network_ids=networks.removed,
+    )
+    parts = [head.SerializeToString()]
+    parts += [framed(_TASK, to_proto(task).SerializeToString()) for task in tasks.updated]
+    parts += networks.framed
+    parts.append(ingress)
+    return framed(_MESSAGE, b"".join(parts))

@@ -1,0 +1,104 @@
+"""What a network table says of one task, node or service, already serialised.
+
+Decides who holds an address on a network and who may be a backend: a task takes part from ASSIGNED until it has ended,
+and is ready only while it runs *and* is wanted to. So the commit that tells a task to stop also withdraws it.
+"""
+
+from __future__ import annotations
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm.v1 import types_pb2
+from pyswarm_common.model import Network, NetworkAttachment, Node, PublishMode, Service, Task, TaskState
+
+
+def node_address(node: Node | None) -> str:
+    """Where the node's VXLAN packets go."""
+    return "" if node is None else node.description.data_path_address or node.status.address
+
+
+def holds_addresses(task: Task) -> bool:
+    """Whether the task is, or is about to be, on its networks."""
+    return bool(task.node_id) and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+
+
+def is_ready(task: Task) -> bool:
+    """Whether the task may be a backend."""
+    return task.status.state == TaskState.RUNNING and task.desired_state == TaskState.RUNNING
+
+
+def task_record(task: Task, attachment: NetworkAttachment, address_of_node: str) -> bytes | None:
+    """The EndpointRecord of a task on one of its networks; None while it is not on it."""
+    if not holds_addresses(task) or not attachment.addresses:
+        return None
+    record = pb.EndpointRecord(
+        endpoint_id=task.id,
+        name=f"{task.name}.{task.id}",
+        hostname=task.spec.container.hostname,
+        addresses=[_bare(address) for address in attachment.addresses],
+        node_address=address_of_node,
+        service_id=task.service_id,
+        ready=is_ready(task),
+        aliases=attachment.aliases,
+    )
+    return record.SerializeToString()
+
+
+def node_record(node: Node) -> bytes | None:
+    """The EndpointRecord of a node on the ingress network: a peer, never a backend."""
+    if not node.ingress_addresses:
+        return None
+    record = pb.EndpointRecord(
+        endpoint_id=node.id,
+        hostname=node.description.hostname,
+        addresses=[_bare(address) for address in node.ingress_addresses],
+        node_address=node_address(node),
+    )
+    return record.SerializeToString()
+
+
+def service_records(service: Service, ingress_network_id: str) -> dict[str, bytes]:
+    """Network id -> ServiceRecord, for every network on which the service is known."""
+    spec = service.spec
+    aliases: dict[str, list[str]] = {attachment.target: [] for attachment in spec.task.networks}
+    for attachment in spec.task.networks:
+        aliases[attachment.target] += attachment.aliases
+    vips: dict[str, list[str]] = {}
+    for vip in service.endpoint.vips:
+        vips.setdefault(vip.network_id, []).append(_bare(vip.address))
+    network_ids = {**aliases, **vips}
+    if ingress_network_id and ingress_ports(service):
+        network_ids[ingress_network_id] = []
+    return {
+        network_id: pb.ServiceRecord(
+            service_id=service.id,
+            name=spec.name,
+            aliases=aliases.get(network_id, ()),
+            vips=vips.get(network_id, ()),
+            endpoint_mode=types_pb2.EndpointMode.ValueType(spec.endpoint.mode),
+        ).SerializeToString()
+        for network_id in network_ids
+    }
+
+
+def ingress_ports(service: Service) -> tuple[pb.IngressPort, ...]:
+    """The service's ports that every node listens on."""
+    return tuple(
+        pb.IngressPort(
+            service_id=service.id,
+            protocol=types_pb2.Protocol.ValueType(port.protocol),
+            published_port=port.published_port,
+            target_port=port.target_port,
+        )
+        for port in service.endpoint.ports
+        if port.publish_mode == PublishMode.INGRESS and port.published_port
+    )
+
+
+def is_ingress(network: Network) -> bool:
+    """Whether it is the one network of published ports."""
+    return network.spec.ingress
+
+
+def _bare(address: str) -> str:
+    """An address without its prefix length."""
+    return address.partition("/")[0]

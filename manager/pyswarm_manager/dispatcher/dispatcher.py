@@ -1,0 +1,55 @@
+"""The dispatcher of one manager: a term while it leads, a refusal that names the leader while it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyswarm_common.errors import Unavailable
+from pyswarm_common.ids import IdSource
+from pyswarm_manager.dispatcher.term import Term
+from pyswarm_manager.store.store import Store
+
+
+class NotLeading(Unavailable):
+    """Ask the leader, whose address it carries if one is known."""
+
+    def __init__(self, leader_address: str | None) -> None:
+        where = f"the leader is {leader_address}" if leader_address else "no leader is known yet"
+        super().__init__(f"this manager does not lead the swarm: {where}")
+        self.leader_address = leader_address
+
+
+class Dispatcher:
+    """Lives as long as the manager; `run` as long as it leads."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        new_id: IdSource,
+        leader_address: Callable[[], str | None],
+    ) -> None:
+        self._store, self._clock, self._new_id = store, clock, new_id
+        self._leader_address = leader_address
+        self._term: Term | None = None
+
+    async def run(self) -> None:
+        """Serve sessions until cancelled: one term."""
+        assert self._term is None, "a term begins after the last one ended"
+        term = self._term = Term(self._store, self._clock, self._new_id)
+        try:
+            await term.run()
+        finally:
+            self._term = None
+            term.end(self.not_leading())
+
+    @property
+    def term(self) -> Term:
+        """The term under way. Raises NotLeading."""
+        if self._term is None:
+            raise self.not_leading()
+        return self._term
+
+    def not_leading(self) -> NotLeading:
+        """The refusal of a manager that does not lead."""
+        return NotLeading(self._leader_address())

@@ -1,0 +1,266 @@
+"""The dispatcher in one term: its sessions, heartbeats and tables, while this manager leads.
+
+Everything here ends with the term. What must outlast it is in the store; the next leader starts from there, gives every
+node time to find it, and only then calls one lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.codec import from_proto, to_proto
+from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
+from pyswarm_common.ids import IdSource
+from pyswarm_common.model import Node, NodeDescription, NodeState, Task, TaskStatus
+from pyswarm_manager.dispatcher.core import reports
+from pyswarm_manager.dispatcher.core.heartbeats import CHECK_INTERVAL_S, Heartbeats, heartbeat_period_s
+from pyswarm_manager.dispatcher.core.tables import NetworkTables
+from pyswarm_manager.dispatcher.session import Session
+from pyswarm_manager.dispatcher.writer import ReportWriter
+from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+HELLO_BYTES_LIMIT = 8192
+UPDATES_LIMIT = 4096
+"""Statuses in one batch of an agent."""
+LOCATIONS_LIMIT = 10
+TABLES_INTERVAL_S = 0.01
+TABLES_INTERVAL_PER_SESSION_S = 0.0001
+"""Changes of tables are pushed at once, then collected for this long: a busy network must not flood its nodes."""
+_PERIOD_SLACK = 0.2
+
+
+class Term:
+    """Use `run` in the leader's group; sessions are opened by the servicer."""
+
+    def __init__(self, store: Store, clock: Callable[[], float], new_id: IdSource) -> None:
+        self._store, self._clock, self._new_id = store, clock, new_id
+        view = store.view
+        self._tables = NetworkTables(view)
+        self._sessions: dict[str, Session] = {}
+        self._heartbeats = Heartbeats(time.monotonic(), self._period_s())
+        self._managers = self._manager_addresses()
+        self._writer = ReportWriter(store)
+        self._tables_changed = asyncio.Event()
+        self._withdrawn = asyncio.Event()
+        self._pushed_ingress = self._tables.ingress_version
+        self._readers: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        unsubscribe = self._store.subscribe(self._on_commit)
+        known = [node.id for node in self._store.view.nodes.values() if node.status.state is not NodeState.DOWN]
+        self._heartbeats.expect(known, time.monotonic())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._readers = group
+                group.create_task(self._writer.run())
+                group.create_task(self._watch_heartbeats())
+                group.create_task(self._push_tables())
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._readers = None  # a group that is ending takes no more tasks
+        finally:
+            unsubscribe()
+
+    def end(self, reason: PyswarmError) -> None:
+        """End every session."""
+        for session in tuple(self._sessions.values()):
+            session.end(reason)
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
+
+    def open(self, node_id: str, hello: pb.Hello) -> Session:
+        """A new session, which replaces the node's older one."""
+        node = self._store.view.nodes.get(node_id)
+        if node is None:
+            raise NotFound(f"node {node_id} is not part of the swarm any more: leave, then join again")
+        if hello.ByteSize() > HELLO_BYTES_LIMIT:
+            raise InvalidArgument(f"the description of the node is larger than {HELLO_BYTES_LIMIT} bytes")
+        session = Session(self._new_id(), node_id, self._store.view, self._tables)
+        older = self._sessions.get(node_id)
+        self._sessions[node_id] = session
+        if older is not None:
+            older.end(Unavailable("a newer session of this node took over"))
+        self._heartbeats.heard(node_id, time.monotonic())
+        description = from_proto(NodeDescription, hello.description)
+        address = hello.address
+        self._writer.observe(node_id, lambda node: reports.opened(node, description, address, self._clock()))
+        _log.info("session of node %s opened", node_id)
+        return session
+
+    def started(self, session: Session) -> bytes:
+        """The first message of the session, serialised."""
+        cluster, node = self._store.view.cluster, self._store.view.nodes.get(session.node_id)
+        started = pb.SessionStarted(
+            session_id=session.id,
+            node=None if node is None else to_proto(node),
+            heartbeat_period_s=self._heartbeats.period_s,
+            managers=pb.ManagerList(addresses=self._managers),
+            data_path_port=0 if cluster is None else cluster.spec.data_path_port,
+        )
+        return pb.ManagerMessage(started=started).SerializeToString()
+
+    def close(self, session: Session) -> None:
+        """The stream is gone, for whatever reason."""
+        if self._sessions.get(session.node_id) is not session:
+            return
+        del self._sessions[session.node_id]
+        if session.node_id in self._store.view.nodes:
+            self._heartbeats.suspect(session.node_id, time.monotonic())
+            self._writer.observe(session.node_id, lambda node: reports.broken(node, self._clock()))
+            _log.info("session of node %s broke", session.node_id)
+
+    def start_reading(self, session: Session, messages: AsyncIterator[pb.AgentMessage]) -> asyncio.Task[None]:
+        """Read what the agent says, as part of this term."""
+        if self._readers is None:
+            raise Unavailable("this manager does not lead the swarm any more")
+        return self._readers.create_task(self._read(session, messages))
+
+    async def _read(self, session: Session, messages: AsyncIterator[pb.AgentMessage]) -> None:
+        """Never fails: whatever goes wrong with one agent ends its session only."""
+        try:
+            async for message in messages:
+                self._heartbeats.heard(session.node_id, time.monotonic())
+                await self._handle(session, message)
+            session.end(Unavailable("the agent ended its side of the session"))
+        except PyswarmError as refusal:
+            session.end(refusal)
+        except Exception as error:  # the stream broke (grpc raises several kinds), or a message was malformed
+            _log.info("session of node %s: %s", session.node_id, error or type(error).__name__)
+            session.end(Unavailable("the session broke"))
+
+    async def _handle(self, session: Session, message: pb.AgentMessage) -> None:
+        match message.WhichOneof("message"):
+            case "statuses":
+                await self._statuses(session, message.statuses)
+            case "images":
+                session.images_reported(list(message.images.references))
+            case "tables_programmed":
+                session.table_programmed(message.tables_programmed.network_id, message.tables_programmed.version)
+            case "resync_network_id":
+                session.resync(message.resync_network_id)
+            case "hello":
+                raise InvalidArgument("a session has one hello")
+
+    async def _statuses(self, session: Session, batch: pb.TaskStatusBatch) -> None:
+        if len(batch.updates) > UPDATES_LIMIT:
+            raise InvalidArgument(f"a batch holds at most {UPDATES_LIMIT} statuses")
+        await self._writer.wait_room()
+        updates = [(update.task_id, from_proto(TaskStatus, update.status)) for update in batch.updates]
+        self._writer.add_statuses(session.node_id, updates, partial(session.acknowledge, batch.sequence))
+
+    # -- images ------------------------------------------------------------------------------------------------------
+
+    def locate_image(self, reference: str, asked_by: str) -> list[str]:
+        """Agents that have the image, the least loaded first."""
+        view = self._store.view
+        found = [
+            (len(view.node_tasks.get(node_id, ())), view.nodes[node_id].description.agent_address)
+            for node_id, session in self._sessions.items()
+            if reference in session.images and node_id != asked_by and node_id in view.nodes
+        ]
+        return [address for _, address in sorted(found) if address][:LOCATIONS_LIMIT]
+
+    # -- the loops ---------------------------------------------------------------------------------------------------
+
+    async def _watch_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            for node_id in self._heartbeats.expired(time.monotonic()):
+                _log.warning("node %s is down: no heartbeat", node_id)
+                self._writer.observe(node_id, lambda node: reports.lost(node, self._clock()))
+                session = self._sessions.pop(node_id, None)
+                if session is not None:
+                    session.end(Unavailable("no heartbeat came in time: open a new session"))
+
+    async def _push_tables(self) -> None:
+        while True:
+            await self._tables_changed.wait()
+            self._tables_changed.clear()
+            self._withdrawn.clear()
+            changed = self._tables.take_changed()
+            everybody = self._tables.ingress_version != self._pushed_ingress
+            self._pushed_ingress = self._tables.ingress_version
+            for session in self._sessions.values():
+                if everybody or session.uses_any(changed):
+                    session.mark()
+            interval_s = max(TABLES_INTERVAL_S, len(self._sessions) * TABLES_INTERVAL_PER_SESSION_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._withdrawn.wait()
+
+    # -- commits: called inside apply, must not raise ----------------------------------------------------------------
+
+    def _on_commit(self, index: int, events: tuple[Event, ...]) -> None:
+        has_nodes = False
+        for event in events:
+            self._tables.apply(event, index)
+            match event.object:
+                case Task():
+                    self._task_changed(event)
+                case Node():
+                    self._node_changed(event)
+                    has_nodes = True
+        if has_nodes:
+            self._tell_managers()
+        self._tell_period()
+        if self._tables.has_changed or self._tables.ingress_version != self._pushed_ingress:
+            self._tables_changed.set()
+        if self._tables.has_withdrawn:
+            self._withdrawn.set()
+
+    def _task_changed(self, event: Event) -> None:
+        for task in event:
+            session = self._sessions.get(task.node_id) if isinstance(task, Task) else None
+            if session is not None:
+                session.mark_task(event.object.id)
+
+    def _node_changed(self, event: Event) -> None:
+        old, new = event
+        node_id = event.object.id
+        session = self._sessions.get(node_id)
+        if new is None:
+            self._heartbeats.forget(node_id)
+            if session is not None:
+                session.end(NotFound(f"node {node_id} was removed from the swarm"))
+        elif old is None:
+            self._heartbeats.expect([node_id], time.monotonic())
+        elif session is not None and isinstance(old, Node) and isinstance(new, Node):
+            if (old.spec, old.role) != (new.spec, new.role):
+                session.tell_node(new)
+            session.mark()
+
+    def _tell_managers(self) -> None:
+        managers = self._manager_addresses()
+        if managers != self._managers:
+            self._managers = managers
+            for session in self._sessions.values():
+                session.tell_managers(managers)
+
+    def _tell_period(self) -> None:
+        """Only when it differs notably, or each join of a large cluster would be told to every node."""
+        period_s = self._period_s()
+        if abs(period_s - self._heartbeats.period_s) <= _PERIOD_SLACK * self._heartbeats.period_s:
+            return
+        self._heartbeats.period_s = period_s
+        for session in self._sessions.values():
+            session.tell_period(period_s)
+
+    def _period_s(self) -> float:
+        view = self._store.view
+        configured_s = 1.0 if view.cluster is None else view.cluster.spec.heartbeat_period_s
+        return heartbeat_period_s(configured_s, len(view.nodes))
+
+    def _manager_addresses(self) -> tuple[str, ...]:
+        managers = (node.manager_status for node in self._store.view.nodes.values())
+        return tuple(sorted(status.address for status in managers if status is not None and status.address))
