@@ -79,3 +79,8 @@ def inotify_add_watch(fd: int, path: Path, mask: int) -> int:
     if watch < 0:
         raise _failed(str(path))
     return int(watch)
+
+
+def inotify_remove_watch(fd: int, watch: int) -> None:
+    """Failing is no harm: the directory, and the watch with it, may be gone already."""
+    _libc.inotify_rm_watch(fd, watch)

@@ -16,11 +16,12 @@ import msgspec
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime.oci import defaults
 from pyswarm_runtime.oci.seccomp import encoded_profile
-from pyswarm_runtime.types import ContainerConfig, ImageConfig, Mount
+from pyswarm_runtime.types import MIB, ContainerConfig, ImageConfig, Mount
 from pyswarm_runtime.users import ProcessUser
 
 CPU_PERIOD_US = 100_000
 OCI_VERSION = "1.0.2"
+MIN_MEMORY_BYTES = 6 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,23 @@ class HostFacts:
     architecture: str  # as uname has it
     cgroup_version: int
     devices: tuple[tuple[str, str, int, int], ...] = ()  # path, type, major, minor; only for privileged containers
+
+
+def validate(config: ContainerConfig, image: ImageConfig) -> None:
+    """Refuses what no host could run: asked when a container is created, so that the mistake shows at once."""
+    process_args(config, image)
+    capabilities(config)
+    _absolute("working directory", config.working_dir or image.working_dir or "/")
+    for mount in config.mounts:
+        # A volume's name becomes a path only when the container starts.
+        _user_mount(msgspec.structs.replace(mount, source="/") if mount.type == "volume" else mount)
+    if config.host_network and config.netns_path is not None:
+        raise InvalidArgument("a container has either the host's network or a namespace of its own, not both")
+    amounts = (config.nano_cpus, config.memory_bytes, config.cpu_shares, config.log_max_size)
+    if min(amounts) < 0 or config.log_max_files < 1:
+        raise InvalidArgument("limits cannot be negative, and at least one log file must be kept")
+    if 0 < config.memory_bytes < MIN_MEMORY_BYTES:
+        raise InvalidArgument("Minimum memory limit allowed is 6MB")
 
 
 def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
@@ -110,11 +128,6 @@ def build_spec(
         "mounts": _mounts(config, paths),
         "linux": _linux(config, facts, cgroups_path, caps),
     }
-
-
-def exec_process(spec: dict[str, Any], args: tuple[str, ...]) -> dict[str, Any]:
-    """The process of an exec: as the container's own, with other arguments and no terminal."""
-    return {**spec["process"], "args": list(args), "terminal": False}
 
 
 def _process(

@@ -1,0 +1,242 @@
+"""The blocking steps of one container's life: launch it, say how it ended, clean up after it.
+
+Called from the runtime's pool, one call at a time per container; the runtime decides when. Every step may be repeated, and
+`clean` undoes whatever part of `launch` was done.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pyswarm_common.errors import InvalidArgument, PyswarmError, Unsupported
+from pyswarm_runtime import linux
+from pyswarm_runtime.cgroups import ContainerGroups
+from pyswarm_runtime.conmon import MonitorPaths, monitor_arguments, start_monitor
+from pyswarm_runtime.container_store import ContainerPaths, ContainerRecord, ContainerStore
+from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
+from pyswarm_runtime.layers import layer_name
+from pyswarm_runtime.ocirun import OciRuntime
+from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, default_hostname
+from pyswarm_runtime.preflight import find_init
+from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, start_time
+from pyswarm_runtime.snapshot import Snapshot
+from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
+from pyswarm_runtime.users import ProcessUser, resolve_user
+from pyswarm_runtime.volumes import VolumeStore
+
+MAX_ACCOUNT_FILE = 1024 * 1024
+USER_CACHE_SIZE = 1024
+LOST_EXIT_CODE = 255
+LOST_ERROR = "the container's monitor was killed or the host went down: how the container ended is not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    pid: int
+    pid_started: int | None
+    monitor_pid: int
+    monitor_started: int | None
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    exit_code: int
+    oom_killed: bool
+    error: str
+    finished_at: float
+
+
+class Launcher:
+    def __init__(
+        self,
+        preflight: Preflight,
+        store: ContainerStore,
+        oci: OciRuntime,
+        groups: ContainerGroups,
+        layers: Path,
+        volumes: VolumeStore,
+    ) -> None:
+        self._preflight = preflight
+        self._store = store
+        self._oci = oci
+        self._groups = groups
+        self._layers = layers
+        self._volumes = volumes
+        self._users: dict[tuple[str, str], ProcessUser] = {}
+        self._init = find_init()
+
+    def snapshot(self, container_id: str) -> Snapshot:
+        return Snapshot(self._store.paths(container_id).directory, self._layers)
+
+    # Launching
+
+    def launch(self, record: ContainerRecord) -> Launched:
+        """Returns when the container's process runs; on any failure nothing of it is left."""
+        try:
+            return self._launch(record)
+        except BaseException:
+            self.clean(record.id, is_monitor_gone=False)
+            raise
+
+    def _launch(self, record: ContainerRecord) -> Launched:
+        paths = self._store.paths(record.id)
+        snapshot = self.snapshot(record.id)
+        snapshot.make()
+        snapshot.mount([layer_name(diff_id) for diff_id in record.diff_ids])
+        paths.bundle.mkdir(mode=0o700, exist_ok=True)
+        paths.exit_file.unlink(missing_ok=True)
+        spec = self._spec(record, paths, snapshot.rootfs)
+        (paths.bundle / "config.json").write_bytes(msgspec.json.encode(spec))
+        monitor, pid = start_monitor(self._monitor_arguments(record, paths), paths.bundle, self._groups.adopt_monitor)
+        # The monitor outlives us: from here on it is known by its pid, and reaped by whoever watches it.
+        monitor.returncode = 0
+        launched = Launched(pid, start_time(pid), monitor.pid, start_time(monitor.pid), time.time())
+        self._oci.start(record.id)
+        return launched
+
+    def _monitor_arguments(self, record: ContainerRecord, paths: ContainerPaths) -> list[str]:
+        monitor_paths = MonitorPaths(
+            conmon=self._preflight.conmon_path,
+            oci_runtime=self._oci.path,
+            oci_root=self._oci.root,
+            exits=self._store.exits,
+            bundle=paths.bundle,
+            log=paths.log,
+        )
+        config = record.config
+        return monitor_arguments(
+            record.id, config.name, monitor_paths, tty=config.tty, log_max_size=config.log_max_size
+        )
+
+    def _spec(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> dict[str, Any]:
+        config = self._with_sources(record.config)
+        bundle = self._write_etc(record, paths, rootfs)
+        if config.init and bundle.init is None:
+            raise Unsupported("an init process was asked for, but this host has none: apt-get install tini")
+        facts = HostFacts(
+            architecture=platform.machine(),
+            cgroup_version=self._preflight.cgroup_version,
+            devices=host_devices() if config.privileged else (),
+        )
+        user = self._user(record, rootfs)
+        group = self._groups.path_of(record.id)
+        return build_spec(record.id, config, record.image, user, bundle, facts, group)
+
+    def _with_sources(self, config: ContainerConfig) -> ContainerConfig:
+        """Volumes become binds of their directories; what shall be bound must be there."""
+        return msgspec.structs.replace(config, mounts=tuple(self._with_source(mount) for mount in config.mounts))
+
+    def _with_source(self, mount: Mount) -> Mount:
+        if mount.type == "volume":
+            return msgspec.structs.replace(mount, source=str(self._volumes.ensure(mount.source)))
+        if mount.type == "bind" and not Path(mount.source).exists():
+            raise InvalidArgument(
+                f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
+            )
+        return mount
+
+    def _write_etc(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> BundlePaths:
+        config, etc = record.config, paths.etc
+        hostname = default_hostname(record.id, config)
+        files = {
+            "hosts": hosts_file(hostname, config.extra_hosts),
+            "hostname": f"{hostname}\n",
+            "resolv.conf": resolv_conf(config.dns, config.dns_search, config.dns_options, _host_resolv_conf()),
+        }
+        for name, text in files.items():
+            path = etc / name
+            path.write_text(text)
+            path.chmod(0o644)
+        return BundlePaths(
+            rootfs=str(rootfs),
+            hosts=str(etc / "hosts"),
+            hostname=str(etc / "hostname"),
+            resolv_conf=str(etc / "resolv.conf"),
+            init=self._init,
+        )
+
+    def _user(self, record: ContainerRecord, rootfs: Path) -> ProcessUser:
+        """The image's accounts do not change, so each spelling is looked up once per image."""
+        wanted = record.config.user or record.image.user
+        key = (record.image_id, wanted)
+        if key not in self._users:
+            if len(self._users) >= USER_CACHE_SIZE:
+                self._users.clear()
+            passwd, group = (read_in_root(rootfs, path) for path in ("etc/passwd", "etc/group"))
+            self._users[key] = resolve_user(wanted, passwd, group)
+        return self._users[key]
+
+    # Afterwards
+
+    def read_ending(self, container_id: str) -> Ending:
+        """To be asked when the monitor has ended, before `clean`."""
+        oom_killed = self._groups.is_oom_killed(container_id)
+        exit_file = self._store.paths(container_id).exit_file
+        try:
+            return Ending(int(exit_file.read_text()), oom_killed, "", exit_file.stat().st_mtime)
+        except (OSError, ValueError):
+            return Ending(LOST_EXIT_CODE, oom_killed, LOST_ERROR, time.time())
+
+    def clean(self, container_id: str, *, is_monitor_gone: bool) -> None:
+        """Ends and removes whatever there is of a container but its files: may be called at any time, again and again."""
+        if not is_monitor_gone:
+            for pid in find_by_arguments("conmon", ("-c", container_id)):
+                kill_and_wait(pid, start_time(pid))
+                _reap(pid)
+        with suppress(PyswarmError):
+            self._oci.delete(container_id)
+        self._groups.kill_all(container_id)
+        self._groups.remove(container_id)
+        self.snapshot(container_id).unmount()
+        self._store.remove_bundle(container_id)
+
+
+def _reap(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def host_devices() -> tuple[tuple[str, str, int, int], ...]:
+    """Every device node of the host, for privileged containers."""
+    found = []
+    skipped = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console")
+    for directory, names, files in os.walk("/dev"):
+        names[:] = [name for name in names if not f"{directory}/{name}".startswith(skipped)]
+        for name in files:
+            path = f"{directory}/{name}"
+            mode = os.lstat(path)
+            kind = "c" if stat.S_ISCHR(mode.st_mode) else "b" if stat.S_ISBLK(mode.st_mode) else ""
+            if kind and not path.startswith(skipped):
+                found.append((path, kind, os.major(mode.st_rdev), os.minor(mode.st_rdev)))
+    return tuple(found)
+
+
+def read_in_root(root: Path, path: str) -> str:
+    """A small text file of an untrusted file system; empty where there is none."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = linux.open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    finally:
+        os.close(root_fd)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return ""
+        return file.read(MAX_ACCOUNT_FILE).decode("utf-8", "replace")
+
+
+def _host_resolv_conf() -> str:
+    with suppress(OSError):
+        return Path("/etc/resolv.conf").read_text()
+    return ""

@@ -1,0 +1,85 @@
+"""A container's root file system: the image's layers below, a layer of its own above, joined by overlayfs.
+
+Mounts are made in this process's mount namespace; they vanish with it (a reboot), and are simply made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pyswarm_common.errors import Unsupported
+from pyswarm_runtime import linux
+
+MAX_MOUNT_OPTIONS = os.sysconf("SC_PAGE_SIZE") - 1
+
+
+class Snapshot:
+    """The directories of one container below its own."""
+
+    def __init__(self, directory: Path, layers: Path) -> None:
+        self.rootfs = directory / "rootfs"
+        self._upper = directory / "upper"
+        self._work = directory / "work"
+        self._layers = layers
+
+    def make(self) -> None:
+        for path in (self.rootfs, self._upper, self._work):
+            path.mkdir(mode=0o755, exist_ok=True)
+
+    def mount(self, layer_names: Sequence[str]) -> None:
+        """`layer_names` from the lowest up. Does nothing where it is mounted already."""
+        if self.is_mounted():
+            return
+        fd = -1
+        options = self._options(layer_names, str(self._layers))
+        try:
+            if len(os.fsencode(options)) > MAX_MOUNT_OPTIONS:
+                # One page holds 127 layers only by short names: reach their directory through a descriptor.
+                fd = os.open(self._layers, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                options = self._options(layer_names, f"/proc/self/fd/{fd}")
+            linux.mount("overlay", str(self.rootfs), "overlay", 0, options)
+        except OSError as error:
+            raise _explained(error) from error
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def unmount(self) -> None:
+        with suppress(OSError):  # not mounted: what we want
+            linux.umount(str(self.rootfs), linux.MNT_DETACH)
+
+    def is_mounted(self) -> bool:
+        try:
+            return self.rootfs.stat().st_dev != self._upper.stat().st_dev
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        self.unmount()
+        for path in (self._upper, self._work):
+            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            self.rootfs.rmdir()
+
+    def _options(self, layer_names: Sequence[str], layers: str) -> str:
+        lower = ":".join(_escaped(f"{layers}/{name}") for name in reversed(layer_names))
+        return f"lowerdir={lower},upperdir={_escaped(str(self._upper))},workdir={_escaped(str(self._work))}"
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _explained(error: OSError) -> Exception:
+    if error.errno == errno.ENOENT:
+        return error
+    if error.errno in (errno.EINVAL, errno.ENODEV):
+        return Unsupported(
+            f"overlayfs cannot be mounted here ({error.strerror}): keep the state directory on ext4 or xfs"
+        )
+    return error
