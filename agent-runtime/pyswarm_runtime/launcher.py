@@ -25,6 +25,7 @@ from pyswarm_runtime.container_store import ContainerPaths, ContainerRecord, Con
 from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
 from pyswarm_runtime.layers import layer_name
 from pyswarm_runtime.ocirun import OciRuntime
+from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, default_hostname
 from pyswarm_runtime.preflight import find_init
 from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, start_time
@@ -74,6 +75,7 @@ class Launcher:
         self._volumes = volumes
         self._users: dict[tuple[str, str], ProcessUser] = {}
         self._init = find_init()
+        self._capabilities = own_capabilities()
 
     def snapshot(self, container_id: str) -> Snapshot:
         return Snapshot(self._store.paths(container_id).directory, self._layers)
@@ -127,6 +129,7 @@ class Launcher:
             architecture=platform.machine(),
             cgroup_version=self._preflight.cgroup_version,
             devices=host_devices() if config.privileged else (),
+            capabilities=self._capabilities,
         )
         user = self._user(record, rootfs)
         group = self._groups.path_of(record.id)
@@ -204,6 +207,14 @@ class Launcher:
 def _reap(pid: int) -> None:
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
+
+
+def own_capabilities() -> frozenset[str]:
+    """What this process may hand on: on some hosts even root lacks some."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return capabilities_in(int(line.split()[1], 16))
+    return frozenset(ALL_CAPABILITIES)
 
 
 def host_devices() -> tuple[tuple[str, str, int, int], ...]:

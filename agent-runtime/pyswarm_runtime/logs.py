@@ -114,7 +114,7 @@ def tail_start(files: list[Path], lines: int) -> tuple[list[Path], int]:
 def _offset_from_end(fd: int, lines: int) -> tuple[int, int]:
     """Goes back block by block until that many line ends are found; a line begins after another's F line."""
     position = os.fstat(fd).st_size
-    end, found = position, 0
+    end, found = position, _is_unfinished(fd, position)
     tail = b""
     while position > 0:
         step = min(CHUNK, position)
@@ -131,6 +131,13 @@ def _offset_from_end(fd: int, lines: int) -> tuple[int, int]:
                     return end + len(piece) + 1, lines
             end -= 1
     return (0, found + _is_line_end(tail)) if found + _is_line_end(tail) <= lines else (len(tail) + 1, lines)
+
+
+def _is_unfinished(fd: int, size: int) -> int:
+    """1 where the file ends with a part of a line: that will be a record of its own."""
+    step = min(CHUNK, size)
+    lines = os.pread(fd, step, size - step).split(b"\n")
+    return int(len(lines) > 1 and not _is_line_end(lines[-2]))
 
 
 def _is_line_end(line: bytes) -> bool:

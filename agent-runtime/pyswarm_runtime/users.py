@@ -23,8 +23,10 @@ def resolve_user(spec: str, passwd: str, group: str) -> ProcessUser:
     user_part, _, group_part = spec.partition(":")
     name, uid, gid, home = _find_user(user_part or "0", passwd)
     if group_part:
-        return ProcessUser(uid, _find_group(group_part, group), (), home)
-    return ProcessUser(uid, gid, _memberships(name, gid, group), home)
+        gid = _find_group(group_part, group)
+        return ProcessUser(uid, gid, (gid,), home)
+    # The primary group is among the additional ones as well, so that a set-group-id program cannot shed it.
+    return ProcessUser(uid, gid, (gid, *_memberships(name, gid, group)), home)
 
 
 def _find_user(wanted: str, passwd: str) -> tuple[str, int, int, str]:

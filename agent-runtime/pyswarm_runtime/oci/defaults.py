@@ -23,16 +23,27 @@ DEFAULT_CAPABILITIES = (
     "CAP_AUDIT_WRITE",
 )
 
+# In the kernel's order: the position is the bit.
 ALL_CAPABILITIES = (
-    *DEFAULT_CAPABILITIES,
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
     "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
     "CAP_NET_BROADCAST",
     "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
     "CAP_IPC_LOCK",
     "CAP_IPC_OWNER",
     "CAP_SYS_MODULE",
     "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
     "CAP_SYS_PTRACE",
     "CAP_SYS_PACCT",
     "CAP_SYS_ADMIN",
@@ -41,8 +52,11 @@ ALL_CAPABILITIES = (
     "CAP_SYS_RESOURCE",
     "CAP_SYS_TIME",
     "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
     "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
     "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
     "CAP_MAC_OVERRIDE",
     "CAP_MAC_ADMIN",
     "CAP_SYSLOG",
@@ -53,6 +67,12 @@ ALL_CAPABILITIES = (
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 )
+
+
+def capabilities_in(mask: int) -> frozenset[str]:
+    """Of a bit mask as /proc/PID/status shows it."""
+    return frozenset(name for bit, name in enumerate(ALL_CAPABILITIES) if mask >> bit & 1)
+
 
 MASKED_PATHS = (
     "/proc/asound",

@@ -40,12 +40,13 @@ class HostFacts:
     architecture: str  # as uname has it
     cgroup_version: int
     devices: tuple[tuple[str, str, int, int], ...] = ()  # path, type, major, minor; only for privileged containers
+    capabilities: frozenset[str] = frozenset(defaults.ALL_CAPABILITIES)  # what this process may hand on
 
 
 def validate(config: ContainerConfig, image: ImageConfig) -> None:
     """Refuses what no host could run: asked when a container is created, so that the mistake shows at once."""
     process_args(config, image)
-    capabilities(config)
+    capabilities(config, frozenset(defaults.ALL_CAPABILITIES))
     _absolute("working directory", config.working_dir or image.working_dir or "/")
     for mount in config.mounts:
         # A volume's name becomes a path only when the container starts.
@@ -83,12 +84,12 @@ def process_env(config: ContainerConfig, image: ImageConfig, hostname: str, home
     return list(merged.values())
 
 
-def capabilities(config: ContainerConfig) -> tuple[str, ...]:
-    """The default set, less what is dropped, plus what is added; `ALL` may be named in both."""
+def capabilities(config: ContainerConfig, available: frozenset[str]) -> tuple[str, ...]:
+    """The default set, less what is dropped, plus what is added; `ALL` (all that the host has) may be named in both."""
     if config.privileged:
-        return tuple(sorted(defaults.ALL_CAPABILITIES))
+        return tuple(sorted(available))
     dropped, added = (_capability_names(names) for names in (config.cap_drop, config.cap_add))
-    base = set(defaults.ALL_CAPABILITIES if "ALL" in added else defaults.DEFAULT_CAPABILITIES)
+    base = set(available if "ALL" in added else defaults.DEFAULT_CAPABILITIES)
     kept = set() if "ALL" in dropped else base - dropped
     return tuple(sorted((kept | added) - {"ALL"} - (dropped - added)))
 
@@ -119,7 +120,7 @@ def build_spec(
 ) -> dict[str, Any]:
     """The whole `config.json` as plain data (the seccomp part is already encoded)."""
     hostname = default_hostname(container_id, config)
-    caps = capabilities(config)
+    caps = capabilities(config, facts.capabilities)
     return {
         "ociVersion": OCI_VERSION,
         "process": _process(config, image, user, hostname, caps, paths),
@@ -139,16 +140,15 @@ def _process(
     paths: BundlePaths,
 ) -> dict[str, Any]:
     args = process_args(config, image)
-    ambient_free = dict.fromkeys(("bounding", "permitted", "effective"), list(caps))
-    if user.uid != 0:  # as docker: another user gets no rights but those of set-uid programs within the bound
-        ambient_free["permitted"] = ambient_free["effective"] = []
+    # As docker: another user than root gets no rights but those of set-uid programs, within the bound.
+    held = list(caps) if user.uid == 0 else []
     return {
         "terminal": config.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
         "args": ["/dev/init", "--", *args] if config.init else list(args),
         "env": process_env(config, image, hostname, user.home),
         "cwd": _absolute("working directory", config.working_dir or image.working_dir or "/"),
-        "capabilities": ambient_free,
+        "capabilities": {"bounding": list(caps), "permitted": held, "effective": held},
         "rlimits": [
             {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard} for limit in config.ulimits
         ],
