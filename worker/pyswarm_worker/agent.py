@@ -1,0 +1,296 @@
+"""The agent of one node: composes session, tasks, networks, images and the state on disk.
+
+Decides the order in which an arriving message takes effect: first it is on disk, then networks, then tasks; and what a
+restart does: networks as they were known, running containers taken up again, containers without a task stopped and
+removed. It needs no manager for any of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.codec import from_proto, to_proto
+from pyswarm_common.errors import PyswarmError
+from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.model import Node, NodeDescription
+from pyswarm_runtime.reference import parse_reference
+from pyswarm_runtime.types import ContainerState
+
+from .core.assembly import sandbox, uses_host_network
+from .core.assignments import change_of
+from .images import ImageFetcher
+from .networks import Networks
+from .peers import connector
+from .ports import ContainerRuntime, ImageStore, Overlay
+from .server import AgentServer, AgentServicer
+from .session import Removed, Session
+from .statuses import StatusOutbox
+from .store import (
+    AgentStore,
+    Operation,
+    SavedState,
+    drop_table,
+    drop_task,
+    put_ingress,
+    put_managers,
+    put_table,
+    put_task,
+)
+from .tasks import Host, Tasks, has_started, task_id_of
+
+_log = logging.getLogger(__name__)
+
+_MAX_REFERENCES = 1_000
+_ORPHAN_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Where the agent keeps its state and listens, and whom it may dial."""
+
+    state_dir: Path
+    address: str
+    """The IP address this node advertises."""
+    listen_address: str = "0.0.0.0:7946"
+    managers: tuple[str, ...] = ()
+    """Known from joining; those the managers tell later are kept on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHooks:
+    """What the daemon gives, and what it wants to hear."""
+
+    identity: Callable[[], NodeIdentity]
+    describe: Callable[[], NodeDescription]
+    local_manager: Callable[[], str | None]
+    on_node: Callable[[Node], None]
+    """The node's own object, at the start of each session and when it changes."""
+
+
+class Agent:
+    """Make one with `open`, then `run` it; `close` leaves every container running."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        hooks: AgentHooks,
+        runtime: ContainerRuntime,
+        images: ImageStore,
+        overlay: Overlay,
+        *,
+        store: AgentStore,
+    ) -> None:
+        self._config = config
+        self._hooks = hooks
+        self._runtime = runtime
+        self._images = images
+        self._overlay = overlay
+        self._store = store
+        self._outbox = StatusOutbox(store)
+        self._known_managers: tuple[str, ...] = config.managers
+        self._session = Session(hooks.identity, self._managers, self, self._outbox)
+        self._networks = Networks(overlay, self._session.say, self._forget_network)
+        fetcher = ImageFetcher(images, self._locate_image, connector(hooks.identity))
+        host = Host(runtime, images, overlay, self._networks, fetcher)
+        self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget)
+        servicer = AgentServicer(self.tasks, runtime, images, self._name)
+        self._server = AgentServer(servicer, config.listen_address)
+        self._orphans: set[asyncio.Task[None]] = set()
+        self.error = ""
+        self.has_had_session = False
+
+    @classmethod
+    async def open(
+        cls,
+        config: AgentConfig,
+        hooks: AgentHooks,
+        runtime: ContainerRuntime,
+        images: ImageStore,
+        overlay: Overlay,
+    ) -> Agent:
+        """Takes up what the last daemon left, then listens. No manager is needed for that."""
+        store = await AgentStore.open(config.state_dir / "agent.db")
+        agent = cls(config, hooks, runtime, images, overlay, store=store)
+        try:
+            await agent._take_up(await store.load())
+            await agent._server.start(hooks.identity())
+        except BaseException:
+            await agent.close()
+            raise
+        return agent
+
+    async def run(self) -> None:
+        """Until cancelled. A node that was removed from its cluster stops its tasks and stays as it is."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._outbox.run())
+            group.create_task(self.tasks.run_exits())
+            group.create_task(self._run_session())
+
+    async def _run_session(self) -> None:
+        try:
+            await self._session.run()
+        except Removed as removed:
+            self.error = f"this node was removed from its cluster: leave it, then join again ({removed})"
+            _log.error("%s", self.error)
+            await self.stop_tasks()
+
+    async def stop_tasks(self) -> None:
+        """Stop and remove every task's container, its networks and published ports."""
+        await self._store.write(operation for task_id in self.tasks.ids for operation in drop_task(task_id))
+        for task_id in self.tasks.ids:
+            self.tasks.forget(task_id)
+        await self.tasks.wait_gone()
+        await self._networks.apply((), self._networks.ids, pb.IngressTable())
+
+    async def close(self) -> None:
+        await self._server.stop()
+        await self.tasks.close()
+        for orphan in self._orphans:
+            orphan.cancel()
+        await asyncio.gather(*self._orphans, return_exceptions=True)
+        await self._store.close()
+
+    # ---------------------------------------------------------------- what the daemon asks and tells
+
+    @property
+    def is_connected(self) -> bool:
+        return self._session.is_up
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        return self._known_managers
+
+    def images_changed(self) -> None:
+        """The image store has other references than before."""
+        self._session.images_changed()
+
+    async def identity_changed(self) -> None:
+        """The node has a new certificate: serve and dial with it."""
+        await self._server.stop()
+        await self._server.start(self._hooks.identity())
+        self._session.redial()
+
+    # ---------------------------------------------------------------- the session's listener
+
+    def hello(self) -> pb.Hello:
+        return pb.Hello(description=to_proto(self._hooks.describe()), address=self._config.address)
+
+    async def on_started(self, started: pb.SessionStarted) -> None:
+        self.error, self.has_had_session = "", True
+        _log.info("session with the leader has started")
+        await self._learn_managers(started.managers.addresses)
+        self._hooks.on_node(from_proto(Node, started.node))
+
+    async def on_message(self, message: pb.ManagerMessage) -> None:
+        match message.WhichOneof("message"):
+            case "assignments":
+                await self._assign(message.assignments)
+            case "managers":
+                await self._learn_managers(message.managers.addresses)
+            case "node":
+                self._hooks.on_node(from_proto(Node, message.node))
+            case other:
+                _log.warning("a message of an unknown kind was passed over: %s", other)
+
+    async def inventory(self) -> pb.ImageInventory:
+        images = sorted(await self._images.list(), key=lambda image: -image.created_at)
+        references = [parse_reference(name).familiar() for image in images for name in image.references]
+        return pb.ImageInventory(references=references[:_MAX_REFERENCES])
+
+    def on_broken(self, reason: str) -> None:
+        if reason != self.error:
+            _log.info("no session with a manager: %s", reason)
+        self.error = reason
+
+    async def _assign(self, message: pb.Assignments) -> None:
+        change = change_of(message, self.tasks.ids, self._networks.ids)
+        tables = self._networks.fitting(change.tables)
+        operations: list[Operation] = [put_task(task) for task in change.update_tasks]
+        operations += [operation for task_id in change.remove_task_ids for operation in drop_task(task_id)]
+        operations += [operation for table in tables for operation in put_table(table)]
+        if change.ingress is not None:
+            operations.append(put_ingress(change.ingress))
+        if operations:
+            await self._store.write(operations)
+        await self._networks.apply(tables, change.remove_network_ids, change.ingress)
+        for task_id in change.remove_task_ids:
+            self.tasks.forget(task_id)
+        for task in change.update_tasks:
+            self.tasks.update(task)
+
+    async def _learn_managers(self, addresses: Sequence[str]) -> None:
+        if addresses and tuple(addresses) != self._known_managers:
+            self._known_managers = tuple(addresses)
+            await self._store.write([put_managers(self._known_managers)])
+
+    # ---------------------------------------------------------------- for the parts
+
+    def _managers(self) -> Sequence[str]:
+        local = self._hooks.local_manager()
+        return (*((local,) if local else ()), *self._known_managers)
+
+    async def _locate_image(self, reference: str) -> list[str]:
+        own = self._hooks.describe().agent_address
+        return [address for address in await self._session.locate_image(reference) if address != own]
+
+    async def _forget_network(self, network_id: str) -> None:
+        await self._store.write(drop_table(network_id))
+
+    def _name(self) -> tuple[str, str]:
+        return self._hooks.identity().node_id, self._hooks.describe().hostname
+
+    # ---------------------------------------------------------------- after a restart
+
+    async def _take_up(self, saved: SavedState) -> None:
+        self._known_managers = saved.managers or self._config.managers
+        self._outbox.restore(saved.statuses, saved.unacknowledged)
+        await self._networks.restore(saved.tables, saved.ingress)
+        containers = await self._adopted_containers(saved)
+        running = [task_id for task_id, state in containers.items() if state.status != "exited"]
+        await self._overlay.retain(running)
+        await asyncio.gather(*(self._reattach(saved, task_id) for task_id in running))
+        for task_id, task in saved.tasks.items():
+            self.tasks.resume(task, saved.statuses.get(task_id, task.status), containers.get(task_id))
+        if running:
+            _log.info("%d running containers taken up again", len(running))
+
+    async def _reattach(self, saved: SavedState, task_id: str) -> None:
+        """A sandbox that cannot be brought up again now is left to its container; the overlay repairs what it can."""
+        task = saved.tasks[task_id]
+        if uses_host_network(task):
+            return
+        try:
+            await self._overlay.attach(sandbox(task, self._networks.internal_ids))
+        except PyswarmError as error:
+            _log.warning("networks of task %s cannot be taken up: %s", task_id, error)
+
+    async def _adopted_containers(self, saved: SavedState) -> dict[str, ContainerState]:
+        """The containers of our tasks that have started. Others of ours go: half-made, doubled, or without a task."""
+        kept: dict[str, ContainerState] = {}
+        unwanted = []
+        for state in sorted(await self._runtime.list(), key=lambda state: -state.created_at):
+            task_id = task_id_of(state)
+            if not task_id:
+                continue  # not a task's container
+            if task_id in saved.tasks and task_id not in kept and has_started(state):
+                kept[task_id] = state
+            elif task_id in saved.tasks and not has_started(state):
+                await self._runtime.remove(state.id, force=True)  # its task will make it again, under the same name
+            else:
+                unwanted.append(state)
+        for state in unwanted:
+            self._orphans.add(asyncio.create_task(self._remove_orphan(state)))
+        return kept
+
+    async def _remove_orphan(self, state: ContainerState) -> None:
+        _log.info("container %s has no task: stopping and removing it", state.config.name)
+        try:
+            await self._runtime.stop(state.id, _ORPHAN_GRACE_S)
+            await self._runtime.remove(state.id, force=True)
+        except PyswarmError as error:
+            _log.warning("container %s cannot be removed: %s", state.id[:12], error)

@@ -1,0 +1,144 @@
+"""Network tables and published ports: what the managers say becomes the overlay's state.
+
+Keeps the tables as they were told (to find the backends of published ports), hands complete tables and increments on,
+and says which version is programmed. Decides nothing: a gap in the increments is asked for again.
+One change at a time, in the order of the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.errors import FailedPrecondition, PyswarmError
+
+from .core.tables import KnownTable, delta_to_overlay, ingress_ports
+from .ports import Overlay
+
+_log = logging.getLogger(__name__)
+
+Say = Callable[[pb.AgentMessage], None]
+"""Tell the managers, if there is a session."""
+
+
+class Networks:
+    """What this node knows of its networks."""
+
+    def __init__(self, overlay: Overlay, say: Say, forget: Callable[[str], Awaitable[None]]) -> None:
+        """`forget` takes a removed network off the disk."""
+        self._overlay = overlay
+        self._say = say
+        self._forget = forget
+        self._leaving: dict[str, None] = {}
+        self._tables: dict[str, KnownTable] = {}
+        self._ingress: pb.IngressTable | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._tables)
+
+    @property
+    def internal_ids(self) -> tuple[str, ...]:
+        return tuple(key for key, table in self._tables.items() if table.network.spec.internal)
+
+    async def restore(self, tables: dict[str, KnownTable], ingress: pb.IngressTable | None) -> None:
+        """Program again what was known before the restart."""
+        async with self._lock:
+            self._tables, self._ingress = dict(tables), ingress
+            for table in self._tables.values():
+                await self._program(table)
+            await self._set_ingress()
+
+    def fitting(self, tables: Iterable[pb.NetworkTable]) -> list[pb.NetworkTable]:
+        """Those that can be applied; for the others, the whole table is asked for.
+
+        Called before the tables are written to disk, so that the disk never holds a table with a hole.
+        """
+        out = []
+        for table in tables:
+            known = self._tables.get(table.network_id)
+            if table.complete or (known is not None and known.version == table.from_version):
+                out.append(table)
+            else:
+                _log.info("table of network %s does not fit: asking for all of it", table.network_id)
+                self._say(pb.AgentMessage(resync_network_id=table.network_id))
+        return out
+
+    async def apply(
+        self, tables: Iterable[pb.NetworkTable], removed: Iterable[str], ingress: pb.IngressTable | None
+    ) -> None:
+        async with self._lock:
+            touched = ingress is not None
+            for table in tables:
+                await self._apply_table(table)
+                touched = touched or self._is_ingress(table.network_id)
+            self._leaving.update(dict.fromkeys(removed))
+            self._ingress = ingress if ingress is not None else self._ingress
+            if touched:
+                await self._set_ingress()
+            await self._remove_leaving()
+
+    async def sweep(self) -> None:
+        """Remove what could not be removed while it was in use. To be called when a sandbox has gone."""
+        if self._leaving:
+            async with self._lock:
+                await self._remove_leaving()
+
+    async def _apply_table(self, message: pb.NetworkTable) -> None:
+        known = self._tables.get(message.network_id)
+        self._leaving.pop(message.network_id, None)
+        if message.complete or known is None:
+            known = self._tables[message.network_id] = KnownTable.of(message)
+            programmed = await self._program(known)
+        else:
+            known.apply(message)
+            programmed = await self._program_delta(known, message)
+        if programmed:
+            done = pb.TablesProgrammed(network_id=message.network_id, version=known.version)
+            self._say(pb.AgentMessage(tables_programmed=done))
+
+    async def _program(self, table: KnownTable) -> bool:
+        try:
+            await self._overlay.apply_table(table.to_overlay())
+        except PyswarmError as error:
+            _log.error("network %s cannot be programmed: %s", table.network.spec.name, error)
+            return False
+        return True
+
+    async def _program_delta(self, known: KnownTable, message: pb.NetworkTable) -> bool:
+        try:
+            if await self._overlay.apply_delta(delta_to_overlay(message)):
+                return True
+        except PyswarmError as error:
+            _log.error("network %s cannot be programmed: %s", known.network.spec.name, error)
+            return False
+        return await self._program(known)  # the overlay lost count, we did not
+
+    async def _remove_leaving(self) -> None:
+        for network_id in list(self._leaving):
+            try:
+                await self._overlay.remove_network(network_id)
+            except FailedPrecondition:  # in use until its last sandbox has gone
+                continue
+            except PyswarmError as error:
+                _log.warning("network %s cannot be removed: %s", network_id, error)
+            self._leaving.pop(network_id, None)
+            self._tables.pop(network_id, None)
+            await self._forget(network_id)
+
+    def _is_ingress(self, network_id: str) -> bool:
+        return self._ingress is not None and self._ingress.network_id == network_id
+
+    async def _set_ingress(self) -> None:
+        ingress = self._ingress
+        if ingress is None:
+            return
+        known = self._tables.get(ingress.network_id)
+        ports = ingress_ports(ingress.ports, known.endpoints if known is not None else {})
+        try:
+            await self._overlay.set_ingress(tuple(ingress.node_addresses), ports)
+        except PyswarmError as error:
+            _log.error("published ports cannot be programmed: %s", error)

@@ -1,0 +1,117 @@
+"""What this node serves to the others: logs of its tasks to managers, images to any node of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from pyswarm.v1 import agent_pb2, agent_pb2_grpc, logs_pb2
+from pyswarm_common.codec import set_timestamp, timestamp
+from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
+from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.model import Task
+from pyswarm_common.rpc import SERVER_OPTIONS, Caller, GuardInterceptor, Table
+
+from .ports import ContainerRuntime, ImageStore
+from .tasks import Tasks
+
+_MANAGERS = frozenset({Caller.MANAGER})
+_NODES = frozenset({Caller.MANAGER, Caller.WORKER})
+_MAX_STREAMS = 256
+
+AGENT_TABLE: Table = {
+    "/pyswarm.v1.Agent/ReadTaskLogs": _MANAGERS,
+    "/pyswarm.v1.Agent/GetImage": _NODES,
+    "/pyswarm.v1.Agent/ReadBlob": _NODES,
+}
+_STREAMS = {"stdout": logs_pb2.LogMessage.STREAM_STDOUT, "stderr": logs_pb2.LogMessage.STREAM_STDERR}
+_CONFIG_MEDIA_TYPE = "application/vnd.oci.image.config.v1+json"
+
+
+class AgentServicer(agent_pb2_grpc.AgentServicer):
+    """Reads only: nothing here changes the node."""
+
+    def __init__(
+        self, tasks: Tasks, runtime: ContainerRuntime, images: ImageStore, node: Callable[[], tuple[str, str]]
+    ) -> None:
+        """`node` gives (node id, host name)."""
+        self._tasks = tasks
+        self._runtime = runtime
+        self._images = images
+        self._node = node
+
+    async def ReadTaskLogs(  # noqa: N802 - named by the protocol
+        self, request: agent_pb2.ReadTaskLogsRequest, context: Any
+    ) -> AsyncIterator[logs_pb2.LogMessage]:
+        task = self._tasks.get(request.task_id)
+        container_id = self._tasks.container_of(request.task_id)
+        if task is None or container_id is None:
+            raise NotFound(f"task {request.task_id} has no container on this node")
+        records = self._runtime.logs(
+            container_id,
+            follow=request.follow,
+            tail=request.tail if request.HasField("tail") else None,
+            since=timestamp(request.since) if request.HasField("since") else None,
+        )
+        async for record in records:
+            message = self._log_message(task)
+            message.stream = _STREAMS[record.stream]
+            message.data = record.data
+            set_timestamp(message.timestamp, record.timestamp)
+            yield message
+
+    def _log_message(self, task: Task) -> logs_pb2.LogMessage:
+        node_id, hostname = self._node()
+        return logs_pb2.LogMessage(task_id=task.id, task_name=task.name, node_id=node_id, node_hostname=hostname)
+
+    async def GetImage(  # noqa: N802
+        self, request: agent_pb2.GetImageRequest, context: Any
+    ) -> agent_pb2.GetImageResponse:
+        manifest = await self._images.manifest(request.reference)
+        response = agent_pb2.GetImageResponse(reference=manifest.reference, manifest=manifest.manifest_bytes)
+        response.blobs.add(
+            digest=manifest.config_digest, size_bytes=manifest.config_size, media_type=_CONFIG_MEDIA_TYPE
+        )
+        for layer in manifest.layers:
+            response.blobs.add(digest=layer.digest, size_bytes=layer.size, media_type=layer.media_type)
+        return response
+
+    async def ReadBlob(  # noqa: N802
+        self, request: agent_pb2.ReadBlobRequest, context: Any
+    ) -> AsyncIterator[agent_pb2.BlobChunk]:
+        if request.offset < 0:
+            raise InvalidArgument("the offset is negative")
+        if not await self._images.has_blob(request.digest):
+            raise NotFound(f"blob {request.digest} is not on this node")
+        async for chunk in self._images.read_blob(request.digest, request.offset):
+            yield agent_pb2.BlobChunk(data=chunk)
+
+
+class AgentServer:
+    """The mTLS server. Made anew when the node's certificate changes."""
+
+    def __init__(self, servicer: AgentServicer, address: str) -> None:
+        self._servicer = servicer
+        self._address = address
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, identity: NodeIdentity) -> int:
+        """Returns the port."""
+        guard = GuardInterceptor(AGENT_TABLE, lambda: identity.cluster_id)
+        server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
+        agent_pb2_grpc.add_AgentServicer_to_server(self._servicer, server)
+        try:
+            port = server.add_secure_port(self._address, identity.server_credentials())
+        except RuntimeError as error:
+            raise Unavailable(f"cannot listen on {self._address}: is another program using that port?") from error
+        await server.start()
+        self._server = server
+        return port
+
+    async def stop(self) -> None:
+        """Streams under way (logs, layers) are cut: their readers resume."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None

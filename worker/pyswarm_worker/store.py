@@ -1,0 +1,226 @@
+"""The agent's state on disk: assignments, unacknowledged statuses, network tables, where the managers are.
+
+Everything that comes from the managers is written before it is acted upon, so that a restarted daemon, with no manager
+in reach, goes on where it was. Writes that arrive while one is being synced become the next transaction together: a
+hundred assignments are one message and one fsync, a hundred statuses a few.
+
+SQLite (WAL, synchronous=FULL) in one thread of its own. A write that fails ends the daemon: going on would promise
+what is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm.v1 import types_pb2
+from pyswarm_common.codec import from_proto, to_proto
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.model import Task, TaskStatus
+
+from .core.tables import KnownTable
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE tasks(id TEXT PRIMARY KEY, task BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE statuses(task_id TEXT PRIMARY KEY, status BLOB NOT NULL, acknowledged INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE networks(id TEXT PRIMARY KEY, version INTEGER NOT NULL, network BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE endpoints(network_id TEXT, id TEXT, record BLOB NOT NULL, PRIMARY KEY(network_id, id)) WITHOUT ROWID;
+CREATE TABLE services(network_id TEXT, id TEXT, record BLOB NOT NULL, PRIMARY KEY(network_id, id)) WITHOUT ROWID;
+CREATE TABLE facts(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+Operation: TypeAlias = tuple[str, tuple[object, ...]]
+"""One SQL statement and its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """Everything that was kept."""
+
+    tasks: dict[str, Task]
+    statuses: dict[str, TaskStatus]
+    unacknowledged: tuple[str, ...]
+    tables: dict[str, KnownTable]
+    ingress: pb.IngressTable | None
+    managers: tuple[str, ...]
+
+
+class AgentStore:
+    """One connection, one thread, one transaction at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+        self._connection = connection
+        self._thread = thread
+        self._queue: list[Operation] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, path: Path) -> AgentStore:
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent-store")
+        loop = asyncio.get_running_loop()
+        return cls(await loop.run_in_executor(thread, _connect, path), thread)
+
+    async def load(self) -> SavedState:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _load, self._connection)
+
+    async def write(self, operations: Iterable[Operation]) -> None:
+        """Returns when they are on disk."""
+        self._queue.extend(operations)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(done)
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_all())
+        await asyncio.shield(done)
+
+    async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            operations, self._queue = self._queue, []
+            waiting, self._waiting = self._waiting, []
+            try:
+                await loop.run_in_executor(self._thread, _commit, self._connection, operations)
+            except sqlite3.Error as error:
+                for future in waiting:
+                    if not future.done():
+                        future.set_exception(error)
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+        self._writer = None
+
+    async def close(self) -> None:
+        while self._writer is not None:
+            await asyncio.shield(self._writer)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown()
+
+
+# ---------------------------------------------------------------- operations
+
+
+def put_task(task: Task) -> Operation:
+    return "INSERT OR REPLACE INTO tasks VALUES (?, ?)", (task.id, to_proto(task).SerializeToString())
+
+
+def drop_task(task_id: str) -> Sequence[Operation]:
+    """The assignment and what is left of its statuses: nobody asks for them any more."""
+    return (
+        ("DELETE FROM tasks WHERE id = ?", (task_id,)),
+        ("DELETE FROM statuses WHERE task_id = ?", (task_id,)),
+    )
+
+
+def put_status(task_id: str, status: TaskStatus) -> Operation:
+    return "INSERT OR REPLACE INTO statuses VALUES (?, ?, 0)", (task_id, to_proto(status).SerializeToString())
+
+
+def acknowledge_status(task_id: str, status: TaskStatus) -> Operation:
+    """Only if no later one has taken its place."""
+    content = to_proto(status).SerializeToString()
+    return "UPDATE statuses SET acknowledged = 1 WHERE task_id = ? AND status = ?", (task_id, content)
+
+
+def put_table(table: pb.NetworkTable) -> list[Operation]:
+    """A complete table replaces what there was; an increment changes the rows it names."""
+    out: list[Operation] = []
+    if table.complete:
+        out += drop_table(table.network_id)
+        content = table.network.SerializeToString()
+        out.append(("INSERT INTO networks VALUES (?, ?, ?)", (table.network_id, table.version, content)))
+    else:
+        out.append(("UPDATE networks SET version = ? WHERE id = ?", (table.version, table.network_id)))
+    for kind, removed in (("endpoints", table.remove_endpoint_ids), ("services", table.remove_service_ids)):
+        statement = f"DELETE FROM {kind} WHERE network_id = ? AND id = ?"  # noqa: S608 - two fixed names
+        out += [(statement, (table.network_id, key)) for key in removed]
+    out += [
+        ("INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", (table.network_id, r.endpoint_id, r.SerializeToString()))
+        for r in table.endpoints
+    ]
+    out += [
+        ("INSERT OR REPLACE INTO services VALUES (?, ?, ?)", (table.network_id, r.service_id, r.SerializeToString()))
+        for r in table.services
+    ]
+    return out
+
+
+def drop_table(network_id: str) -> list[Operation]:
+    return [
+        ("DELETE FROM networks WHERE id = ?", (network_id,)),
+        ("DELETE FROM endpoints WHERE network_id = ?", (network_id,)),
+        ("DELETE FROM services WHERE network_id = ?", (network_id,)),
+    ]
+
+
+def put_ingress(ingress: pb.IngressTable) -> Operation:
+    return "INSERT OR REPLACE INTO facts VALUES ('ingress', ?)", (ingress.SerializeToString(),)
+
+
+def put_managers(addresses: Sequence[str]) -> Operation:
+    content = pb.ManagerList(addresses=addresses).SerializeToString()
+    return "INSERT OR REPLACE INTO facts VALUES ('managers', ?)", (content,)
+
+
+# ---------------------------------------------------------------- in the thread
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+    elif version != _SCHEMA_VERSION:
+        connection.close()
+        raise FailedPrecondition(
+            f"{path} was written by a newer pyswarm: install that version, or leave and join again"
+        )
+    return connection
+
+
+def _commit(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement, parameters in operations:
+            connection.execute(statement, parameters)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _load(connection: sqlite3.Connection) -> SavedState:
+    tasks = {
+        key: from_proto(Task, types_pb2.Task.FromString(content))
+        for key, content in connection.execute("SELECT id, task FROM tasks ORDER BY id")
+    }
+    statuses, unacknowledged = {}, []
+    for key, content, acknowledged in connection.execute("SELECT * FROM statuses ORDER BY task_id"):
+        statuses[key] = from_proto(TaskStatus, types_pb2.TaskStatus.FromString(content))
+        if not acknowledged:
+            unacknowledged.append(key)
+    facts = dict(connection.execute("SELECT name, value FROM facts"))
+    ingress = pb.IngressTable.FromString(facts["ingress"]) if "ingress" in facts else None
+    managers = tuple(pb.ManagerList.FromString(facts.get("managers", b"")).addresses)
+    return SavedState(tasks, statuses, tuple(unacknowledged), _load_tables(connection), ingress, managers)
+
+
+def _load_tables(connection: sqlite3.Connection) -> dict[str, KnownTable]:
+    tables = {
+        key: KnownTable(types_pb2.Network.FromString(content), version, {}, {})
+        for key, version, content in connection.execute("SELECT id, version, network FROM networks ORDER BY id")
+    }
+    for network_id, key, content in connection.execute("SELECT * FROM endpoints"):
+        tables[network_id].endpoints[key] = pb.EndpointRecord.FromString(content)
+    for network_id, key, content in connection.execute("SELECT * FROM services"):
+        tables[network_id].services[key] = pb.ServiceRecord.FromString(content)
+    return tables
