@@ -1,0 +1,108 @@
+"""A network's table as this host holds it: full state, then increments, and what follows from it.
+
+`TableState` is never changed, only replaced. What follows from a state (VIP backends, tunnel entries, names) is
+computed once, when first asked for. A delta that does not start at the version we hold is refused: the caller then asks
+for the full state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pyswarm_overlay.types import EndpointRecord, NetworkTable, ServiceRecord, TableDelta
+
+from .names import mac_of
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnels:
+    """Peers on other hosts: MAC -> underlay address, and address -> MAC."""
+
+    forwarding: dict[str, str]
+    neighbours: dict[str, str]
+
+
+@dataclass(frozen=True)
+class TableState:
+    """One network at one version. `table` holds everything but the current endpoints and services."""
+
+    table: NetworkTable
+    version: int
+    endpoints: dict[str, EndpointRecord]
+    services: dict[str, ServiceRecord]
+
+    @staticmethod
+    def of(table: NetworkTable) -> TableState:
+        return TableState(
+            table=table,
+            version=table.version,
+            endpoints={record.endpoint_id: record for record in table.endpoints},
+            services={record.service_id: record for record in table.services},
+        )
+
+    def after(self, delta: TableDelta) -> TableState | None:
+        """The next state, or None when the delta starts elsewhere."""
+        if delta.from_version != self.version:
+            return None
+        endpoints = {key: value for key, value in self.endpoints.items() if key not in delta.remove_endpoints}
+        endpoints.update((record.endpoint_id, record) for record in delta.upsert_endpoints)
+        services = {key: value for key, value in self.services.items() if key not in delta.remove_services}
+        services.update((record.service_id, record) for record in delta.upsert_services)
+        return TableState(self.table, delta.version, endpoints, services)
+
+    def to_table(self) -> NetworkTable:
+        """The whole table again, to be kept on disk."""
+        table = self.table
+        return NetworkTable(
+            network_id=table.network_id,
+            name=table.name,
+            vni=table.vni,
+            subnets=table.subnets,
+            gateways=table.gateways,
+            mtu=table.mtu,
+            internal=table.internal,
+            ingress=table.ingress,
+            version=self.version,
+            endpoints=tuple(self.endpoints.values()),
+            services=tuple(self.services.values()),
+        )
+
+    @cached_property
+    def ready_by_service(self) -> dict[str, list[EndpointRecord]]:
+        found: dict[str, list[EndpointRecord]] = {}
+        for record in self.endpoints.values():
+            if record.ready and record.service_id and record.addresses:
+                found.setdefault(record.service_id, []).append(record)
+        return found
+
+    @cached_property
+    def vips(self) -> dict[str, tuple[str, ...]]:
+        """VIP -> addresses of the ready backends of its family, sorted. Empty for the ingress network."""
+        found: dict[str, tuple[str, ...]] = {}
+        if self.table.ingress:
+            return found
+        for service in self.services.values():
+            if service.endpoint_mode != "vip":
+                continue
+            ready = self.ready_by_service.get(service.service_id, [])
+            addresses = sorted(address for record in ready for address in record.addresses)
+            for vip in service.vips:
+                found[vip] = tuple(address for address in addresses if (":" in address) == (":" in vip))
+        return found
+
+    @cached_property
+    def addresses(self) -> frozenset[str]:
+        """Every endpoint's addresses, ready or not."""
+        return frozenset(address for record in self.endpoints.values() for address in record.addresses)
+
+    def tunnels(self, node_address: str) -> Tunnels:
+        forwarding: dict[str, str] = {}
+        neighbours: dict[str, str] = {}
+        for record in self.endpoints.values():
+            if record.node_address == node_address or not record.addresses:
+                continue
+            mac = (record.mac or mac_of(record.addresses)).lower()
+            forwarding[mac] = record.node_address
+            neighbours.update((address, mac) for address in record.addresses)
+        return Tunnels(forwarding, neighbours)

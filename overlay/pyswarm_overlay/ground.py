@@ -1,0 +1,55 @@
+"""What every part of one host stands on: the configuration, the host's netlink socket, the threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from .core.names import check_id
+from .kernel import rtnl
+from .kernel.netlink import Netlink
+from .kernel.threads import Threads
+from .types import OverlayConfig
+
+DEFAULT_MTU = 1500
+VXLAN_OVERHEAD_V4 = 50
+VXLAN_OVERHEAD_V6 = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Made once by `OverlayHost.open`. `netlink` belongs to the host's own namespace."""
+
+    config: OverlayConfig
+    netlink: Netlink
+    threads: Threads
+    underlay_mtu: int
+
+    @property
+    def sandbox_dir(self) -> Path:
+        return self.config.run_dir / "netns"
+
+    @property
+    def network_dir(self) -> Path:
+        return self.config.run_dir / "overlays"
+
+    def sandbox_path(self, sandbox_id: str) -> Path:
+        return self.sandbox_dir / check_id("sandbox", sandbox_id)
+
+    def network_path(self, network_id: str) -> Path:
+        return self.network_dir / check_id("network", network_id)
+
+    @property
+    def overlay_mtu(self) -> int:
+        over_v6 = ip_address(self.config.node_address).version == 6
+        return self.underlay_mtu - (VXLAN_OVERHEAD_V6 if over_v6 else VXLAN_OVERHEAD_V4)
+
+
+def underlay_mtu(netlink: Netlink, node_address: str) -> int:
+    """Of the interface that has our underlay address."""
+    holders = rtnl.read_addresses(netlink)
+    for link in rtnl.read_links(netlink).values():
+        if any(address.partition("/")[0] == node_address for address in holders.get(link.index, ())):
+            return min(link.mtu, 65535)
+    return DEFAULT_MTU

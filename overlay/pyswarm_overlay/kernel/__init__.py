@@ -1,0 +1,1 @@
+"""The hands of the overlay: namespaces, netlink, nftables and conntrack. Blocking calls; no decisions."""

@@ -1,0 +1,186 @@
+"""One overlay network on this host: its namespace with a bridge and a VXLAN device, programmed from the table.
+
+The devices exist only while a local sandbox, or this host's own ingress address, needs them. Nothing learns and nothing
+floods: a frame's way is either a static bridge entry (local) or a permanent tunnel entry (remote), ARP is answered from
+permanent neighbours. All methods here block; `OverlayHost` calls them in threads, holding the network's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+
+from .core.dns_answer import Names
+from .core.names import BRIDGE, VXLAN, mac_of
+from .core.plan import diff
+from .core.tables import TableState, Tunnels
+from .ground import Ground
+from .kernel import libc, netns, rtnl, sysctl
+from .kernel.netlink import Message, Netlink
+
+_BRIDGE_MAC = "02:42:ff:ff:ff:fe"
+_NO_TUNNELS = Tunnels({}, {})
+
+
+class Devices:
+    """The namespace of one network, open. `tunnels` is what we last wrote."""
+
+    def __init__(self, ground: Ground, state: TableState) -> None:
+        self._ground = ground
+        self.mtu = state.table.mtu or ground.overlay_mtu
+        self._vni = state.table.vni
+        self._path = ground.network_path(state.table.network_id)
+        self.netlink = self._enter()
+        self.bridge = 0
+        self.vxlan = 0
+        self.tunnels = _NO_TUNNELS
+
+    def _enter(self) -> Netlink:
+        """Take the namespace over, or make it. This thread stays in it, so it must end with the job."""
+        fd = netns.open_existing(self._path)
+        if fd is None:
+            fd = netns.create(self._path)
+        else:
+            libc.setns(fd)
+        self._fd = fd
+        return Netlink()
+
+    def ensure(self) -> list[str]:
+        """Bring the devices into being; says what it had to do. Runs in a thread inside the namespace."""
+        done: list[str] = []
+        links = rtnl.read_links(self.netlink)
+        if not links["lo"].up:
+            self.netlink.transact([rtnl.set_link_up(1)])
+        if BRIDGE not in links:
+            sysctl.quiet_bridge()
+            self.netlink.transact([rtnl.new_bridge(BRIDGE, self.mtu, _BRIDGE_MAC)])
+            done.append(f"bridge {BRIDGE} was missing")
+        if VXLAN not in links:
+            self._create_vxlan()
+            done.append(f"device {VXLAN} was missing")
+        links = rtnl.read_links(self.netlink)
+        self.bridge, self.vxlan = links[BRIDGE].index, links[VXLAN].index
+        wrong = self._adjust(links)
+        if wrong and not done:
+            done.append("the bridge or its tunnel port was not up or not joined")
+        self.netlink.transact(wrong)
+        self.tunnels = Tunnels(rtnl.read_fdb(self.netlink, self.vxlan), rtnl.read_neighbours(self.netlink, self.vxlan))
+        return done
+
+    def _create_vxlan(self) -> None:
+        config = self._ground.config
+        message = rtnl.new_vxlan(VXLAN, self._vni, config.node_address, config.data_path_port, self.mtu, self._fd)
+        self._ground.netlink.transact([message])
+
+    def _adjust(self, links: dict[str, rtnl.Link]) -> list[Message]:
+        bridge, vxlan = links[BRIDGE], links[VXLAN]
+        messages: list[Message] = []
+        if not bridge.up:
+            messages.append(rtnl.set_link_up(bridge.index))
+        if vxlan.master != bridge.index or not vxlan.up:
+            messages.append(rtnl.set_master(vxlan.index, bridge.index))
+            messages.append(rtnl.set_bridge_port(vxlan.index, learning=False, flood=True, isolated=False))
+        return messages
+
+    def sync_tunnels(self, wanted: Tunnels) -> list[str]:
+        """Write the difference to what was last written (or read)."""
+        forwarding = diff(wanted.forwarding, self.tunnels.forwarding)
+        neighbours = diff(wanted.neighbours, self.tunnels.neighbours)
+        messages = [rtnl.delete_neighbour(self.vxlan, address) for address in neighbours.remove]
+        messages += [rtnl.delete_fdb(self.vxlan, mac) for mac in forwarding.remove]
+        messages += [rtnl.new_fdb(self.vxlan, mac, remote) for mac, remote in forwarding.put]
+        messages += [rtnl.new_neighbour(self.vxlan, address, mac) for address, mac in neighbours.put]
+        self.netlink.transact(messages)
+        self.tunnels = wanted
+        return [message.what for message in messages]
+
+    def join(self, port: str, peer: rtnl.VethEnd) -> None:
+        """A new pair: `port` on our bridge, the other end where `peer` says."""
+        assert peer.mac is not None
+        self.netlink.transact([rtnl.new_veth(rtnl.VethEnd(port, self.mtu, master=self.bridge), peer)])
+        link = rtnl.read_link(self.netlink, port)
+        assert link is not None, "a port that was just made"
+        self.netlink.transact(
+            [
+                rtnl.set_bridge_port(link.index, learning=False, flood=False, isolated=False),
+                rtnl.new_port_fdb(link.index, peer.mac),
+            ]
+        )
+
+    def has_port(self, port: str) -> bool:
+        link = rtnl.read_link(self.netlink, port)
+        return link is not None and link.master == self.bridge and link.up
+
+    def remove_port(self, port: str) -> None:
+        self.netlink.transact([rtnl.delete_link_named(port)])
+
+    def ports(self) -> set[str]:
+        return {link.name for link in rtnl.read_links(self.netlink).values() if link.kind == "veth"}
+
+    def remove(self) -> None:
+        """The tunnel goes first and for certain: its VNI must be free when this returns."""
+        with suppress(OSError):
+            self.netlink.transact([rtnl.delete_link_named(VXLAN)])
+        self.close()
+        netns.remove(self._path)
+
+    def close(self) -> None:
+        self.netlink.close()
+        os.close(self._fd)
+
+    def enter(self) -> None:
+        """Move the calling thread into this namespace."""
+        libc.setns(self._fd)
+
+    def is_kept(self) -> bool:
+        """Whether the path still leads to this namespace (somebody may have unmounted it)."""
+        fd = netns.open_existing(self._path)
+        if fd is None:
+            return False
+        try:
+            return os.path.sameopenfile(fd, self._fd)
+        finally:
+            os.close(fd)
+
+
+class Network:
+    """A network that this host has a table of, whether it has devices or not."""
+
+    def __init__(self, state: TableState) -> None:
+        self.state = state
+        self.names = Names(state)
+        self.lock = asyncio.Lock()
+        self.users: set[str] = set()
+        self.devices: Devices | None = None
+        self.synced: dict[str, tuple[str, ...]] = {}
+        """The VIPs that the sandboxes on this network were last brought to."""
+        self.lingering: set[str] = set()
+        """Backends that were withdrawn and still exist: their connections may finish."""
+
+    @property
+    def network_id(self) -> str:
+        return self.state.table.network_id
+
+    def replace(self, state: TableState) -> None:
+        self.state = state
+        self.names = Names(state)
+
+    def turn_over(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Backends (withdrawn, gone) since the last call; a withdrawn one counts as gone once its endpoint is."""
+        before = {backend for backends in self.synced.values() for backend in backends}
+        now = {backend for backends in self.state.vips.values() for backend in backends}
+        withdrawn = before - now
+        self.lingering = (self.lingering | withdrawn) - now
+        gone = self.lingering - self.state.addresses
+        self.lingering -= gone
+        self.synced = self.state.vips
+        return frozenset(withdrawn), frozenset(gone)
+
+    def mac(self, addresses: tuple[str, ...]) -> str:
+        """The table may say otherwise than the derivation: peers were told the same."""
+        plain = {address.partition("/")[0] for address in addresses}
+        for record in self.state.endpoints.values():
+            if record.mac and plain.intersection(record.addresses):
+                return record.mac.lower()
+        return mac_of(addresses)

@@ -1,0 +1,68 @@
+"""Whether this host can do what the overlay needs, found out by doing it in a scratch namespace.
+
+Blocking; run it in a thread of its own. It leaves nothing: the namespace goes with its thread.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+
+from pyswarm_common.errors import InvalidArgument, Unsupported
+
+from .core import names, rules
+from .kernel import libc, nft, rtnl
+from .kernel.netlink import KernelRefusal, Message, Netlink
+from .types import OverlayConfig
+
+
+def check(config: OverlayConfig) -> None:
+    """Raises `Unsupported` or `InvalidArgument` with one sentence that says what is missing."""
+    names.check_prefix(config.prefix)
+    try:
+        ip_address(config.node_address)
+    except ValueError:
+        raise InvalidArgument(f"node address {config.node_address!r} is not an IP address") from None
+    if os.geteuid() != 0:
+        raise Unsupported("overlay networks need root: start pyswarmd as root")
+    try:
+        libc.unshare_net()
+    except OSError as error:
+        raise Unsupported(
+            f"cannot make a network namespace ({error.strerror}): the kernel or a container forbids it"
+        ) from None
+    _devices(config)
+    _rules()
+
+
+def _devices(config: OverlayConfig) -> None:
+    netlink = Netlink()
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _try(netlink, "network bridges", "bridge", rtnl.new_bridge("b", 1500))
+        _try(netlink, "veth pairs", "veth", rtnl.new_veth(rtnl.VethEnd("v", 1500), rtnl.VethEnd("w", 1500)))
+        vxlan = rtnl.new_vxlan("x", 1, config.node_address, config.data_path_port, 1400, home)
+        _try(netlink, "VXLAN", "vxlan", vxlan)
+    finally:
+        os.close(home)
+        netlink.close()
+
+
+def _try(netlink: Netlink, feature: str, module: str, message: Message) -> None:
+    try:
+        netlink.transact([message])
+    except KernelRefusal as refusal:
+        reason = os.strerror(refusal.errno or 0)
+        raise Unsupported(f"this kernel has no {feature} ({reason}): load the module {module!r}") from None
+
+
+def _rules() -> None:
+    document = rules.sandbox_document("t", "", {"10.0.0.2": ("10.0.0.3", "10.0.0.4"), "10.0.0.5": ()}, (1, 2))
+    host = rules.HostRules("u", "b*", "172.18.0.0/16", "i", "10.0.0.1", ())
+    try:
+        nft.run(document + rules.host_document(host))
+    except nft.NftRefused as refused:
+        raise Unsupported(
+            "this kernel lacks nftables with NAT, numgen, fib or reject: "
+            f"load nft_nat, nft_numgen, nft_fib_ipv4 ({refused})"
+        ) from None

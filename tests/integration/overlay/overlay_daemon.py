@@ -1,0 +1,73 @@
+"""An OverlayHost in a process of its own, driven by JSON lines: what the integration tests run inside each host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+import msgspec
+
+from pyswarm_common.errors import PyswarmError
+from pyswarm_overlay import IngressPort, NetworkTable, OverlayConfig, OverlayHost, Sandbox, TableDelta
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "apply_table": (NetworkTable,),
+    "apply_delta": (TableDelta,),
+    "remove_network": (str,),
+    "attach": (Sandbox,),
+    "attach_all": (tuple[Sandbox, ...],),
+    "attach_and_die": (Sandbox, float),
+    "detach": (str,),
+    "retain": (tuple[str, ...],),
+    "set_ingress": (tuple[str, ...], tuple[IngressPort, ...]),
+    "verify": (),
+    "destroy": (),
+    "close": (),
+    "sandboxes": (),
+}
+
+
+async def attach_and_die(host: OverlayHost, sandbox: Sandbox, after_s: float) -> None:
+    """Be killed somewhere inside an attach."""
+    asyncio.get_running_loop().call_later(after_s, os.kill, os.getpid(), signal.SIGKILL)
+    await host.attach(sandbox)
+    await asyncio.sleep(60)
+
+
+async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
+    kinds = ARGUMENTS[method]
+    values = [msgspec.convert(value, kind) for value, kind in zip(arguments, kinds, strict=True)]
+    if method == "attach_and_die":
+        return await attach_and_die(host, *values)
+    if method == "attach_all":
+        return await asyncio.gather(*(host.attach(sandbox) for sandbox in values[0]))
+    result = getattr(host, method)(*values)
+    return await result if asyncio.iscoroutine(result) else result
+
+
+async def main() -> None:
+    config = msgspec.json.decode(sys.argv[1], type=OverlayConfig, dec_hook=lambda kind, value: kind(value))
+    reader = asyncio.StreamReader(limit=1 << 24)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    answer: dict[str, Any]
+    try:
+        host = await OverlayHost.open(config)
+        answer = {"ok": None}
+    except PyswarmError as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    print(msgspec.json.encode(answer).decode(), flush=True)
+    while line := await reader.readline():
+        method, arguments = msgspec.json.decode(line)
+        try:
+            answer = {"ok": await call(host, method, arguments)}
+        except PyswarmError as error:
+            answer = {"error": type(error).__name__, "message": str(error)}
+        print(msgspec.json.encode(answer).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
