@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 ROOT = Path("/sys/fs/cgroup")
+SYSTEMD_RUNS = Path("/run/systemd/system")
 MONITOR_GROUP = "conmon"
 MAX_DEPTH = 4
 
@@ -50,8 +51,8 @@ class ContainerGroups:
     def adopt_monitor(self, pid: int) -> None:
         """Puts conmon into a group of its own, so that ending the daemon's service does not end containers.
 
-        Only where a service manager would look: the one tree of v2, `name=systemd` of v1. Best effort: a container runs
-        as well without.
+        Only where systemd would look: the one tree of v2, `name=systemd` of v1; elsewhere moving a process between
+        groups would be time wasted (milliseconds each). Best effort: a container runs as well without.
         """
         for hierarchy in self._monitor_hierarchies():
             with suppress(OSError):
@@ -97,6 +98,8 @@ class ContainerGroups:
                     break
 
     def _monitor_hierarchies(self) -> list[Path]:
+        if not SYSTEMD_RUNS.is_dir():
+            return []
         if self._layout.version == 2:
             return list(self._layout.hierarchies)
         return [path for path in self._layout.hierarchies if path.name == "systemd"]

@@ -26,9 +26,10 @@ from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
 from pyswarm_runtime.layers import layer_name
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
-from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, default_hostname
+from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
 from pyswarm_runtime.preflight import find_init
 from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, start_time
+from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
 from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
 from pyswarm_runtime.users import ProcessUser, resolve_user
@@ -125,8 +126,10 @@ class Launcher:
         bundle = self._write_etc(record, paths, rootfs)
         if config.init and bundle.init is None:
             raise Unsupported("an init process was asked for, but this host has none: apt-get install tini")
+        architecture = platform.machine()
         facts = HostFacts(
-            architecture=platform.machine(),
+            architecture=architecture,
+            seccomp_filter=compiled_filter(architecture, frozenset(capabilities(config, self._capabilities))),
             cgroup_version=self._preflight.cgroup_version,
             devices=host_devices() if config.privileged else (),
             capabilities=self._capabilities,

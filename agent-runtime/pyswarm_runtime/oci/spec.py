@@ -21,6 +21,7 @@ from pyswarm_runtime.users import ProcessUser
 
 CPU_PERIOD_US = 100_000
 OCI_VERSION = "1.0.2"
+SECCOMP_ANNOTATION = "run.oci.seccomp_bpf_data"  # of crun; others pay it no heed
 MIN_MEMORY_BYTES = 6 * MIB
 
 
@@ -39,6 +40,7 @@ class BundlePaths:
 class HostFacts:
     architecture: str  # as uname has it
     cgroup_version: int
+    seccomp_filter: str | None = None  # compiled for these capabilities, in base64; None: the OCI runtime compiles it
     devices: tuple[tuple[str, str, int, int], ...] = ()  # path, type, major, minor; only for privileged containers
     capabilities: frozenset[str] = frozenset(defaults.ALL_CAPABILITIES)  # what this process may hand on
 
@@ -121,7 +123,7 @@ def build_spec(
     """The whole `config.json` as plain data (the seccomp part is already encoded)."""
     hostname = default_hostname(container_id, config)
     caps = capabilities(config, facts.capabilities)
-    return {
+    spec = {
         "ociVersion": OCI_VERSION,
         "process": _process(config, image, user, hostname, caps, paths),
         "root": {"path": paths.rootfs, "readonly": config.read_only},
@@ -129,6 +131,9 @@ def build_spec(
         "mounts": _mounts(config, paths),
         "linux": _linux(config, facts, cgroups_path, caps),
     }
+    if facts.seccomp_filter is not None and not config.privileged:
+        spec["annotations"] = {SECCOMP_ANNOTATION: facts.seccomp_filter}
+    return spec
 
 
 def _process(
