@@ -1,0 +1,5 @@
+"""`python -m pyswarm_manager`."""
+
+from pyswarm_manager.main import main
+
+main()

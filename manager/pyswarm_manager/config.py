@@ -1,0 +1,103 @@
+"""What a manager process is told: its place in Raft, where it listens, and whom to ask to join.
+
+`manager.json` in the state directory, written by the daemon before it starts the process, and read once. Never holds a
+secret: keys and certificates have files of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
+
+DEFAULT_LISTEN_ADDRESS = "0.0.0.0:2377"
+
+
+class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One manager's settings."""
+
+    raft_id: int
+    """Random, 63 bits, new for each time the machine becomes a manager."""
+    advertise_address: str
+    """host:port at which the other managers and the agents reach this one."""
+    listen_address: str = DEFAULT_LISTEN_ADDRESS
+    join_addresses: tuple[str, ...] = ()
+    """Managers to ask to be let into Raft. Empty for the first manager of a cluster."""
+
+    @classmethod
+    def load(cls, paths: ManagerPaths) -> ManagerConfig:
+        """Raises FailedPrecondition if there is none or it cannot be read."""
+        try:
+            config = msgspec.json.decode(paths.config.read_bytes(), type=cls)
+        except FileNotFoundError as error:
+            raise FailedPrecondition(
+                f"no manager is set up in {paths.root}: run `pyswarm init` or `pyswarm join`"
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise FailedPrecondition(f"{paths.config} is damaged ({error}): leave the swarm and join again") from error
+        for address in (config.listen_address, config.advertise_address, *config.join_addresses):
+            split_address(address)
+        return config
+
+    def save(self, paths: ManagerPaths) -> None:
+        """Write the file atomically, for its owner only."""
+        write_private(paths.config, msgspec.json.format(msgspec.json.encode(self)))
+
+
+class ManagerPaths(msgspec.Struct, frozen=True):
+    """Where a manager's files are."""
+
+    root: Path
+    """The daemon's state directory."""
+    run_dir: Path
+
+    @property
+    def certificates(self) -> Path:
+        return self.root / "certificates"
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "manager"
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "manager.json"
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.directory / "bootstrap.msgpack"
+
+    @property
+    def database(self) -> Path:
+        return self.directory / "raft.db"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "raft.key"
+
+    @property
+    def socket(self) -> Path:
+        return self.run_dir / "manager.sock"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """("192.0.2.1", 2377) of "192.0.2.1:2377", also of "[2001:db8::1]:2377". Raises InvalidArgument."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise InvalidArgument(f"invalid address {address}: it must be of the form IP:PORT")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file as a whole; only its owner may read it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.rename(path)

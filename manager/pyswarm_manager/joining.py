@@ -1,0 +1,53 @@
+"""How a new manager gets into Raft: it asks any manager it knows, which asks the leader, until it is let in.
+
+Its own server listens before it asks, since the leader calls back at once. Being let in makes it a learner; the log
+comes from the leader, which makes it a voter when it has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+
+import grpc
+
+from pyswarm.v1 import ca_pb2, ca_pb2_grpc
+from pyswarm_common.errors import OutOfSequence, Unavailable, Unknown
+from pyswarm_common.identity import role_name
+from pyswarm_common.model import NodeRole
+from pyswarm_common.rpc import error_from_rpc, open_channel
+from pyswarm_manager.api.ports import IdentityProvider
+from pyswarm_manager.config import ManagerConfig
+
+_log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S = 15.0
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 2.0
+
+
+async def join_raft(config: ManagerConfig, identity: IdentityProvider) -> None:
+    """Return once this manager is a member. Raises the refusal if asking again would not help."""
+    backoff_s = FIRST_BACKOFF_S
+    for address in itertools.cycle(config.join_addresses):
+        try:
+            await _ask(address, config, identity)
+        except (Unavailable, Unknown, OutOfSequence) as error:
+            _log.info("joining at %s: %s", address, error)
+        else:
+            _log.info("let into raft at %s", address)
+            return
+        await asyncio.sleep(backoff_s)
+        backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+
+
+async def _ask(address: str, config: ManagerConfig, identity: IdentityProvider) -> None:
+    channel = open_channel(address, identity(), role_name(NodeRole.MANAGER))
+    request = ca_pb2.JoinRaftRequest(raft_id=config.raft_id, address=config.advertise_address)
+    try:
+        await ca_pb2_grpc.CAStub(channel).JoinRaft(request, timeout=CALL_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        raise error_from_rpc(error) from error
+    finally:
+        await channel.close(None)

@@ -1,0 +1,83 @@
+"""`pyswarm-manager`: reads its arguments, runs one `Manager`, and turns how it ended into one line and an exit code.
+
+Started by pyswarmd; every line it writes goes to stderr. SIGTERM and SIGINT stop it, SIGHUP reloads its certificate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from pyswarm_common.errors import PyswarmError
+from pyswarm_manager.config import ManagerConfig, ManagerPaths
+from pyswarm_manager.process import Manager, RemovedFromCluster
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed
+
+EXIT_REFUSED = 1
+"""It cannot start, or cannot go on: the line on stderr says what to do."""
+EXIT_REMOVED = 3
+"""This manager was removed from the cluster: starting it again is of no use."""
+EXIT_BUG = 70
+
+_LEVELS = ("debug", "info", "warning", "error")
+_log = logging.getLogger("pyswarm_manager")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a manager until it is stopped."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    os.umask(0o077)
+    sys.exit(uvloop.run(_run(ManagerPaths(arguments.state_dir, arguments.run_dir))))
+
+
+async def _run(paths: ManagerPaths) -> int:
+    """The exit code."""
+    try:
+        manager = await Manager.open(ManagerConfig.load(paths), paths)
+        _handle_signals(manager)
+        await manager.run()
+    except Exception as error:
+        return _explain(error)
+    _log.info("stopped")
+    return 0
+
+
+def _handle_signals(manager: Manager) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, manager.stop)
+    loop.add_signal_handler(signal.SIGHUP, manager.reload_identity)
+
+
+def _explain(error: Exception) -> int:
+    """One line for what can happen, a trace for a bug. The first cause of a group counts."""
+    cause: BaseException = error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, RemovedFromCluster):
+        _log.warning("this manager was removed from the cluster")
+        return EXIT_REMOVED
+    if isinstance(cause, PyswarmError | StorageFailed | StorageCorrupt | OSError):
+        _log.error("%s", cause)
+        return EXIT_REFUSED
+    _log.critical("the manager met a bug and ends", exc_info=error)
+    return EXIT_BUG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pyswarm-manager", description="The control plane of one manager node.")
+    parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/pyswarm"))
+    parser.add_argument("--run-dir", type=Path, default=Path("/run/pyswarm"))
+    parser.add_argument("--log-level", choices=_LEVELS, default="info")
+    return parser

@@ -1,0 +1,189 @@
+"""One manager process: what it consists of, in which order it starts, and how it ends.
+
+It listens before it asks to be let into Raft, and opens the daemon's socket last, when it can answer. It ends when it
+is told to (handing leadership over first), when it was removed from the cluster, or when any part fails: then
+everything else is cancelled, and the daemon starts it again. Decides nothing about the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import grpc
+
+from pyswarm.v1 import ca_pb2_grpc, control_pb2_grpc, health_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc, watch_pb2_grpc
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.identity import role_name
+from pyswarm_common.ids import id_from_bits
+from pyswarm_common.model import NodeRole
+from pyswarm_common.rpc import GuardInterceptor, open_channel
+from pyswarm_manager.api.authorisation import TABLE
+from pyswarm_manager.api.control import ControlServicer
+from pyswarm_manager.api.forward import LeaderForwarder
+from pyswarm_manager.api.health import HealthServicer
+from pyswarm_manager.api.logs import LogsServicer
+from pyswarm_manager.api.watch import WatchServicer
+from pyswarm_manager.bootstrap import commit_bootstrap
+from pyswarm_manager.ca.https import JoinServer
+from pyswarm_manager.ca.roles import run_roles
+from pyswarm_manager.ca.servicer import CAServicer
+from pyswarm_manager.config import ManagerConfig, ManagerPaths, split_address
+from pyswarm_manager.credentials import LiveIdentity
+from pyswarm_manager.dispatcher.dispatcher import Dispatcher
+from pyswarm_manager.dispatcher.servicer import DispatcherServicer
+from pyswarm_manager.joining import join_raft
+from pyswarm_manager.leader import run_planner
+from pyswarm_manager.leadership import Loop, lead_while_leader
+from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.servicer import RaftServicer
+from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
+from pyswarm_manager.raft.storage.sqlite import SqliteStorage
+from pyswarm_manager.raft.transport import GrpcTransport
+from pyswarm_manager.servers import Register, Services
+from pyswarm_manager.store.store import Store
+
+_log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 1.0
+"""How long calls under way may take to end when the manager stops."""
+_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft")
+
+
+class RemovedFromCluster(Exception):
+    """The other managers took this one out of Raft; it can never take part again with this state."""
+
+
+def new_id() -> str:
+    """A random object id."""
+    return id_from_bits(secrets.randbits(128))
+
+
+class Manager:
+    """Made by `open`; `run` until `stop` is called."""
+
+    def __init__(
+        self, config: ManagerConfig, paths: ManagerPaths, identity: LiveIdentity, store: Store, raft: RaftNode
+    ):
+        self._config, self._paths, self._identity = config, paths, identity
+        self._store, self._raft = store, raft
+        self._forwarder = LeaderForwarder(raft, identity)
+        self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address)
+        self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time)
+        self._door = JoinServer(self._ca, identity)
+        guard = GuardInterceptor(TABLE, lambda: identity().cluster_id)
+        self._services = Services(guard, [f"pyswarm.v1.{name}" for name in _NAMES], self._registrations())
+        self._stopping = asyncio.Event()
+
+    @classmethod
+    async def open(cls, config: ManagerConfig, paths: ManagerPaths) -> Manager:
+        """Load what is on disk. Raises a refusal that says what is missing."""
+        identity = LiveIdentity(paths.certificates)
+        paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = Store(time.time)
+        raft = await _open_raft(config, paths, identity, store)
+        store.connect(raft)
+        return cls(config, paths, identity, store, raft)
+
+    def stop(self) -> None:
+        """End soon, without losing what is under way."""
+        self._stopping.set()
+
+    def reload_identity(self) -> None:
+        """The certificate files changed."""
+        try:
+            self._identity.reload()
+            self._door.reload()
+        except FailedPrecondition as error:
+            _log.error("the certificate was not reloaded: %s", error)
+        else:
+            _log.info("certificate reloaded")
+
+    async def run(self) -> None:
+        """Serve until told to stop, removed, or something fails (raises)."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._forwarder.close)
+            server = await self._services.listen(self._config.listen_address, self._identity.server_credentials())
+            stack.push_async_callback(server.stop, STOP_GRACE_S)
+            await self._open_door()
+            stack.push_async_callback(self._door.close)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._raft.run())
+                parts = [group.create_task(part) for part in (self._lead(), self._join(), self._watch_removal())]
+                local = await self._services.listen_locally(self._paths.socket)
+                stack.push_async_callback(self._close_local, local)
+                await self._services.set_serving(True)
+                _log.info("manager %x listens on %s", self._config.raft_id, self._config.listen_address)
+                await self._stopping.wait()
+                await self._services.set_serving(False)
+                await self._raft.close()
+                for part in parts:
+                    part.cancel()
+
+    async def _open_door(self) -> None:
+        """HTTPS for machines that have no certificate yet, on the port after gRPC's."""
+        host, port = split_address(self._config.listen_address)
+        try:
+            await self._door.start(host, port + 1)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"cannot listen on {host}:{port + 1}, where machines join ({error.strerror}): "
+                "stop what listens there, or choose another --listen-addr"
+            ) from error
+
+    async def _lead(self) -> None:
+        loops: list[Loop] = [
+            partial(commit_bootstrap, self._store, self._paths.bootstrap, new_id),
+            partial(run_planner, self._store),
+            self._dispatcher.run,
+            partial(run_roles, self._store, self._raft),
+        ]
+        await lead_while_leader(self._raft, loops)
+
+    async def _join(self) -> None:
+        if self._config.join_addresses and self._config.raft_id not in self._raft.members:
+            await join_raft(self._config, self._identity)
+
+    async def _watch_removal(self) -> None:
+        await self._raft.wait_removed()
+        raise RemovedFromCluster
+
+    async def _close_local(self, server: grpc.aio.Server) -> None:
+        self._paths.socket.unlink(missing_ok=True)
+        await server.stop(STOP_GRACE_S)
+
+    def _registrations(self) -> Sequence[Register]:
+        store, raft, forwarder, identity = self._store, self._raft, self._forwarder, self._identity
+        control = ControlServicer(store, raft, forwarder, new_id, time.time)
+        return (
+            partial(control_pb2_grpc.add_ControlServicer_to_server, control),
+            partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
+            partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),
+            partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
+            partial(ca_pb2_grpc.add_CAServicer_to_server, self._ca),
+            partial(raft_pb2_grpc.add_RaftServicer_to_server, RaftServicer(raft, identity().cluster_id)),
+            DispatcherServicer(self._dispatcher).add_to_server,
+        )
+
+
+async def _open_raft(config: ManagerConfig, paths: ManagerPaths, identity: LiveIdentity, store: Store) -> RaftNode:
+    """The first manager of a cluster begins with itself as the only member; every other one is let in, or was."""
+    storage = SqliteStorage(paths.database, AesGcmSealer(load_or_create_key(paths.key)))
+    try:
+        is_first = paths.bootstrap.exists() and storage.load() is None
+        transport = GrpcTransport(
+            identity().cluster_id,
+            config.raft_id,
+            lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
+        )
+        raft_config = RaftConfig(raft_id=config.raft_id, address=config.advertise_address)
+        first_members = {config.raft_id: config.advertise_address} if is_first else None
+        return await RaftNode.open(raft_config, storage, transport, store, first_members)
+    except BaseException:
+        storage.close()
+        raise
