@@ -1,0 +1,138 @@
+"""The joining side: get the cluster's root certificate, pin it by the token's digest, then ask for a certificate.
+
+The token is never sent before the root certificate was compared with the digest in it: `request_certificate` takes the
+pinned root and verifies the manager against it. Speaks the Connect protocol's unary form over HTTPS, to the port after
+the manager's gRPC port. All failures are `PyswarmError`s; answers are bounded in size and time.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from typing import TypeVar
+
+import aiohttp
+from google.protobuf.message import DecodeError, Message
+
+from pyswarm.v1 import ca_pb2
+from pyswarm_common import errors
+from pyswarm_common.identity.credentials import role_name
+from pyswarm_common.identity.tokens import root_digest
+from pyswarm_common.model import NodeRole
+
+DEFAULT_MANAGER_PORT = 2377
+_CONNECT_TIMEOUT_S = 5.0
+_TIMEOUT_S = 40.0
+_MAX_ANSWER_BYTES = 256 * 1024
+
+R = TypeVar("R", bound=Message)
+_MEANINGS = {name.lower(): meaning for meaning, name in errors.STATUS_NAMES.items()}
+
+
+def join_address(address: str) -> tuple[str, int]:
+    """Where a manager's HTTPS door is: `host[:port]` names its gRPC port (2377), the door is the next one."""
+    text = address.strip()
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    if not host or any(character in host for character in "/@?# []") or not _is_port(port):
+        raise errors.InvalidArgument(f"invalid manager address {address!r}: it must have the form HOST[:PORT]")
+    return host, int(port or DEFAULT_MANAGER_PORT) + 1
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65535)
+
+
+async def fetch_root_certificate(address: str, expected_digest: str) -> bytes:
+    """The root certificate (PEM) of the manager's cluster, if it is the one the token names."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is believed before the digest is compared
+    request = ca_pb2.GetRootCertificateRequest()
+    answer = await _call(address, "GetRootCertificate", request, ca_pb2.GetRootCertificateResponse, context)
+    try:
+        digest = root_digest(answer.root_ca_cert)
+    except ValueError as error:
+        raise errors.FailedPrecondition(f"{address} gave no root certificate: is it a manager?") from error
+    if digest != expected_digest:
+        raise errors.FailedPrecondition(
+            "remote CA does not match fingerprint: the join token belongs to another cluster than the manager "
+            f"at {address}"
+        )
+    return answer.root_ca_cert
+
+
+async def request_certificate(
+    address: str, root_cert_pem: bytes, request: ca_pb2.IssueCertificateRequest
+) -> ca_pb2.IssueCertificateResponse:
+    """A certificate for the request's key, from a manager that proves to be one of the pinned root's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cadata=root_cert_pem.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise errors.InvalidArgument("the pinned root is not a certificate in PEM form") from error
+    answer = await _call(address, "IssueCertificate", request, ca_pb2.IssueCertificateResponse, context)
+    if answer.root_ca_cert != root_cert_pem:
+        raise errors.FailedPrecondition(f"the manager at {address} answered with another root than the pinned one")
+    return answer
+
+
+async def _call(address: str, method: str, request: Message, answer_type: type[R], context: ssl.SSLContext) -> R:
+    host, port = join_address(address)
+    netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            session.post(
+                f"https://{netloc}/pyswarm.v1.CA/{method}",
+                data=request.SerializeToString(),
+                headers={"Content-Type": "application/proto"},
+                ssl=context,
+                server_hostname=role_name(NodeRole.MANAGER),
+                allow_redirects=False,
+            ) as response,
+        ):
+            status, body = response.status, await _read(response.content, address)
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
+        raise errors.FailedPrecondition(
+            f"the manager at {address} does not prove to be one of this cluster: {error}"
+        ) from error
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        reason = str(error) or "no answer in time"
+        raise errors.Unavailable(
+            f"cannot reach the manager at {netloc}: {reason}; check the address, and that ports {port - 1} and {port} "
+            "are open"
+        ) from error
+    if status != 200:
+        raise _refusal(status, body, address)
+    try:
+        return answer_type.FromString(body)
+    except DecodeError as error:
+        raise errors.FailedPrecondition(f"{address} did not answer as a manager does") from error
+
+
+async def _read(content: aiohttp.StreamReader, address: str) -> bytes:
+    body = b""
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise errors.FailedPrecondition(f"{address} did not answer as a manager does")
+    return body
+
+
+def _refusal(status: int, body: bytes, address: str) -> errors.PyswarmError:
+    """What the manager refused, by its own words."""
+    try:
+        answer = json.loads(body)
+        meaning = _MEANINGS.get(answer["code"], errors.PyswarmError)
+        message = str(answer["message"])
+    except (ValueError, KeyError, TypeError):
+        return errors.FailedPrecondition(f"{address} did not answer as a manager does (HTTP status {status})")
+    return meaning(message)

@@ -1,0 +1,62 @@
+"""Writes of the cluster object, on the leader: its settings and its join tokens."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pyswarm.v1 import control_pb2
+from pyswarm_common.errors import InvalidArgument, NotFound
+from pyswarm_common.identity import JoinToken
+from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
+from pyswarm_manager.api.validate import check_cluster_spec, decode, refuse
+from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.store.changes import Update
+from pyswarm_manager.store.tables import Tables
+
+_FIXED = {
+    "default_address_pools": "the default address pools are chosen at init and cannot change",
+    "subnet_size": "the subnet size is chosen at init and cannot change",
+    "data_path_port": "the data path port is chosen at init and cannot change",
+}
+
+
+def get_cluster(view: Tables) -> Cluster:
+    cluster = view.cluster
+    if cluster is None:
+        raise NotFound("this manager does not know its swarm yet: try again in a moment")
+    return cluster
+
+
+def without_secrets(cluster: Cluster) -> Cluster:
+    """What may leave the managers: never the root's key."""
+    return replace(cluster, root_ca_key=b"")
+
+
+async def update_cluster(writer: Writer, request: control_pb2.UpdateClusterRequest) -> Cluster:
+    cluster = get_cluster(writer.store.view)
+    spec = cluster.spec
+    if request.HasField("spec"):
+        spec = decode(ClusterSpec, request.spec)
+        refuse(check_cluster_spec(spec))
+        _check_fixed(cluster.spec, spec)
+    tokens = _rotated(cluster, worker=request.rotate_worker_token, manager=request.rotate_manager_token)
+    meta = replace(cluster.meta, version=request.version)
+    changed = replace(cluster, spec=spec, join_tokens=tokens, meta=meta)
+    await writer.store.propose([Update(changed)])
+    return writer.store.view.cluster or changed
+
+
+def _check_fixed(old: ClusterSpec, new: ClusterSpec) -> None:
+    wrong = [(name, text) for name, text in _FIXED.items() if getattr(old, name) != getattr(new, name)]
+    if wrong:
+        raise InvalidArgument("; ".join(text for _, text in wrong), wrong)
+
+
+def _rotated(cluster: Cluster, *, worker: bool, manager: bool) -> JoinTokens:
+    """Whoever has an old token cannot join any more; nodes that joined with it stay."""
+
+    def fresh() -> str:
+        return str(JoinToken.generate(cluster.root_ca_cert))
+
+    tokens = cluster.join_tokens
+    return JoinTokens(worker=fresh() if worker else tokens.worker, manager=fresh() if manager else tokens.manager)

@@ -1,0 +1,234 @@
+"""The control API: every method of Control, on every manager.
+
+Reads are answered here, from this manager's own view, as fresh as the caller wants. Writes happen on the leader: the
+forwarder runs them here or there. What a write means is in `services`, `networks`, `nodes` and `clusters`.
+
+Nodes are an exception: only the leader knows which managers are reachable, so a fresh read of nodes goes there too.
+"""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
+from pyswarm_common.codec import to_proto
+from pyswarm_common.errors import Unavailable
+from pyswarm_common.ids import IdSource
+from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
+from pyswarm_common.rpc import peer_of
+from pyswarm_manager.api import clusters, networks, nodes, services
+from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
+from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.listing import fill_page, select
+from pyswarm_manager.api.ports import Clock, RaftPort
+from pyswarm_manager.api.reads import wait_fresh, with_manager_status
+from pyswarm_manager.api.writes import StorePort, Writer
+from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
+from pyswarm_manager.store.tables import Tables
+
+R = TypeVar("R", bound=Message)
+pb = control_pb2
+_SERVICE = "/pyswarm.v1.Control/"
+
+
+class ControlServicer(control_pb2_grpc.ControlServicer):
+    """Serves Control."""
+
+    def __init__(
+        self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
+    ) -> None:
+        self._store, self._raft, self._forwarder = store, raft, forwarder
+        self._writer = Writer(store, raft, ids, clock)
+
+    # ---- cluster
+
+    async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
+        view = await self._read(context, request.consistency)
+        cluster = clusters.without_secrets(clusters.get_cluster(view))
+        return pb.GetClusterResponse(cluster=to_proto(cluster))
+
+    async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Context) -> pb.UpdateClusterResponse:
+        async def local() -> pb.UpdateClusterResponse:
+            cluster = await clusters.update_cluster(self._writer, request)
+            return pb.UpdateClusterResponse(cluster=to_proto(clusters.without_secrets(cluster)))
+
+        return await self._on_leader(context, "UpdateCluster", request, pb.UpdateClusterResponse, local)
+
+    # ---- nodes
+
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
+        async def local() -> pb.ListNodesResponse:
+            view = await self._read(context, request.options.consistency)
+            roles: frozenset[int] = frozenset(request.roles)
+            response = pb.ListNodesResponse()
+            selected = select(view.nodes, request.options, lambda node: not roles or node.spec.role in roles)
+            _, response.next_page_token = fill_page(selected, request.options, response.nodes, self._node)
+            return response
+
+        if request.options.consistency == pb.CONSISTENCY_LOCAL:
+            return await local()
+        return await self._on_leader(context, "ListNodes", request, pb.ListNodesResponse, local)
+
+    async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.GetNodeResponse:
+        async def local() -> pb.GetNodeResponse:
+            view = await self._read(context, request.consistency)
+            return pb.GetNodeResponse(node=self._node(find_node(view, request.node)))
+
+        if request.consistency == pb.CONSISTENCY_LOCAL:
+            return await local()
+        return await self._on_leader(context, "GetNode", request, pb.GetNodeResponse, local)
+
+    async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
+        async def local() -> pb.UpdateNodeResponse:
+            return pb.UpdateNodeResponse(node=self._node(await nodes.update_node(self._writer, request)))
+
+        return await self._on_leader(context, "UpdateNode", request, pb.UpdateNodeResponse, local)
+
+    async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Context) -> pb.RemoveNodeResponse:
+        async def local() -> pb.RemoveNodeResponse:
+            await nodes.remove_node(self._writer, request)
+            return pb.RemoveNodeResponse()
+
+        return await self._on_leader(context, "RemoveNode", request, pb.RemoveNodeResponse, local)
+
+    # ---- services
+
+    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
+        view = await self._read(context, request.options.consistency)
+        modes: frozenset[int] = frozenset(request.modes)
+        response = pb.ListServicesResponse()
+        selected = select(view.services, request.options, lambda service: not modes or service.spec.mode in modes)
+        page, response.next_page_token = fill_page(selected, request.options, response.services, to_proto)
+        if request.status:
+            for service in page:
+                response.statuses[service.id].CopyFrom(count_tasks(view, service))
+        return response
+
+    async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
+        view = await self._read(context, request.consistency)
+        return pb.GetServiceResponse(service=to_proto(find_service(view, request.service)))
+
+    async def CreateService(self, request: pb.CreateServiceRequest, context: Context) -> pb.CreateServiceResponse:
+        async def local() -> pb.CreateServiceResponse:
+            return pb.CreateServiceResponse(service=to_proto(await services.create_service(self._writer, request)))
+
+        return await self._on_leader(context, "CreateService", request, pb.CreateServiceResponse, local)
+
+    async def UpdateService(self, request: pb.UpdateServiceRequest, context: Context) -> pb.UpdateServiceResponse:
+        async def local() -> pb.UpdateServiceResponse:
+            return pb.UpdateServiceResponse(service=to_proto(await services.update_service(self._writer, request)))
+
+        return await self._on_leader(context, "UpdateService", request, pb.UpdateServiceResponse, local)
+
+    async def RemoveService(self, request: pb.RemoveServiceRequest, context: Context) -> pb.RemoveServiceResponse:
+        async def local() -> pb.RemoveServiceResponse:
+            return pb.RemoveServiceResponse(service_id=await services.remove_service(self._writer, request))
+
+        return await self._on_leader(context, "RemoveService", request, pb.RemoveServiceResponse, local)
+
+    # ---- tasks
+
+    async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
+        view = await self._read(context, request.options.consistency)
+        response = pb.ListTasksResponse()
+        selected = select(_task_candidates(view, request), request.options, _task_filter(request))
+        _, response.next_page_token = fill_page(selected, request.options, response.tasks, to_proto)
+        return response
+
+    async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
+        view = await self._read(context, request.consistency)
+        return pb.GetTaskResponse(task=to_proto(find_task(view, request.task)))
+
+    # ---- networks
+
+    async def ListNetworks(self, request: pb.ListNetworksRequest, context: Context) -> pb.ListNetworksResponse:
+        view = await self._read(context, request.options.consistency)
+        response = pb.ListNetworksResponse()
+        selected = select(view.networks, request.options, _everything)
+        _, response.next_page_token = fill_page(selected, request.options, response.networks, to_proto)
+        return response
+
+    async def GetNetwork(self, request: pb.GetNetworkRequest, context: Context) -> pb.GetNetworkResponse:
+        view = await self._read(context, request.consistency)
+        return pb.GetNetworkResponse(network=to_proto(find_network(view, request.network)))
+
+    async def CreateNetwork(self, request: pb.CreateNetworkRequest, context: Context) -> pb.CreateNetworkResponse:
+        async def local() -> pb.CreateNetworkResponse:
+            return pb.CreateNetworkResponse(network=to_proto(await networks.create_network(self._writer, request)))
+
+        return await self._on_leader(context, "CreateNetwork", request, pb.CreateNetworkResponse, local)
+
+    async def RemoveNetwork(self, request: pb.RemoveNetworkRequest, context: Context) -> pb.RemoveNetworkResponse:
+        async def local() -> pb.RemoveNetworkResponse:
+            return pb.RemoveNetworkResponse(network_id=await networks.remove_network(self._writer, request))
+
+        return await self._on_leader(context, "RemoveNetwork", request, pb.RemoveNetworkResponse, local)
+
+    # ---- shared
+
+    async def _read(self, context: Context, consistency: int) -> Tables:
+        """The view, once it is as fresh as wanted. Not to be kept across an await."""
+        await wait_fresh(self._raft, consistency)
+        require_manager(caller_of(context), self._store.view.nodes)
+        return self._store.view
+
+    async def _on_leader(
+        self,
+        context: Context,
+        method: str,
+        request: Message,
+        response_type: type[R],
+        local: Callable[[], Awaitable[R]],
+    ) -> R:
+        is_forwarded = bool(forwarded_by(context))
+        if is_forwarded and not self._raft.is_leader:
+            await refuse_forwarded(context)
+
+        async def as_leader() -> R:
+            require_manager(peer_of(context), self._store.view.nodes)
+            if is_forwarded and not self._raft.is_leader:
+                raise Unavailable(NO_LEADER)
+            return await local()
+
+        return await self._forwarder.on_leader(_SERVICE + method, request, response_type, caller_of(context), as_leader)
+
+    def _node(self, node: Node) -> types_pb2.Node:
+        message: types_pb2.Node = to_proto(with_manager_status(node, self._raft))
+        return message
+
+
+def count_tasks(view: Tables, service: Service) -> control_pb2.ServiceTaskCounts:
+    """How many of the service's tasks are wanted, run, and have ended well."""
+    desired = running = completed = 0
+    for task in view.service_tasks(service.id):
+        is_wanted = task.desired_state <= TaskState.RUNNING
+        desired += is_wanted
+        running += is_wanted and task.status.state is TaskState.RUNNING
+        completed += task.status.state is TaskState.COMPLETE
+    if service.spec.mode is ServiceMode.REPLICATED:
+        desired = 1 if service.spec.replicas is None else service.spec.replicas
+    return pb.ServiceTaskCounts(desired=desired, running=running, completed=completed)
+
+
+def _everything(network: Network) -> bool:
+    return True
+
+
+def _task_candidates(view: Tables, request: pb.ListTasksRequest) -> dict[str, Task]:
+    """Few tasks to look at, where an index helps."""
+    if request.service_ids:
+        found = (task for service_id in request.service_ids for task in view.service_tasks(service_id))
+        return {task.id: task for task in found}
+    if request.node_ids:
+        return {task.id: task for node_id in request.node_ids for task in view.tasks_on(node_id)}
+    return view.tasks
+
+
+def _task_filter(request: pb.ListTasksRequest) -> Callable[[Task], bool]:
+    node_ids = frozenset(request.node_ids)
+    states: frozenset[int] = frozenset(request.desired_states)
+    return lambda task: (not node_ids or task.node_id in node_ids) and (not states or task.desired_state in states)

@@ -1,0 +1,132 @@
+"""Logs of a service or a task, from any manager, which fetches them from the agents.
+
+Without follow, the streams of all tasks are merged by time; with follow, lines come as they arrive, and new tasks of
+the service join as they appear. What is missing (a node that is away) is said in the stream, never silently left out.
+Memory is bounded: each stream is read only as far ahead as its queue.
+"""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Protocol
+
+from pyswarm.v1 import logs_pb2, logs_pb2_grpc
+from pyswarm_common.codec import timestamp
+from pyswarm_common.errors import Exhausted, NotFound
+from pyswarm_common.model import Service, Task, TaskState
+from pyswarm_common.rpc import open_channel
+from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.log_merge import FollowedLogs, MergedLogs
+from pyswarm_manager.api.log_stream import Agents, LogOptions, LogSource, OpenChannel, read_log
+from pyswarm_manager.api.ports import IdentityProvider
+from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.lookup import find_service, find_task
+from pyswarm_manager.store.tables import Tables
+
+MAX_READERS = 64
+"""Requests at once on one manager."""
+MAX_TASKS = 500
+"""Streams of one request."""
+
+
+class LogsStore(Protocol):
+    """What logs need of the store."""
+
+    @property
+    def view(self) -> Tables: ...
+    def subscribe(self, callback: Callable[[int, tuple[Event, ...]], None]) -> Callable[[], None]: ...
+
+
+class LogsServicer(logs_pb2_grpc.LogsServicer):
+    """Serves Logs."""
+
+    def __init__(self, store: LogsStore, identity: IdentityProvider, open_agent: OpenChannel = open_channel) -> None:
+        self._store, self._identity, self._open = store, identity, open_agent
+        self._readers = 0
+
+    async def ReadLogs(self, request: logs_pb2.ReadLogsRequest, context: Context) -> AsyncIterator[logs_pb2.LogMessage]:
+        if self._readers >= MAX_READERS:
+            raise Exhausted(f"{MAX_READERS} log readers are open on this manager: ask another one")
+        target = find_target(self._store.view, request.target)
+        options = _options(request)
+        agents = Agents(self._identity, self._open)
+        self._readers += 1
+        try:
+            read = self._follow if options.follow else self._merge
+            async with contextlib.aclosing(read(target, agents, options)) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            self._readers -= 1
+            await agents.close()
+
+    async def _merge(
+        self, target: Service | Task, agents: Agents, options: LogOptions
+    ) -> AsyncGenerator[logs_pb2.LogMessage, None]:
+        """What there is, in order of time."""
+        sources = sorted(sources_of(self._store.view, target), key=lambda source: source.task.meta.created_at)
+        if len(sources) > MAX_TASKS:
+            left_out = len(sources) - MAX_TASKS
+            sources = sources[left_out:]
+            yield sources[0].warning(f"{left_out} older tasks are left out: {MAX_TASKS} at most are read at once")
+        async with contextlib.aclosing(MergedLogs()) as merge:
+            for source in sources:
+                merge.add(read_log(source, agents, options))
+            async for line in merge.lines():
+                yield line
+
+    async def _follow(
+        self, target: Service | Task, agents: Agents, options: LogOptions
+    ) -> AsyncGenerator[logs_pb2.LogMessage, None]:
+        """What there is and what comes, until the caller goes or the target is gone."""
+        changed = asyncio.Event()
+        unsubscribe = self._store.subscribe(lambda index, events: changed.set())
+        try:
+            async with contextlib.aclosing(FollowedLogs(agents, options)) as follow:
+                while True:
+                    changed.clear()
+                    follow.add(sources_of(self._store.view, target))
+                    if not follow.is_busy and _is_over(self._store.view, target):
+                        return
+                    async for line in follow.lines_until(changed):
+                        yield line
+        finally:
+            unsubscribe()
+
+
+def find_target(view: Tables, reference: str) -> Service | Task:
+    """A service or a task, by id, name or the beginning of an id."""
+    for find in (find_service, find_task):
+        with contextlib.suppress(NotFound):
+            return find(view, reference)
+    raise NotFound(f"no such task or service: {reference}")
+
+
+def sources_of(view: Tables, target: Service | Task) -> Iterator[LogSource]:
+    """The tasks of the target that may have written something."""
+    if isinstance(target, Service):
+        tasks: Iterator[Task] = view.service_tasks(target.id)
+    else:
+        tasks = iter([view.tasks.get(target.id, target)])
+    for task in tasks:
+        if task.node_id and task.status.state >= TaskState.STARTING and task.status.state is not TaskState.REJECTED:
+            yield LogSource(task, view.nodes.get(task.node_id))
+
+
+def _is_over(view: Tables, target: Service | Task) -> bool:
+    """Whether nothing can be written any more."""
+    if isinstance(target, Service):
+        return target.id not in view.services
+    task = view.tasks.get(target.id)
+    return task is None or task.status.state.is_terminal
+
+
+def _options(request: logs_pb2.ReadLogsRequest) -> LogOptions:
+    return LogOptions(
+        follow=request.follow,
+        tail=request.tail if request.HasField("tail") else None,
+        since=timestamp(request.since) if request.HasField("since") else 0.0,
+    )

@@ -1,0 +1,127 @@
+"""Writes of services, on the leader.
+
+Decides what of a spec depends on other objects: networks that exist and may be joined, ports that are free, what may
+change in an update. What must hold whatever else happens meanwhile (names, ports, versions) the store's apply checks
+once more. The planner acts next: it makes the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from pyswarm.v1 import control_pb2
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from pyswarm_common.model import (
+    NetworkAttachmentSpec,
+    PortConfig,
+    PublishMode,
+    Service,
+    ServiceSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from pyswarm_manager.api.validate import check_service_spec, decode, refuse
+from pyswarm_manager.api.writes import Writer, retried
+from pyswarm_manager.store.changes import Create, Update, delete
+from pyswarm_manager.store.lookup import find_network, find_service
+from pyswarm_manager.store.tables import Tables
+
+_PUBLISHED_AS = {PublishMode.INGRESS: "an ingress", PublishMode.HOST: "a host-published"}
+
+
+async def create_service(writer: Writer, request: control_pb2.CreateServiceRequest) -> Service:
+    spec = decode(ServiceSpec, request.spec)
+    refuse(check_service_spec(spec))
+    spec = resolve_networks(writer.store.view, spec)
+    _check_ports(writer.store.view, spec, own_id="")
+    service = Service(id=writer.ids(), spec=spec)
+    await writer.store.propose([Create(service)])
+    return writer.store.view.services.get(service.id, service)
+
+
+async def update_service(writer: Writer, request: control_pb2.UpdateServiceRequest) -> Service:
+    view = writer.store.view
+    service = find_service(view, request.service_id)
+    if request.rollback:
+        changed = _rolled_back(service, writer.clock())
+    else:
+        spec = decode(ServiceSpec, request.spec)
+        refuse(check_service_spec(spec))
+        _check_what_may_change(service, spec)
+        changed = replace(service, spec=resolve_networks(view, spec))
+    _check_ports(view, changed.spec, own_id=service.id)
+    # The version the caller read decides, not the one here: the store refuses the change if it moved since.
+    await writer.store.propose([Update(replace(changed, meta=replace(service.meta, version=request.version)))])
+    return writer.store.view.services.get(service.id, changed)
+
+
+async def remove_service(writer: Writer, request: control_pb2.RemoveServiceRequest) -> str:
+    async def attempt() -> str:
+        service = find_service(writer.store.view, request.service)
+        await writer.store.propose([delete(service)])
+        return service.id
+
+    return await retried(attempt)
+
+
+def resolve_networks(view: Tables, spec: ServiceSpec) -> ServiceSpec:
+    """The spec with network ids in place of names. NotFound, or InvalidArgument with every network that is wrong."""
+    found = [find_network(view, attachment.target) for attachment in spec.task.networks]
+    violations, seen = [], set()
+    for index, network in enumerate(found):
+        path = f"task.networks[{index}].target"
+        if network.spec.ingress:
+            name = network.spec.name
+            violations.append((path, f'service cannot be explicitly attached to the ingress network "{name}"'))
+        if network.id in seen:
+            violations.append((path, f"network {network.spec.name} is attached twice"))
+        seen.add(network.id)
+    refuse(violations)
+    attachments = tuple(
+        NetworkAttachmentSpec(target=network.id, aliases=attachment.aliases)
+        for network, attachment in zip(found, spec.task.networks, strict=True)
+    )
+    return replace(spec, task=replace(spec.task, networks=attachments))
+
+
+def _check_ports(view: Tables, spec: ServiceSpec, own_id: str) -> None:
+    """An ingress port is taken on every node, a host port on some: only two host ports of one number can coexist."""
+    wanted = {(port.protocol, port.published_port): port for port in spec.endpoint.ports if port.published_port}
+    if not wanted:
+        return
+    for other, taken in _ports_of_others(view, own_id):
+        port = wanted.get((taken.protocol, taken.published_port))
+        if port is None or port.publish_mode is taken.publish_mode is PublishMode.HOST:
+            continue
+        raise AlreadyExists(
+            f"port '{taken.published_port}' is already in use by service '{other.spec.name}' ({other.id}) "
+            f"as {_PUBLISHED_AS[taken.publish_mode]} port"
+        )
+
+
+def _ports_of_others(view: Tables, own_id: str) -> Iterator[tuple[Service, PortConfig]]:
+    for other in view.services.values():
+        if other.id == own_id:
+            continue
+        for port in (*other.spec.endpoint.ports, *other.endpoint.ports):
+            if port.published_port:
+                yield other, port
+
+
+def _check_what_may_change(service: Service, spec: ServiceSpec) -> None:
+    violations = []
+    if spec.name != service.spec.name:
+        violations.append(("name", "renaming services is not supported"))
+    if spec.mode is not service.spec.mode:
+        violations.append(("mode", "service mode change is not allowed"))
+    if violations:
+        raise InvalidArgument("; ".join(sentence for _, sentence in violations), violations)
+
+
+def _rolled_back(service: Service, now: float) -> Service:
+    if service.previous_spec is None:
+        raise FailedPrecondition(f"service {service.spec.name} does not have a previous spec")
+    started = UpdateStatus(state=UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback")
+    return replace(service, spec=service.previous_spec, update_status=started)

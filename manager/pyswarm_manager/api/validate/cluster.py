@@ -1,0 +1,42 @@
+"""What the cluster may be told about itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pyswarm_common.model import ClusterSpec
+from pyswarm_manager.api.validate.fields import Violation, check_count, check_name, each
+from pyswarm_manager.api.validate.network import parse_subnet
+
+MIN_CERT_EXPIRY_S = 3600.0
+_MAX_CERT_EXPIRY_S = 10 * 365 * 24 * 3600.0
+_MAX_HISTORY = 1_000
+_MAX_POOLS = 64
+
+
+def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
+    yield from check_name(spec.name)
+    if spec.task_history_limit > _MAX_HISTORY:
+        yield "task_history_limit", f"the task history limit must be between 0 and {_MAX_HISTORY}"
+    if math.isnan(spec.heartbeat_period_s) or not 0.1 <= spec.heartbeat_period_s <= 3600:
+        yield "heartbeat_period_s", "the heartbeat period must be between 100ms and 1h"
+    if math.isnan(spec.node_cert_expiry_s) or spec.node_cert_expiry_s < MIN_CERT_EXPIRY_S:
+        yield "node_cert_expiry_s", "minimum certificate expiry time must be 1h"
+    elif spec.node_cert_expiry_s > _MAX_CERT_EXPIRY_S:
+        yield "node_cert_expiry_s", "the certificate expiry time must be at most ten years"
+    yield from _check_pools(spec)
+    if not 1024 <= spec.data_path_port <= 49151:
+        yield "data_path_port", "the data path port must be between 1024 and 49151"
+
+
+def _check_pools(spec: ClusterSpec) -> Iterator[Violation]:
+    yield from check_count(spec.default_address_pools, _MAX_POOLS, "default_address_pools", "address pools")
+    if not 8 <= spec.subnet_size <= 30:
+        yield "subnet_size", "the subnet size must be between 8 and 30"
+    for index, text in enumerate(spec.default_address_pools[:_MAX_POOLS]):
+        pool = parse_subnet(text)
+        if isinstance(pool, str):
+            yield from each("default_address_pools", index, [("", pool)])
+        elif pool.prefixlen > spec.subnet_size:
+            yield f"default_address_pools[{index}]", f"pool {pool} is smaller than a subnet of size {spec.subnet_size}"

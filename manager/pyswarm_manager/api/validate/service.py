@@ -1,0 +1,162 @@
+"""What a service may be: mode, size, task, updates and published ports."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from pyswarm_common.model import (
+    EndpointMode,
+    EndpointSpec,
+    Placement,
+    PublishMode,
+    ResourceRequirements,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+from pyswarm_manager.api.validate.constraints import check_constraint
+from pyswarm_manager.api.validate.container import check_container
+from pyswarm_manager.api.validate.fields import (
+    Violation,
+    check_count,
+    check_duration,
+    check_labels,
+    check_name,
+    each,
+    shown,
+    under,
+)
+
+MAX_REPLICAS = 100_000
+MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
+MAX_NETWORKS = 64
+MAX_PORTS = 1_000
+MAX_CONSTRAINTS = 256
+_MIN_MEMORY_BYTES = 4 << 20
+_MIN_NANO_CPUS = 1_000_000
+_SPREAD = re.compile(r"(?:node|engine)\.labels\.\S+")
+_ALIAS = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?")
+
+
+def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
+    """Everything that is wrong with the spec by itself."""
+    size = len(msgspec.msgpack.encode(spec))
+    if size > MAX_SPEC_BYTES:
+        yield "", f"the service spec is too large: {size} bytes of at most {MAX_SPEC_BYTES}"
+        return
+    yield from check_name(spec.name)
+    yield from check_labels(spec.labels)
+    yield from _check_replicas(spec)
+    yield from under("task", _check_task(spec.task, spec.mode))
+    for path, config in (("update", spec.update), ("rollback", spec.rollback)):
+        if config is not None:
+            yield from under(path, _check_update(config, path))
+    yield from under("endpoint", _check_endpoint(spec.endpoint))
+
+
+def _check_replicas(spec: ServiceSpec) -> Iterator[Violation]:
+    if spec.replicas is None:
+        return
+    if spec.mode is not ServiceMode.REPLICATED:
+        yield "replicas", "replicas can only be used with replicated mode"
+    elif not 0 <= spec.replicas <= MAX_REPLICAS:
+        yield "replicas", f"replicas must be between 0 and {MAX_REPLICAS}"
+
+
+def _check_task(task: TaskSpec, mode: ServiceMode) -> Iterator[Violation]:
+    yield from under("container", check_container(task.container))
+    yield from under("resources", _check_requirements(task.resources))
+    yield from under("restart", _check_restart(task.restart))
+    yield from under("placement", _check_placement(task.placement, mode))
+    yield from _check_attachments(task)
+
+
+def _check_requirements(requirements: ResourceRequirements) -> Iterator[Violation]:
+    limits, reservations = requirements.limits, requirements.reservations
+    yield from under("limits", _check_resources(limits))
+    yield from under("reservations", _check_resources(reservations))
+    for path, limit, reservation, name in (
+        ("nano_cpus", limits.nano_cpus, reservations.nano_cpus, "cpu"),
+        ("memory_bytes", limits.memory_bytes, reservations.memory_bytes, "memory"),
+    ):
+        if 0 < limit < reservation:
+            yield f"reservations.{path}", f"the {name} reservation must not be above the {name} limit"
+    if requirements.pids_limit < 0:
+        yield "pids_limit", "the limit of processes cannot be negative (0 is no limit)"
+
+
+def _check_resources(resources: Resources) -> Iterator[Violation]:
+    memory, cpus = resources.memory_bytes, resources.nano_cpus
+    if memory != 0 and memory < _MIN_MEMORY_BYTES:
+        yield "memory_bytes", f"invalid memory value {memory}: Must be at least 4MiB"
+    if cpus != 0 and cpus < _MIN_NANO_CPUS:
+        yield "nano_cpus", f"invalid cpu value {cpus / 1e9:g}: Must be at least {_MIN_NANO_CPUS / 1e9:g}"
+
+
+def _check_restart(policy: RestartPolicy) -> Iterator[Violation]:
+    yield from check_duration(policy.delay_s, "delay_s", "TaskSpec: restart-delay")
+    yield from check_duration(policy.window_s, "window_s", "TaskSpec: restart-window")
+
+
+def _check_placement(placement: Placement, mode: ServiceMode) -> Iterator[Violation]:
+    yield from check_count(placement.constraints, MAX_CONSTRAINTS, "constraints", "constraints")
+    for index, text in enumerate(placement.constraints[:MAX_CONSTRAINTS]):
+        yield from each("constraints", index, check_constraint(text))
+    yield from check_count(placement.preferences, MAX_CONSTRAINTS, "preferences", "placement preferences")
+    for index, preference in enumerate(placement.preferences[:MAX_CONSTRAINTS]):
+        if _SPREAD.fullmatch(preference.spread_descriptor) is None:
+            yield (
+                f"preferences[{index}].spread_descriptor",
+                f"invalid placement preference {shown(preference.spread_descriptor)}: use node.labels.<name>",
+            )
+    if placement.max_replicas_per_node and mode is not ServiceMode.REPLICATED:
+        yield "max_replicas_per_node", "replicas-max-per-node can only be used with replicated mode"
+
+
+def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
+    yield from check_count(task.networks, MAX_NETWORKS, "networks", "networks")
+    for index, attachment in enumerate(task.networks):
+        path = f"networks[{index}]"
+        if not attachment.target:
+            yield f"{path}.target", "a network needs a name or an id"
+        yield from check_count(attachment.aliases, MAX_NETWORKS, f"{path}.aliases", "aliases")
+        for alias in attachment.aliases:
+            if _ALIAS.fullmatch(alias) is None:
+                yield f"{path}.aliases", f"invalid network alias {shown(alias)}"
+
+
+def _check_update(config: UpdateConfig, name: str) -> Iterator[Violation]:
+    yield from check_duration(config.delay_s, "delay_s", f"TaskSpec: {name}-delay")
+    yield from check_duration(config.monitor_s, "monitor_s", f"TaskSpec: {name}-monitor")
+    if math.isnan(config.max_failure_ratio) or not 0 <= config.max_failure_ratio <= 1:
+        yield "max_failure_ratio", f"TaskSpec: {name}-maxfailureratio cannot be less than 0 or bigger than 1"
+
+
+def _check_endpoint(endpoint: EndpointSpec) -> Iterator[Violation]:
+    yield from check_count(endpoint.ports, MAX_PORTS, "ports", "published ports")
+    published = set()
+    for index, port in enumerate(endpoint.ports):
+        path = f"ports[{index}]"
+        if not 1 <= port.target_port <= 65535:
+            yield f"{path}.target_port", f"invalid target port {port.target_port}: it must be between 1 and 65535"
+        if not 0 <= port.published_port <= 65535:
+            yield (
+                f"{path}.published_port",
+                (f"invalid published port {port.published_port}: it must be between 1 and 65535, or 0 for any"),
+            )
+        if endpoint.mode is EndpointMode.DNSRR and port.publish_mode is PublishMode.INGRESS:
+            yield (
+                f"{path}.publish_mode",
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
+            )
+        key = (port.published_port, port.protocol)
+        if port.published_port and key in published:
+            yield f"{path}.published_port", "EndpointSpec: duplicate published ports provided"
+        published.add(key)

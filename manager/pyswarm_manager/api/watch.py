@@ -1,0 +1,120 @@
+"""Watches: committed changes, in order, from any manager's own applied state.
+
+The store keeps the last commits once for all watchers, so a slow one costs nothing and is cut off with OUT_OF_RANGE
+when it falls behind them. Decides which events a watcher sees and how they are cut into messages; never skips one.
+"""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Final, Protocol
+
+import grpc
+
+from pyswarm.v1 import watch_pb2, watch_pb2_grpc
+from pyswarm_common.codec import to_proto
+from pyswarm_common.errors import Exhausted, InvalidArgument
+from pyswarm_common.model import Cluster, Service, Task
+from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.clusters import without_secrets
+from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.tables import Kind, Tables
+
+MAX_WATCHERS = 1_000
+MAX_MESSAGE_EVENTS = 1_000
+MAX_MESSAGE_BYTES = 4 << 20
+
+_KINDS: Final = {
+    watch_pb2.OBJECT_KIND_CLUSTER: Kind.CLUSTER,
+    watch_pb2.OBJECT_KIND_NODE: Kind.NODE,
+    watch_pb2.OBJECT_KIND_SERVICE: Kind.SERVICE,
+    watch_pb2.OBJECT_KIND_TASK: Kind.TASK,
+    watch_pb2.OBJECT_KIND_NETWORK: Kind.NETWORK,
+}
+
+
+class WatchedStore(Protocol):
+    """What a watch needs of the store."""
+
+    @property
+    def view(self) -> Tables: ...
+    def watch(self, from_version: int | None = None) -> AsyncIterator[tuple[int, tuple[Event, ...]]]: ...
+
+
+class WatchServicer(watch_pb2_grpc.WatchServicer):
+    """Serves Watch."""
+
+    def __init__(self, store: WatchedStore) -> None:
+        self._store = store
+        self._watchers = 0
+
+    async def Watch(self, request: watch_pb2.WatchRequest, context: Context) -> AsyncIterator[watch_pb2.WatchResponse]:
+        wanted = _Filter(request)
+        if self._watchers >= MAX_WATCHERS:
+            raise Exhausted(f"{MAX_WATCHERS} watches are open on this manager: ask another one")
+        self._watchers += 1
+        try:
+            start = request.resume_from or self._store.view.index
+            yield watch_pb2.WatchResponse(version=start)
+            async for index, events in self._store.watch(start):
+                if index > start:  # this manager may be behind the one the watcher read from
+                    for response in messages(index, wanted.pick(events)):
+                        yield response
+        except Exhausted as error:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
+        finally:
+            self._watchers -= 1
+
+
+class _Filter:
+    """What one watcher wants to see."""
+
+    def __init__(self, request: watch_pb2.WatchRequest) -> None:
+        if any(kind not in _KINDS for kind in request.kinds):
+            raise InvalidArgument("unknown kind of object", [("kinds", "is not a kind of object")])
+        self._kinds = frozenset(_KINDS[kind] for kind in request.kinds) or frozenset(Kind)
+        self._services = frozenset(request.service_ids)
+
+    def pick(self, events: tuple[Event, ...]) -> Iterator[Event]:
+        return (event for event in events if event.kind in self._kinds and self._is_of_service(event))
+
+    def _is_of_service(self, event: Event) -> bool:
+        if not self._services:
+            return True
+        match event.object:
+            case Task() as task:
+                return task.service_id in self._services
+            case Service() as service:
+                return service.id in self._services
+            case _:
+                return False
+
+
+def messages(index: int, events: Iterator[Event]) -> Iterator[watch_pb2.WatchResponse]:
+    """One commit's events in bounded messages. Only the last carries the commit's index: whoever resumes after an
+    earlier one gets the whole commit again, rather than half of it never."""
+    response, size = watch_pb2.WatchResponse(version=index - 1), 0
+    for event in events:
+        if len(response.events) >= MAX_MESSAGE_EVENTS or size >= MAX_MESSAGE_BYTES:
+            yield response
+            response, size = watch_pb2.WatchResponse(version=index - 1), 0
+        message = _event(event)
+        size += message.ByteSize()
+        response.events.append(message)
+    if response.events:
+        response.version = index
+        yield response
+
+
+def _event(event: Event) -> watch_pb2.WatchEvent:
+    if event.old is None:
+        action = watch_pb2.CHANGE_ACTION_CREATE
+    elif event.new is None:
+        action = watch_pb2.CHANGE_ACTION_REMOVE
+    else:
+        action = watch_pb2.CHANGE_ACTION_UPDATE
+    item = without_secrets(event.object) if isinstance(event.object, Cluster) else event.object
+    message = watch_pb2.WatchEvent(action=action)
+    getattr(message, event.kind.value).CopyFrom(to_proto(item))
+    return message

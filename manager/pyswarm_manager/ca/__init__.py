@@ -1,0 +1,1 @@
+"""Certificates and membership: how a machine becomes a node, and a node a manager."""

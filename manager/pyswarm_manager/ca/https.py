@@ -1,0 +1,184 @@
+"""The HTTPS door for machines that have no certificate yet: GetRootCertificate and IssueCertificate.
+
+Speaks the Connect protocol's unary form (POST /pyswarm.v1.CA/<Method>, application/proto, errors as JSON). Anybody can
+reach it, so everything is bounded: request size and time, requests at once, and wrong tokens per address. It never
+decides anything about tokens: `ca.issuing` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import ssl
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from google.protobuf.message import DecodeError, Message
+
+from pyswarm.v1 import ca_pb2
+from pyswarm_common import errors
+from pyswarm_common.identity import NodeIdentity
+from pyswarm_manager.api.ports import IdentityProvider
+from pyswarm_manager.ca.servicer import CAServicer
+
+_log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_REQUESTS = 64
+REQUEST_TIMEOUT_S = 30.0
+BODY_TIMEOUT_S = 10.0
+WRONG_TOKENS = 10
+WRONG_TOKEN_PERIOD_S = 60.0
+MAX_ADDRESSES = 4096
+
+HTTP_STATUS: Final = {
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "unauthenticated": 401,
+    "permission_denied": 403,
+    "not_found": 404,
+    "already_exists": 409,
+    "aborted": 409,
+    "resource_exhausted": 429,
+    "unknown": 500,
+    "internal": 500,
+    "unimplemented": 501,
+    "unavailable": 503,
+}
+"""Connect's error codes and their HTTP statuses."""
+
+
+class WrongTokens:
+    """Counts wrong tokens by address, so that nobody can guess on. Bounded: what is longest quiet is forgotten."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def require_few(self, address: str) -> None:
+        start, count = self._seen.get(address, (0.0, 0))
+        if count >= WRONG_TOKENS and self._now() - start < WRONG_TOKEN_PERIOD_S:
+            raise errors.Exhausted("too many wrong join tokens from this address: wait a minute, then try again")
+
+    def add(self, address: str) -> None:
+        start, count = self._seen.pop(address, (self._now(), 0))
+        if self._now() - start >= WRONG_TOKEN_PERIOD_S:
+            start, count = self._now(), 0
+        self._seen[address] = (start, count + 1)
+        while len(self._seen) > MAX_ADDRESSES:
+            self._seen.popitem(last=False)
+
+
+class JoinServer:
+    """Serves joining machines. `start` it, `reload` it when the node's certificate was renewed, `close` it."""
+
+    def __init__(self, ca: CAServicer, identity: IdentityProvider) -> None:
+        self._ca = ca
+        self._identity = identity
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._room = asyncio.Semaphore(MAX_REQUESTS)
+        self._wrong = WrongTokens(asyncio.get_running_loop().time)
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port (of use when 0 was asked for). Raises OSError if it is taken."""
+        self.reload()
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post("/pyswarm.v1.CA/GetRootCertificate", self._get_root_certificate)
+        app.router.add_post("/pyswarm.v1.CA/IssueCertificate", self._issue_certificate)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, handle_signals=False, shutdown_timeout=2.0)
+        await runner.setup()
+        self._runner = runner
+        site = web.TCPSite(runner, host, port, ssl_context=self._context)
+        try:
+            await site.start()
+        except BaseException:
+            await self.close()
+            raise
+        return int(runner.addresses[0][1])
+
+    async def close(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def reload(self) -> None:
+        """Use the node's present certificate for new connections."""
+        load_certificate(self._context, self._identity())
+
+    async def _get_root_certificate(self, request: web.Request) -> web.Response:
+        async def answer() -> Message:
+            await _read(request, ca_pb2.GetRootCertificateRequest())
+            return self._ca.root_certificate()
+
+        return await self._answered(answer)
+
+    async def _issue_certificate(self, request: web.Request) -> web.Response:
+        address = request.remote or ""
+
+        async def answer() -> Message:
+            self._wrong.require_few(address)
+            message = ca_pb2.IssueCertificateRequest()
+            await _read(request, message)
+            try:
+                return await self._ca.issue(message)
+            except errors.Unauthenticated:
+                _log.warning("a machine at %s tried to join with a wrong token", address)
+                self._wrong.add(address)
+                raise
+
+        return await self._answered(answer)
+
+    async def _answered(self, answer: Callable[[], Awaitable[Message]]) -> web.Response:
+        if self._room.locked():
+            return _refusal("resource_exhausted", "too many machines are joining at once: try again in a moment")
+        try:
+            async with self._room, asyncio.timeout(REQUEST_TIMEOUT_S):
+                message = await answer()
+        except errors.PyswarmError as error:
+            return _refusal(_code(error), str(error))
+        except TimeoutError:
+            return _refusal("unavailable", "the managers did not decide in time: try again")
+        except web.HTTPException:
+            raise
+        except Exception:
+            _log.exception("a joining machine's request failed")
+            return _refusal("internal", "internal error: see the log of the manager")
+        return web.Response(body=message.SerializeToString(), content_type="application/proto")
+
+
+async def _read(request: web.Request, into: Message) -> None:
+    if request.content_type != "application/proto":
+        raise web.HTTPUnsupportedMediaType(text="use Content-Type: application/proto")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            into.ParseFromString(await request.read())
+    except DecodeError as error:
+        raise errors.InvalidArgument("the body is not the protobuf message of this method") from error
+
+
+def _code(error: errors.PyswarmError) -> str:
+    names = errors.STATUS_NAMES
+    meaning = next((base for base in type(error).__mro__ if base in names), None)
+    return names[meaning].lower() if meaning is not None else "internal"
+
+
+def _refusal(code: str, message: str) -> web.Response:
+    body = json.dumps({"code": code, "message": message})
+    return web.Response(text=body, status=HTTP_STATUS[code], content_type="application/json")
+
+
+def load_certificate(context: ssl.SSLContext, identity: NodeIdentity) -> None:
+    """Give OpenSSL the key through a file that exists only in memory: it takes files alone."""
+    descriptor = os.memfd_create("node-identity", os.MFD_CLOEXEC)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(identity.cert_pem + b"\n" + identity.key_pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)

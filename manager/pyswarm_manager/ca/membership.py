@@ -1,0 +1,95 @@
+"""Managers' membership in Raft, and leaving: what a node asks for itself. Runs on the leader.
+
+Decides who may become a member. The order is always: first the intent in the Node object (`manager_status`), then Raft;
+so a member of Raft that no node claims is a leftover, and the roles loop (`ca.roles`) removes it.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from pyswarm.v1 import ca_pb2
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Forbidden, InvalidArgument, Unavailable
+from pyswarm_common.model import ManagerStatus, Node, NodeRole, NodeState, NodeStatus
+from pyswarm_common.rpc import Peer
+from pyswarm_manager.api.nodes import check_quorum_without
+from pyswarm_manager.api.writes import Writer, retried
+from pyswarm_manager.ca.issuing import cluster_of, member_node
+from pyswarm_manager.store.changes import Update
+
+MAX_RAFT_ID = 1 << 63
+LEAVE_REFUSED = (
+    "You are attempting to leave the swarm on a node that is participating as a manager. "
+    "The only way to leave is to demote it first, or to use `--force`."
+)
+
+
+async def join_raft(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) -> ca_pb2.JoinRaftResponse:
+    """Make the calling node a member; asking again changes nothing."""
+    cluster = cluster_of(writer)
+    _check_request(writer, request, caller)
+    stale = await retried(lambda: _claim(writer, request, caller))
+    if stale is not None and stale in writer.raft.members:
+        # The node lost its state directory, so its old membership will never answer again.
+        await writer.raft.remove_member(stale)
+    member = writer.raft.members.get(request.raft_id)
+    if member is None:
+        await writer.raft.add_member(request.raft_id, request.address)
+    elif member.address != request.address:
+        await writer.raft.update_address(request.raft_id, request.address)
+    members = {raft_id: status.address for raft_id, status in writer.raft.members.items()}
+    return ca_pb2.JoinRaftResponse(members=members, cluster_id=cluster.id)
+
+
+def _check_request(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) -> None:
+    if not 0 < request.raft_id < MAX_RAFT_ID:
+        raise InvalidArgument("invalid raft id", [("raft_id", "must be a positive number of at most 63 bits")])
+    host, _, port = request.address.rpartition(":")
+    if not host or len(request.address) > 300 or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InvalidArgument("invalid manager address", [("address", "must have the form host:port")])
+    if writer.raft.is_removed(request.raft_id):
+        raise FailedPrecondition("this manager was removed from the swarm: join with a fresh state directory")
+    for node in writer.store.view.nodes.values():
+        status = node.manager_status
+        if status is not None and status.raft_id == request.raft_id and node.id != caller.node_id:
+            raise AlreadyExists("the raft id belongs to another manager: join with a fresh state directory")
+
+
+async def _claim(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) -> int | None:
+    """Write the membership into the node; returns the raft id it had before, if that was another."""
+    node = member_node(writer, caller)
+    if node.spec.role is not NodeRole.MANAGER or node.role is not NodeRole.MANAGER:
+        raise Forbidden(f"node {node.id} is not to be a manager: promote it first")
+    old = node.manager_status
+    wanted = ManagerStatus(raft_id=request.raft_id, address=request.address)
+    if old != wanted:
+        await writer.store.propose([Update(replace(node, manager_status=wanted))])
+    return old.raft_id if old is not None and old.raft_id != request.raft_id else None
+
+
+async def leave(writer: Writer, request: ca_pb2.LeaveRequest, caller: Peer) -> ca_pb2.LeaveResponse:
+    """Take the calling node out: of Raft if it is a manager, then it is down."""
+    node = member_node(writer, caller)
+    status = node.manager_status
+    if (status is not None or node.role is NodeRole.MANAGER) and not request.force:
+        raise FailedPrecondition(LEAVE_REFUSED)
+    if status is not None and status.raft_id in writer.raft.members:
+        if len(writer.raft.members) == 1:
+            return ca_pb2.LeaveResponse()  # the swarm ends with its last manager: there is nobody to remember
+        check_quorum_without(writer.raft, status.raft_id)
+        if status.raft_id == writer.raft.raft_id:
+            raise Unavailable("this manager leads again: try again, and it will hand over first")
+        await writer.raft.remove_member(status.raft_id)
+    await retried(lambda: _mark_left(writer, caller))
+    return ca_pb2.LeaveResponse()
+
+
+async def _mark_left(writer: Writer, caller: Peer) -> None:
+    node = member_node(writer, caller)
+    await writer.store.propose([Update(_left(node, writer.clock()))])
+
+
+def _left(node: Node, now: float) -> Node:
+    status = NodeStatus(state=NodeState.DOWN, message="left the swarm", address=node.status.address, changed_at=now)
+    spec = replace(node.spec, role=NodeRole.WORKER)
+    return replace(node, spec=spec, role=NodeRole.WORKER, manager_status=None, status=status)

@@ -1,0 +1,128 @@
+"""The CA service: certificates and membership, by gRPC for nodes and (through `ca.https`) for machines to be.
+
+Everything but the root certificate is the leader's to decide, so it goes through the forwarder. A leader that is asked
+to let itself leave hands over first, and the next leader takes it out.
+"""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from pyswarm.v1 import ca_pb2, ca_pb2_grpc
+from pyswarm_common.errors import Unauthenticated
+from pyswarm_common.ids import IdSource
+from pyswarm_common.rpc import Caller, Peer
+from pyswarm_manager.api.caller import ANYONE_PEER, Context, caller_of, forwarded_by
+from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.ports import Clock, RaftPort
+from pyswarm_manager.api.writes import StorePort, Writer
+from pyswarm_manager.ca import issuing, membership
+
+R = TypeVar("R", bound=Message)
+_SERVICE = "/pyswarm.v1.CA/"
+
+
+class CAServicer(ca_pb2_grpc.CAServicer):
+    """Serves CA."""
+
+    def __init__(
+        self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
+    ) -> None:
+        self._raft, self._forwarder = raft, forwarder
+        self._writer = Writer(store, raft, ids, clock)
+
+    # ---- for machines without a certificate
+
+    def root_certificate(self) -> ca_pb2.GetRootCertificateResponse:
+        return ca_pb2.GetRootCertificateResponse(root_ca_cert=issuing.cluster_of(self._writer).root_ca_cert)
+
+    async def issue(self, request: ca_pb2.IssueCertificateRequest) -> ca_pb2.IssueCertificateResponse:
+        """A certificate for whoever holds a join token."""
+        return await self._forwarder.on_leader(
+            _SERVICE + "IssueCertificate",
+            request,
+            ca_pb2.IssueCertificateResponse,
+            ANYONE_PEER,
+            lambda: issuing.issue(self._writer, request),
+        )
+
+    # ---- gRPC
+
+    async def GetRootCertificate(
+        self, request: ca_pb2.GetRootCertificateRequest, context: Context
+    ) -> ca_pb2.GetRootCertificateResponse:
+        return self.root_certificate()
+
+    async def IssueCertificate(
+        self, request: ca_pb2.IssueCertificateRequest, context: Context
+    ) -> ca_pb2.IssueCertificateResponse:
+        await self._refuse_second_hop(context)
+        return await self.issue(request)
+
+    async def RenewCertificate(
+        self, request: ca_pb2.RenewCertificateRequest, context: Context
+    ) -> ca_pb2.RenewCertificateResponse:
+        caller = _node_of(context)
+        return await self._on_leader(
+            context,
+            "RenewCertificate",
+            request,
+            ca_pb2.RenewCertificateResponse,
+            lambda: issuing.renew(self._writer, request.csr, caller),
+        )
+
+    async def JoinRaft(self, request: ca_pb2.JoinRaftRequest, context: Context) -> ca_pb2.JoinRaftResponse:
+        caller = _node_of(context)
+        return await self._on_leader(
+            context,
+            "JoinRaft",
+            request,
+            ca_pb2.JoinRaftResponse,
+            lambda: membership.join_raft(self._writer, request, caller),
+        )
+
+    async def Leave(self, request: ca_pb2.LeaveRequest, context: Context) -> ca_pb2.LeaveResponse:
+        caller = _node_of(context)
+        if request.force and self._leads_as(caller) and len(self._raft.members) > 1:
+            await self._raft.transfer_leadership()
+        return await self._on_leader(
+            context,
+            "Leave",
+            request,
+            ca_pb2.LeaveResponse,
+            lambda: membership.leave(self._writer, request, caller),
+        )
+
+    # ---- shared
+
+    def _leads_as(self, caller: Peer) -> bool:
+        node = self._writer.store.view.nodes.get(caller.node_id)
+        status = node.manager_status if node is not None else None
+        return self._raft.is_leader and status is not None and status.raft_id == self._raft.raft_id
+
+    async def _on_leader(
+        self,
+        context: Context,
+        method: str,
+        request: Message,
+        response_type: type[R],
+        local: Callable[[], Awaitable[R]],
+    ) -> R:
+        await self._refuse_second_hop(context)
+        return await self._forwarder.on_leader(_SERVICE + method, request, response_type, caller_of(context), local)
+
+    async def _refuse_second_hop(self, context: Context) -> None:
+        if forwarded_by(context) and not self._raft.is_leader:
+            await refuse_forwarded(context)
+
+
+def _node_of(context: Context) -> Peer:
+    """The node that asks for itself."""
+    caller = caller_of(context)
+    if caller.caller not in (Caller.WORKER, Caller.MANAGER) or not caller.node_id:
+        raise Unauthenticated("only a node of the swarm can ask this for itself")
+    return caller
