@@ -1,0 +1,204 @@
+"""What a killed daemon finds when it comes back: containers that ran on, ended, or were half-started."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig, linux
+from pyswarm_runtime.container_store import ContainerStore, StoredState
+from pyswarm_runtime.processes import kill_and_wait, start_time
+
+# A daemon that starts containers, says which, and then waits to be killed.
+DAEMON = """
+import asyncio, json, sys
+from pathlib import Path
+from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig
+
+async def main():
+    root, run_dir, parent, rootfs, *scripts = sys.argv[1:]
+    config = RuntimeConfig(root=Path(root), run_dir=Path(run_dir), oci_runtime="crun", cgroup_parent=parent)
+    runtime = await Runtime.open(config)
+    await runtime.images.import_(Path(rootfs), "busybox")
+    started = {}
+    for script in scripts:
+        made = ContainerConfig(image="busybox", command=("sh", "-c", script), host_network=True)
+        container_id = await runtime.create(made)
+        started[container_id] = (await runtime.start(container_id)).pid
+    print(json.dumps(started), flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def config_in(base: Path) -> RuntimeConfig:
+    return RuntimeConfig(
+        root=base / "root", run_dir=base / "run", oci_runtime="crun", cgroup_parent=f"/pyswarm-rt-test/{os.getpid()}-r"
+    )
+
+
+@pytest.fixture
+async def config(base: Path) -> AsyncIterator[RuntimeConfig]:
+    config = config_in(base)
+    yield config
+    # Whatever the test came to: a last daemon takes everything away.
+    if config.root.exists():
+        await (await Runtime.open(config)).destroy()
+
+
+def run_daemon(config: RuntimeConfig, rootfs: Path, *scripts: str) -> dict[str, int]:
+    """Starts the daemon, waits for its containers, and kills it with SIGKILL."""
+    import subprocess
+
+    arguments = [str(config.root), str(config.run_dir), config.cgroup_parent, str(rootfs), *scripts]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", DAEMON, *arguments], stdout=subprocess.PIPE, env=environment
+    ) as daemon:
+        assert daemon.stdout is not None
+        line = daemon.stdout.readline()
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    started: dict[str, int] = json.loads(line)
+    return started
+
+
+def monitor_of(config: RuntimeConfig, container_id: str) -> tuple[int, int | None]:
+    state = stored_state(config, container_id)
+    return state.monitor_pid, state.monitor_started
+
+
+def stored_state(config: RuntimeConfig, container_id: str) -> StoredState:
+    path = config.root / "containers" / config.namespace / container_id / "state.json"
+    return msgspec.json.decode(path.read_bytes(), type=StoredState)
+
+
+async def test_containers_outlive_the_daemon(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    started = run_daemon(config, rootfs_tar, "sleep 1000", "trap 'echo over; exit 9' TERM; echo up; while :; do sleep 0.05; done")
+    runtime = await Runtime.open(config)
+    states = {state.id: state for state in await runtime.list()}
+    assert {key: state.pid for key, state in states.items()} == started
+    assert {state.status for state in states.values()} == {"running"}
+    second = list(started)[1]
+    async for record in runtime.logs(second, follow=True):
+        assert record.data == b"up\n"
+        break
+    assert (await runtime.stop(second, grace_s=30)).exit_code == 9
+    assert (await runtime.exec(next(iter(started)), ["echo", "hello"])).output == b"hello\n"
+    await runtime.close()
+
+
+async def test_exits_in_between_are_noticed(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    (container_id,) = run_daemon(config, rootfs_tar, "trap 'exit 6' TERM; while :; do sleep 0.02; done")
+    state = stored_state(config, container_id)
+    monitor_fd = os.pidfd_open(state.monitor_pid)
+    # The shell may not have set its trap yet, but its exit is then that of the signal.
+    os.kill(state.pid, signal.SIGKILL)
+    from pyswarm_runtime.processes import wait_gone
+
+    assert wait_gone(monitor_fd, 20)
+    os.close(monitor_fd)
+    runtime = await Runtime.open(config)
+    ended = await runtime.inspect(container_id)
+    assert (ended.status, ended.exit_code, ended.error) == ("exited", 137, "")
+    assert str(config.root) not in Path("/proc/self/mountinfo").read_text()
+    await runtime.start(container_id)
+    await runtime.close()
+
+
+async def test_everything_killed_as_by_a_power_cut(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    (container_id,) = run_daemon(config, rootfs_tar, "echo before; sleep 1000")
+    kill_and_wait(*monitor_of(config, container_id))
+    state = stored_state(config, container_id)
+    kill_and_wait(state.pid, state.pid_started)
+    linux.umount(str(config.root / "containers/default" / container_id / "rootfs"), linux.MNT_DETACH)
+    runtime = await Runtime.open(config)
+    lost = await runtime.inspect(container_id)
+    assert (lost.status, lost.exit_code) == ("exited", 255)
+    assert "not known" in lost.error
+    assert list(Path("/sys/fs/cgroup").glob(f"**/{container_id}")) == []
+    assert (await runtime.start(container_id)).status == "running"
+    await runtime.close()
+
+
+async def test_a_container_without_its_monitor_is_ended(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    """Nobody could say how it ends, nor keep its output: so it does not go on."""
+    (container_id,) = run_daemon(config, rootfs_tar, "sleep 1000")
+    runtime = await Runtime.open(config)
+    pid = (await runtime.inspect(container_id)).pid
+    kill_and_wait(*monitor_of(config, container_id))
+    lost = await runtime.wait(container_id)
+    assert (lost.status, lost.exit_code) == ("exited", 255)
+    assert start_time(pid) is None
+    await runtime.close()
+
+
+async def test_a_half_started_container_is_undone(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    (container_id,) = run_daemon(config, rootfs_tar, "sleep 1000")
+    state = stored_state(config, container_id)
+    ContainerStore(config.root, config.run_dir, config.namespace).save(container_id, StoredState(phase="starting"))
+    runtime = await Runtime.open(config)
+    assert (await runtime.inspect(container_id)).status == "created"
+    assert start_time(state.pid) is None
+    assert start_time(state.monitor_pid) is None
+    assert (await runtime.start(container_id)).status == "running"
+    await runtime.close()
+
+
+async def test_damaged_and_half_made_files_are_dropped(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    runtime = await Runtime.open(config)
+    await runtime.images.import_(rootfs_tar, "busybox")
+    made = ContainerConfig(image="busybox", command=("true",), host_network=True)
+    damaged, whole = [await runtime.create(made) for _ in range(2)]
+    await runtime.close()
+    directory = config.root / "containers/default"
+    (directory / damaged / "state.json").write_text("")
+    (directory / ".tmp-leftover").mkdir()
+    (config.root / "layers/.tmp-leftover").mkdir()
+    (config.root / "tmp/blob-leftover").write_text("x")
+    runtime = await Runtime.open(config)
+    assert [state.id for state in await runtime.list()] == [whole]
+    assert [path.name for path in directory.iterdir()] == [whole]
+    assert list((config.root / "tmp").iterdir()) == []
+    assert [path.name for path in (config.root / "layers").iterdir() if path.name.startswith(".")] == []
+    await runtime.close()
+
+
+async def test_close_leaves_containers_and_reopens(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    runtime = await Runtime.open(config)
+    await runtime.images.import_(rootfs_tar, "busybox")
+    container_id = await runtime.create(ContainerConfig(image="busybox", command=("sleep", "1000"), host_network=True))
+    pid = (await runtime.start(container_id)).pid
+    with pytest.raises(FailedPrecondition, match="in use by another daemon"):
+        await Runtime.open(config)
+    await runtime.close()
+    runtime = await Runtime.open(config)
+    assert (await runtime.inspect(container_id)).pid == pid
+    await runtime.stop(container_id, 0)
+    await runtime.close()
+
+
+async def test_a_new_name_for_the_image_does_not_disturb(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    """An image that went while a stopped container stood on it: the container starts again all the same."""
+    runtime = await Runtime.open(config)
+    await runtime.images.import_(rootfs_tar, "busybox")
+    container_id = await runtime.create(ContainerConfig(image="busybox", command=("true",), host_network=True))
+    await runtime.images.remove("busybox", force=True)
+    await runtime.close()
+    runtime = await Runtime.open(config)
+    await runtime.start(container_id)
+    assert (await runtime.wait(container_id)).exit_code == 0
+    await runtime.remove(container_id)
+    await runtime.close()
+    runtime = await Runtime.open(config)
+    assert list((config.root / "layers").iterdir()) == []
+    await runtime.close()
