@@ -101,6 +101,7 @@ class Agent:
         servicer = AgentServicer(self.tasks, runtime, images, self._name)
         self._server = AgentServer(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()
+        self.port = 0
         self.error = ""
         self.has_had_session = False
 
@@ -118,7 +119,7 @@ class Agent:
         agent = cls(config, hooks, runtime, images, overlay, store=store)
         try:
             await agent._take_up(await store.load())
-            await agent._server.start(hooks.identity())
+            agent.port = await agent._server.start(hooks.identity())
         except BaseException:
             await agent.close()
             raise

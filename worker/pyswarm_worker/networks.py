@@ -58,10 +58,11 @@ class Networks:
         Called before the tables are written to disk, so that the disk never holds a table with a hole.
         """
         out = []
+        versions = {network_id: table.version for network_id, table in self._tables.items()}
         for table in tables:
-            known = self._tables.get(table.network_id)
-            if table.complete or (known is not None and known.version == table.from_version):
+            if table.complete or versions.get(table.network_id) == table.from_version:
                 out.append(table)
+                versions[table.network_id] = table.version
             else:
                 _log.info("table of network %s does not fit: asking for all of it", table.network_id)
                 self._say(pb.AgentMessage(resync_network_id=table.network_id))
