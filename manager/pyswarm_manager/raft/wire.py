@@ -112,7 +112,7 @@ def snapshot_chunks(message: InstallSnapshot, peers: pb.RaftPeers) -> Iterator[p
     snapshot = message.snapshot
     configuration = snapshot.configuration
     members = [
-        pb.RaftMember(raft_id=i, address=m.address, is_learner=m.role is MemberRole.LEARNER)
+        pb.RaftConfigurationMember(raft_id=i, address=m.address, is_learner=m.role is MemberRole.LEARNER)
         for i, m in sorted(configuration.members.items())
     ]
     header = pb.RaftSnapshotHeader(

@@ -528,7 +528,7 @@ class RaftSnapshotHeader(_message.Message):
     size: _builtins.int
     """Length of the whole data."""
     @_builtins.property
-    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]:
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftConfigurationMember]:
         """The members at that index."""
 
     @_builtins.property
@@ -541,7 +541,7 @@ class RaftSnapshotHeader(_message.Message):
         term: _builtins.int = ...,
         index: _builtins.int = ...,
         index_term: _builtins.int = ...,
-        members: _abc.Iterable[Global___RaftMember] | None = ...,
+        members: _abc.Iterable[Global___RaftConfigurationMember] | None = ...,
         removed: _abc.Iterable[_builtins.int] | None = ...,
         size: _builtins.int = ...,
     ) -> None: ...
@@ -554,8 +554,8 @@ class RaftSnapshotHeader(_message.Message):
 Global___RaftSnapshotHeader: _TypeAlias = RaftSnapshotHeader  # noqa: Y015
 
 @_typing.final
-class RaftMember(_message.Message):
-    """RaftMember is a manager in the configuration."""
+class RaftConfigurationMember(_message.Message):
+    """RaftConfigurationMember is a manager in the configuration."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -581,7 +581,7 @@ class RaftMember(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RaftMember: _TypeAlias = RaftMember  # noqa: Y015
+Global___RaftConfigurationMember: _TypeAlias = RaftConfigurationMember  # noqa: Y015
 
 @_typing.final
 class RaftInstallSnapshotResponse(_message.Message):
