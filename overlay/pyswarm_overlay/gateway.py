@@ -1,26 +1,27 @@
 """The host's own namespace: each sandbox's way out, the ingress device and the published ports.
 
-The way out is a veth pair between sandbox and host with one address at each end: no bridge, so sandboxes meet on their
-networks and not here, and br_netfilter cannot take a packet for a bridged one. It is also the way in to a local task,
-without changing the client's address. The ingress device is this host's own foot on the ingress network, the way to
-tasks elsewhere. Published ports are translated in our own nft table; each is also held by a bound socket, so that nobody
-else can take it and a port that is taken is noticed.
+The way out is a veth pair between sandbox and host with one address at each end: no bridge, so sandboxes meet on
+their networks and not here, and br_netfilter cannot take a packet for a bridged one. It is also the way in to a local
+task, without changing the client's address. The ingress device is this host's own foot on the ingress network, the way
+to tasks elsewhere. Published ports are translated in our own nft table; each is also held by a bound socket, so that
+nobody else can take it and a port that is taken is noticed.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network, ip_interface, ip_network
+from typing import Any
 
 from pyswarm_common.errors import Exhausted, FailedPrecondition
 
 from .core import names, rules
 from .core.names import mac_of
 from .ground import Ground
-from .kernel import nft, rtnl, sysctl
+from .kernel import rtnl, sysctl
 from .network import Devices
 
 _PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -205,18 +206,9 @@ def _bind(kind: int, key: PortKey) -> socket.socket | None:
     return bound
 
 
-def program(wanted: rules.HostRules) -> None:
-    """Blocking: replace the host's table."""
-    nft.run(rules.host_document(wanted))
-
-
-def differs(wanted: rules.HostRules) -> bool:
-    """Blocking: whether the host's table does something else than wanted."""
+def differs(found: Mapping[str, Any], wanted: rules.HostRules) -> bool:
+    """Whether a listing of the host's table does something else than wanted."""
     expected = rules.as_listing(rules.host_document(wanted))
-    try:
-        found = nft.run(rules.list_table(wanted.table))
-    except nft.NftRefused:
-        return True
     same_targets = rules.observed_targets(found) == rules.observed_targets(expected)
     return not (same_targets and rules.rule_counts(found) == rules.rule_counts(expected))
 

@@ -1,4 +1,4 @@
-"""What every part of one host stands on: the configuration, the host's netlink socket, the threads."""
+"""What every part of one host stands on: the configuration, the host's sockets, the threads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from .core.names import check_id
 from .kernel import rtnl
 from .kernel.netlink import Netlink
+from .kernel.nft import Context
 from .kernel.threads import Threads
 from .types import OverlayConfig
 
@@ -19,12 +20,19 @@ VXLAN_OVERHEAD_V6 = 70
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Made once by `OverlayHost.open`. `netlink` belongs to the host's own namespace."""
+    """Made once by `OverlayHost.open`. The sockets and the nftables context belong to the host's own namespace."""
 
     config: OverlayConfig
     netlink: Netlink
+    netfilter: Netlink
+    nft: Context
     threads: Threads
     underlay_mtu: int
+
+    def close(self) -> None:
+        self.netlink.close()
+        self.netfilter.close()
+        self.nft.close()
 
     @property
     def sandbox_dir(self) -> Path:

@@ -1,11 +1,11 @@
 """One host's networks: what callers want, brought into the kernel and kept there.
 
-`OverlayHost` is the only thing others use. It holds the last tables and the sandboxes that are up, decides who waits for
-whom, and leaves the work to `network`, `sandbox`, `publisher` and `resolver`. Everything is level-triggered: each change
-is a comparison of wanted with what was written, so a step that was missed is made up by the next one.
+`OverlayHost` is the only thing others use. It holds the last tables and the sandboxes that are up, decides who waits
+for whom, and leaves the work to `network`, `sandbox`, `publisher` and `resolver`. Everything is level-triggered: each
+change is a comparison of wanted with what was written, so a step that was missed is made up by the next one.
 
-Locks: one per sandbox (attach, detach and repair of one sandbox follow one another), then one per network (its devices
-and the VIPs of its sandboxes). They are always taken in this order.
+Locks: one per sandbox (attach, detach and repair of one sandbox follow one another), then one per network (its
+devices and the VIPs of its sandboxes). They are always taken in this order.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_interface
+from pathlib import Path
 
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, NotFound, PyswarmError, Unavailable
 
@@ -26,15 +27,16 @@ from .core.dns_answer import View
 from .core.tables import TableState
 from .gateway import Gateway, IngressDevice
 from .ground import Ground, underlay_mtu
-from .kernel import libc, netns, nft, rtnl
-from .kernel.netlink import Netlink
+from .kernel import libc, netns, rtnl
+from .kernel.netlink import NETLINK_NETFILTER, Netlink
+from .kernel.nft import Context
 from .kernel.threads import Threads
 from .locks import KeyedLocks
 from .network import Devices, Network
 from .publisher import Publisher
 from .records import IngressRecord, Records, SandboxRecord
 from .resolver import Resolver, Upstreams
-from .sandbox import Builder, DnsSockets, LiveSandbox, VipChange, interfaces_of, vip_document
+from .sandbox import Builder, LiveSandbox, Sockets, VipChange, interfaces_of, vip_parts, whole_table
 from .types import IngressPort, NetworkTable, OverlayConfig, Sandbox, TableDelta
 
 log = logging.getLogger(__name__)
@@ -130,8 +132,13 @@ class OverlayHost:
                 if network.devices is not None:
                     network.devices.close()
                     network.devices = None
+        await self._ground.threads.run(self._close_sockets)
+
+    def _close_sockets(self) -> None:
+        for live in self._live.values():
+            live.sockets.close()
         self._live.clear()
-        self._ground.netlink.close()
+        self._ground.close()
 
     async def destroy(self) -> None:
         """Remove everything of ours from this host, then close."""
@@ -205,11 +212,10 @@ class OverlayHost:
             lives = [live for live in self._live.values() if network.network_id in live.network_ids]
             changes = self._vip_changes(network, lives, withdrawn, gone)
             work = partial(_write_network, self._ground, network.devices, state, self._records, changes)
-            broken = await self._ground.threads.run(work)
+            with _kernel_errors(f"network {state.table.name}"):
+                await self._ground.threads.run(work)
             for live in lives:
                 live.vips[network.network_id] = state.vips
-        for sandbox_id in broken:
-            await self._repair(sandbox_id)
 
     def _vip_changes(
         self, network: Network, lives: Iterable[LiveSandbox], withdrawn: frozenset[str], gone: frozenset[str]
@@ -217,9 +223,11 @@ class OverlayHost:
         wanted = network.state.vips
         changes = []
         for live in lives:
-            document = vip_document(live, self._table, network.network_id, wanted)
-            if document or withdrawn or gone:
-                changes.append(VipChange(live.sandbox.sandbox_id, live.path, document, withdrawn, gone))
+            parts = vip_parts(live, self._table, network.network_id, wanted)
+            if parts or withdrawn or gone:
+                whole = partial(whole_table, live, self._table, network.network_id, wanted)
+                sandbox_id, netfilter = live.sandbox.sandbox_id, live.sockets.netfilter
+                changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
         return changes
 
     async def _use(self, network: Network, user: str) -> Devices:
@@ -296,9 +304,9 @@ class OverlayHost:
         devices = {network.network_id: await self._use(network, sandbox.sandbox_id) for network in networks}
         vips = {network.network_id: network.state.vips for network in networks}
         live = self._live.get(sandbox.sandbox_id)
-        builder = self._builder(record, devices, vips, None if live is None else live.dns)
-        dns, done = await self._ground.threads.run(builder.run)
-        self._go_live(record, dns, vips)
+        builder = self._builder(record, devices, vips, None if live is None else live.sockets)
+        sockets, done = await self._ground.threads.run(builder.run)
+        self._go_live(record, sockets, vips)
         for network in networks:
             if network.state.vips is not vips[network.network_id]:
                 await self._sync_network(network)
@@ -309,7 +317,7 @@ class OverlayHost:
         record: SandboxRecord,
         devices: dict[str, Devices],
         vips: dict[str, dict[str, tuple[str, ...]]],
-        dns: DnsSockets | None,
+        sockets: Sockets | None,
     ) -> Builder:
         sandbox = record.sandbox
         places = {}
@@ -328,15 +336,15 @@ class OverlayHost:
             networks=devices,
             gateway=gateway,
             vips={vip: backends for table in vips.values() for vip, backends in table.items()},
-            dns=dns,
+            sockets=sockets,
         )
 
-    def _go_live(self, record: SandboxRecord, dns: DnsSockets, vips: dict[str, dict[str, tuple[str, ...]]]) -> None:
+    def _go_live(self, record: SandboxRecord, sockets: Sockets, vips: dict[str, dict[str, tuple[str, ...]]]) -> None:
         sandbox_id = record.sandbox.sandbox_id
         is_new = sandbox_id not in self._live
-        self._live[sandbox_id] = LiveSandbox(record, self._ground.sandbox_path(sandbox_id), dns, vips)
+        self._live[sandbox_id] = LiveSandbox(record, self._ground.sandbox_path(sandbox_id), sockets, vips)
         if is_new:
-            self._resolver.add(sandbox_id, dns.udp, dns.tcp, partial(self._view, sandbox_id))
+            self._resolver.add(sandbox_id, sockets.udp, sockets.tcp, partial(self._view, sandbox_id))
 
     def _view(self, sandbox_id: str) -> View:
         """What names a sandbox sees, now."""
@@ -371,7 +379,7 @@ class OverlayHost:
         await self._resolver.remove(sandbox_id)
         self._publisher.release(sandbox_id)
         await self._publisher.sync()
-        await self._ground.threads.run(partial(netns.remove, self._ground.sandbox_path(sandbox_id)))
+        await self._ground.threads.run(partial(_remove_sandbox, self._ground.sandbox_path(sandbox_id), live))
         for network in list(self._networks.values()):
             if sandbox_id in network.users:
                 await self._release(network, sandbox_id)
@@ -379,8 +387,6 @@ class OverlayHost:
             self._gateway.release(record.gateway_address)
         self._known.pop(sandbox_id, None)
         self._records.forget_sandbox(sandbox_id)
-        if live is not None:
-            log.debug("sandbox %s removed", sandbox_id)
 
     async def retain(self, sandbox_ids: Iterable[str]) -> None:
         """Remove every sandbox that is not among these."""
@@ -463,10 +469,17 @@ class _kernel_errors:  # noqa: N801  (a context manager that reads as a phrase)
 
 def _ground(config: OverlayConfig, threads: Threads) -> Ground:
     netlink = Netlink()
-    ground = Ground(config, netlink, threads, underlay_mtu(netlink, config.node_address))
+    mtu = underlay_mtu(netlink, config.node_address)
+    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, mtu)
     for directory in (ground.sandbox_dir, ground.network_dir):
         netns.prepare_directory(directory)
     return ground
+
+
+def _remove_sandbox(path: Path, live: LiveSandbox | None) -> None:
+    netns.remove(path)
+    if live is not None:
+        live.sockets.close()
 
 
 def _open_devices(ground: Ground, state: TableState) -> Devices:
@@ -509,18 +522,16 @@ def _verify_devices(ground: Ground, devices: Devices, state: TableState, ports: 
 
 def _write_network(
     ground: Ground, devices: Devices | None, state: TableState, records: Records, changes: list[VipChange]
-) -> list[str]:
-    """Tunnels, then VIPs sandbox by sandbox; returns the sandboxes whose rules were not as we left them."""
+) -> None:
+    """Tunnels, then VIPs sandbox by sandbox; one that cannot be written (it may be going) holds up no other."""
     records.save_network(state.to_table())
     if devices is not None:
         devices.sync_tunnels(state.tunnels(ground.config.node_address))
-    broken: list[str] = []
     for change in changes:
         try:
             change.apply()
-        except (nft.NftRefused, OSError):
-            broken.append(change.sandbox_id)
-    return broken
+        except OSError as error:
+            log.warning("VIPs of sandbox %s were not updated, verify will: %s", change.sandbox_id, error)
 
 
 def _check_table(table: NetworkTable) -> None:

@@ -6,13 +6,14 @@ Blocking; run it in a thread of its own. It leaves nothing: the namespace goes w
 from __future__ import annotations
 
 import os
+from functools import partial
 from ipaddress import ip_address
 
 from pyswarm_common.errors import InvalidArgument, Unsupported
 
-from .core import names, rules
+from .core import names, nft_wire, rules
 from .kernel import libc, nft, rtnl
-from .kernel.netlink import KernelRefusal, Message, Netlink
+from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .types import OverlayConfig
 
 
@@ -57,12 +58,16 @@ def _try(netlink: Netlink, feature: str, module: str, message: Message) -> None:
 
 
 def _rules() -> None:
-    document = rules.sandbox_document("t", "", {"10.0.0.2": ("10.0.0.3", "10.0.0.4"), "10.0.0.5": ()}, (1, 2))
+    vips = {"10.0.0.2": ("10.0.0.3", "10.0.0.4"), "10.0.0.5": ()}
+    parts = nft_wire.sandbox_table("t", "", vips, (1, 2), fresh=True)
     host = rules.HostRules("u", "b*", "172.18.0.0/16", "i", "10.0.0.1", ())
     try:
-        nft.run(document + rules.host_document(host))
-    except nft.NftRefused as refused:
+        netfilter = Netlink(NETLINK_NETFILTER)
+        netfilter.run_batch(partial(nft_wire.batch, parts))
+        netfilter.close()
+        nft.run(rules.host_document(host))
+    except (OSError, nft.NftRefused) as error:
         raise Unsupported(
             "this kernel lacks nftables with NAT, numgen, fib or reject: "
-            f"load nft_nat, nft_numgen, nft_fib_ipv4 ({refused})"
+            f"load nft_nat, nft_numgen, nft_fib_ipv4 ({error})"
         ) from None

@@ -13,8 +13,8 @@ from functools import partial
 
 from pyswarm_common.errors import AlreadyExists
 
-from .core import names, rules
-from .gateway import PortHolder, PortKey, differs, plain, program
+from .core import names, nft_wire, rules
+from .gateway import PortHolder, PortKey, differs, plain
 from .ground import Ground
 from .kernel import conntrack, nft
 from .records import IngressRecord
@@ -108,7 +108,7 @@ class Publisher:
             elif port.policy == "spread" and self.ingress.addresses:
                 targets.append(backend.ingress_address)
         seed = f"{self._ground.config.node_address} {port.protocol} {port.published_port}"
-        ordered = rules.rotated(targets, seed)
+        ordered = nft_wire.rotated(targets, seed)
         return rules.Listener(
             port.protocol, port.published_port, "", tuple((address, port.target_port) for address in ordered)
         )
@@ -120,34 +120,39 @@ class Publisher:
             if wanted == self._programmed:
                 return
             lost = _targets(self._programmed) - _targets(wanted)
-            await self._ground.threads.run(partial(_write, wanted, lost))
+            await self._ground.threads.run(partial(self._write, wanted, lost))
             self._programmed = wanted
 
     async def verify(self) -> list[str]:
         """Compare the kernel's table with the wanted one, and replace it if it differs."""
         async with self._lock:
             wanted = self._rules()
-            if not await self._ground.threads.run(partial(differs, wanted)):
+            if not await self._ground.threads.run(partial(self._differs, wanted)):
                 return []
-            await self._ground.threads.run(partial(_write, wanted, frozenset()))
+            await self._ground.threads.run(partial(self._write, wanted, frozenset()))
             self._programmed = wanted
             return [f"nftables table {wanted.table} was not as wanted"]
+
+    def _write(self, wanted: rules.HostRules, lost: frozenset[str]) -> None:
+        self._ground.nft.run(rules.host_document(wanted))
+        if lost:
+            conntrack.cut(self._ground.netfilter, withdrawn=lost, gone=frozenset())
+
+    def _differs(self, wanted: rules.HostRules) -> bool:
+        try:
+            return differs(self._ground.nft.run(rules.list_table(wanted.table)), wanted)
+        except nft.NftRefused:
+            return True
 
     def close(self) -> None:
         self._holder.close()
 
     def remove(self) -> None:
         """Blocking: take the table away."""
-        nft.run(rules.delete_table(names.host_table(self._ground.config.prefix)))
+        self._ground.nft.run(rules.delete_table(names.host_table(self._ground.config.prefix)))
         self._programmed = None
 
 
 def _targets(found: rules.HostRules | None) -> frozenset[str]:
     listeners = () if found is None else found.listeners
     return frozenset(address for listener in listeners for address, _port in listener.targets)
-
-
-def _write(wanted: rules.HostRules, lost: frozenset[str]) -> None:
-    program(wanted)
-    if lost:
-        conntrack.cut(withdrawn=lost, gone=frozenset())

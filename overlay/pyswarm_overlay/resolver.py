@@ -85,7 +85,7 @@ class Resolver:
         self._turn = 0
 
     def add(self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, view: View) -> None:
-        """Takes the sockets over. A second call for a sandbox replaces the first."""
+        """Serve a sandbox on its sockets, until `remove`; closing them is the caller's."""
         assert sandbox_id not in self._clients, "remove it first"
         client = _Client(udp, tcp, view)
         self._clients[sandbox_id] = client
@@ -105,8 +105,6 @@ class Resolver:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        client.udp.close()
-        client.tcp.close()
 
     async def close(self) -> None:
         for sandbox_id in list(self._clients):

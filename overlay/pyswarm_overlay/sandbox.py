@@ -1,8 +1,9 @@
 """One container's network namespace: built, repaired and read, always by the same plan.
 
 `Builder.run` happens in a thread that enters the namespace and ends with the job. A sandbox that does not exist is a
-sandbox where nothing was observed. The DNS sockets are opened in the same visit, at ports that the kernel picks, so that
-port 53 stays free for a container that is itself a DNS server; the rules in the namespace lead 127.0.0.11:53 to them.
+sandbox where nothing was observed. The DNS sockets are opened in the same visit, at ports that the kernel picks, so
+that port 53 stays free for a container that is itself a DNS server; the rules in the namespace lead 127.0.0.11:53 to
+them.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from .core import names, plan, rules
+from .core import names, nft_wire, plan, rules
 from .core.plan import WantedInterface
 from .gateway import Gateway
 from .kernel import conntrack, libc, netns, nft, rtnl, sysctl
-from .kernel.netlink import KernelRefusal, Message, Netlink
+from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .network import Devices
 from .records import SandboxRecord
 from .types import Sandbox
@@ -28,19 +30,22 @@ _DNS_BACKLOG = 16
 
 
 @dataclass(frozen=True, slots=True)
-class DnsSockets:
-    """Both bound to 127.0.0.11 inside the sandbox."""
+class Sockets:
+    """Ours inside a sandbox: the resolver's two, bound to 127.0.0.11, and one to change its rules."""
 
     udp: socket.socket
     tcp: socket.socket
+    netfilter: Netlink
 
     @property
-    def ports(self) -> tuple[int, int]:
+    def dns_ports(self) -> tuple[int, int]:
         return self.udp.getsockname()[1], self.tcp.getsockname()[1]
 
     def close(self) -> None:
+        """Blocking: a netfilter socket that changed something waits for the kernel."""
         self.udp.close()
         self.tcp.close()
+        self.netfilter.close()
 
 
 @dataclass(slots=True)
@@ -49,7 +54,7 @@ class LiveSandbox:
 
     record: SandboxRecord
     path: Path
-    dns: DnsSockets
+    sockets: Sockets
     vips: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @property
@@ -81,10 +86,10 @@ class Builder:
     networks: Mapping[str, Devices]
     gateway: Gateway
     vips: Vips
-    dns: DnsSockets | None
+    sockets: Sockets | None
     """Those already open, when a living sandbox is repaired."""
 
-    def run(self) -> tuple[DnsSockets, list[str]]:
+    def run(self) -> tuple[Sockets, list[str]]:
         """Make it so. Returns the DNS sockets and what had to be done."""
         fd = netns.open_existing(self.path)
         fresh = fd is None
@@ -99,35 +104,34 @@ class Builder:
             netlink.close()
             os.close(fd)
 
-    def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[DnsSockets, list[str]]:
+    def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
         sysctl.quiet_new_interfaces()
         observed = plan.NOTHING if fresh else self._observe(netlink)
         operations = plan.plan_sandbox(self.interfaces, observed)
         self._apply(netlink, fd, operations)
         done = [f"sandbox {self.sandbox_id}: {_describe(operation)}" for operation in operations]
-        dns = self.dns or open_dns()
+        sockets = self.sockets or open_sockets()
         try:
-            if fresh or self._rules_differ(dns.ports):
-                document = rules.sandbox_document(self.table, self.sandbox_id, self.vips, dns.ports)
-                nft.run(document)
-                done.append(f"sandbox {self.sandbox_id}: rewrite the VIP rules")
+            if fresh or self._rules_differ(sockets.dns_ports):
+                self._write_rules(sockets, fresh)
+                done.append(f"sandbox {self.sandbox_id}: write the VIP rules")
         except BaseException:
-            if self.dns is None:
-                dns.close()
+            if self.sockets is None:
+                sockets.close()
             raise
-        return dns, done
+        return sockets, done
+
+    def _write_rules(self, sockets: Sockets, fresh: bool) -> None:
+        parts = nft_wire.sandbox_table(self.table, self.sandbox_id, self.vips, sockets.dns_ports, fresh=fresh)
+        sockets.netfilter.run_batch(partial(nft_wire.batch, parts))
 
     def _rules_differ(self, dns_ports: tuple[int, int]) -> bool:
         """Compared by what they do: the chains, their targets and the number of rules."""
-        document = rules.sandbox_document(self.table, self.sandbox_id, self.vips, dns_ports)
-        wanted = rules.as_listing(document)
         try:
             found = nft.run(rules.list_table(self.table))
         except nft.NftRefused:
             return True
-        same_targets = rules.observed_targets(found) == rules.observed_targets(wanted)
-        same_ports = rules.resolver_ports(found) == dns_ports
-        return not (same_targets and same_ports and rules.rule_counts(found) == rules.rule_counts(wanted))
+        return rules.observed_sandbox(found) != rules.wanted_sandbox(self.sandbox_id, self.vips, dns_ports)
 
     def _observe(self, netlink: Netlink) -> plan.ObservedSandbox:
         links = {name: link for name, link in rtnl.read_links(netlink).items() if link.kind == "veth"}
@@ -220,14 +224,14 @@ def _describe(operation: plan.Operation) -> str:
             return f"route through {gateway} on {name}"
 
 
-def open_dns() -> DnsSockets:
+def open_sockets() -> Sockets:
     """In the namespace of the calling thread. The loopback interface is up by now."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    udp.bind((rules.RESOLVER, 0))
-    tcp.bind((rules.RESOLVER, 0))
+    udp.bind((nft_wire.RESOLVER, 0))
+    tcp.bind((nft_wire.RESOLVER, 0))
     tcp.listen(_DNS_BACKLOG)
-    return DnsSockets(udp, tcp)
+    return Sockets(udp, tcp, Netlink(NETLINK_NETFILTER))
 
 
 def interfaces_of(
@@ -274,35 +278,39 @@ class VipChange:
     """What one network's change means to one sandbox's rules and connections."""
 
     sandbox_id: str
-    path: Path
-    document: list[rules.Command]
+    netfilter: Netlink
+    parts: list[nft_wire.Part]
+    whole: Callable[[], list[nft_wire.Part]]
+    """The whole table, for a sandbox whose rules somebody changed."""
     withdrawn: frozenset[str]
     """Backends that take no new connections: their datagram flows end now."""
     gone: frozenset[str]
     """Backends that exist no more: all their connections end now."""
 
     def apply(self) -> None:
-        """In a thread of its own; it leaves the thread inside the sandbox."""
-        fd = netns.open_existing(self.path)
-        if fd is None:
-            return
-        try:
-            libc.setns(fd)
-        finally:
-            os.close(fd)
-        if self.document:
-            nft.run(self.document)
+        if self.parts:
+            try:
+                self.netfilter.run_batch(partial(nft_wire.batch, self.parts))
+            except KernelRefusal:
+                self.netfilter.run_batch(partial(nft_wire.batch, self.whole()))
         if self.withdrawn or self.gone:
-            conntrack.cut(self.withdrawn, self.gone)
+            conntrack.cut(self.netfilter, self.withdrawn, self.gone)
 
 
-def vip_document(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[rules.Command]:
+def vip_parts(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[nft_wire.Part]:
     """What brings one sandbox's rules from what they hold to what is wanted."""
     known = live.vips.get(network_id, {})
     difference = plan.diff(wanted, known)
-    document: list[rules.Command] = []
+    parts: list[nft_wire.Part] = []
     for vip in difference.remove:
-        document += rules.remove_vip(table, vip)
-    for vip, backends in difference.put:
-        document += rules.put_vip(table, live.sandbox.sandbox_id, vip, backends, exists=vip in known)
-    return document
+        parts += nft_wire.remove_vip(table, vip)
+    for set_id, (vip, backends) in enumerate(difference.put, 2):
+        seed = live.sandbox.sandbox_id
+        parts += nft_wire.put_vip(table, seed, vip, backends, exists=vip in known, set_id=set_id)
+    return parts
+
+
+def whole_table(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[nft_wire.Part]:
+    """All of one sandbox's rules, with this network's VIPs as wanted."""
+    vips = {vip: backends for known in {**live.vips, network_id: wanted}.values() for vip, backends in known.items()}
+    return nft_wire.sandbox_table(table, live.sandbox.sandbox_id, vips, live.sockets.dns_ports, fresh=False)

@@ -1,28 +1,26 @@
-"""nftables documents (libnftables' JSON), as pure functions, and the way back from a listing.
+"""The host's nftables rules as a document (libnftables' JSON), and the way back from a listing: pure functions.
 
-Two tables exist. In every sandbox: VIPs to backends, and 127.0.0.11:53 to our resolver. In the host's namespace:
-published ports, egress NAT and what keeps others from going straight to sandboxes. Both carry our prefix in their name; no
-other table is ever touched. A document replaces its table as one transaction; connections that run keep running, since
-their translation lives in conntrack.
-
-Backends are counted through (`numgen inc`), starting at a place that differs from client to client: a hundred clients
-that each send one request must not all reach the same backend.
+The host's table holds published ports, egress NAT and what keeps others from going straight to sandboxes. It carries
+our prefix in its name, and no other table is ever touched. A document replaces the table as one transaction;
+connections that run keep running, since their translation lives in conntrack. The sandboxes' tables are written by
+`nft_wire`; here is what a listing of one should show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2s
 from typing import Any
+
+from .nft_wire import DSTNAT_PRIORITY, OUTPUT, is_supported, rotated, vip_chain
 
 Command = dict[str, Any]
 Expression = dict[str, Any]
 
-DSTNAT_PRIORITY = -100
 SRCNAT_PRIORITY = 100
 RAW_PRIORITY = -300
-RESOLVER = "127.0.0.11"
+_RESOLVER_RULES = 3
+"""In a sandbox's output chain: our resolver by UDP and by TCP, and the look-up of the VIP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +44,6 @@ class HostRules:
     ingress_device: str
     ingress_address: str | None
     listeners: tuple[Listener, ...]
-
-
-def rotated(backends: Sequence[str], seed: str) -> list[str]:
-    """The backends in order, beginning at a place that follows from `seed`."""
-    if not backends:
-        return []
-    start = int.from_bytes(blake2s(seed.encode(), digest_size=4).digest(), "big") % len(backends)
-    return [*backends[start:], *backends[:start]]
-
-
-def vip_chain(vip: str) -> str:
-    return "vip_" + vip.replace(".", "_").replace(":", "_")
 
 
 def _match(left: Expression, right: object, op: str = "==") -> Expression:
@@ -103,73 +89,8 @@ class _Table:
     def chain(self, chain: str) -> Command:
         return {"add": {"chain": {"family": "ip", "table": self.name, "name": chain}}}
 
-    def flush(self, chain: str) -> Command:
-        return {"flush": {"chain": {"family": "ip", "table": self.name, "name": chain}}}
-
-    def remove(self, chain: str) -> Command:
-        return {"delete": {"chain": {"family": "ip", "table": self.name, "name": chain}}}
-
     def rule(self, chain: str, *expressions: Expression) -> Command:
         return {"add": {"rule": {"family": "ip", "table": self.name, "chain": chain, "expr": list(expressions)}}}
-
-    def verdict_map(self, name: str, key: str) -> Command:
-        return {"add": {"map": {"family": "ip", "table": self.name, "name": name, "type": key, "map": "verdict"}}}
-
-    def element(self, verb: str, name: str, key: object, chain: str) -> Command:
-        elements = [[key, {"goto": {"target": chain}}]]
-        return {verb: {"element": {"family": "ip", "table": self.name, "name": name, "elem": elements}}}
-
-
-def sandbox_document(
-    table: str, seed: str, vips: Mapping[str, Sequence[str]], dns_ports: tuple[int, int]
-) -> list[Command]:
-    """The whole table of one sandbox. `dns_ports` are our resolver's UDP and TCP port at 127.0.0.11."""
-    write = _Table(table)
-    document = _replace_table(table)
-    document.append(write.base("output", "nat", "output", DSTNAT_PRIORITY))
-    document.append(write.verdict_map("vips", "ipv4_addr"))
-    for protocol, port in zip(("udp", "tcp"), dns_ports, strict=True):
-        document.append(
-            write.rule(
-                "output",
-                _match(_field("ip", "daddr"), RESOLVER),
-                _match(_field(protocol, "dport"), 53),
-                {"dnat": {"addr": RESOLVER, "port": port}},
-            )
-        )
-    document.append(write.rule("output", {"vmap": {"key": _field("ip", "daddr"), "data": "@vips"}}))
-    for vip, backends in vips.items():
-        document += put_vip(table, seed, vip, backends, exists=False)
-    return document
-
-
-def put_vip(table: str, seed: str, vip: str, backends: Sequence[str], *, exists: bool) -> list[Command]:
-    """Create a VIP, or replace the backends of one that exists."""
-    if ":" in vip:
-        return []
-    write = _Table(table)
-    chain = vip_chain(vip)
-    document = [write.flush(chain)] if exists else [write.chain(chain)]
-    document += [write.rule(chain, *expressions) for expressions in _vip_rules(rotated(backends, seed))]
-    if not exists:
-        document.append(write.element("add", "vips", vip, chain))
-    return document
-
-
-def remove_vip(table: str, vip: str) -> list[Command]:
-    if ":" in vip:
-        return []
-    write = _Table(table)
-    chain = vip_chain(vip)
-    return [write.element("delete", "vips", vip, chain), write.flush(chain), write.remove(chain)]
-
-
-def _vip_rules(backends: Sequence[str]) -> list[list[Expression]]:
-    """No backend: say so at once, instead of letting the client wait."""
-    if not backends:
-        tcp = _match(_meta("l4proto"), "tcp")
-        return [[tcp, {"reject": {"type": "tcp reset"}}], [{"reject": {"type": "icmp", "expr": "host-unreachable"}}]]
-    return [[{"dnat": {"addr": _choose(backends)}}]]
 
 
 def _choose(values: Sequence[object]) -> object:
@@ -277,7 +198,7 @@ def observed_targets(listing: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         if "rule" in item:
             rule = item["rule"]
             for expression in rule["expr"]:
-                if isinstance(expression, dict) and "dnat" in expression and rule["chain"] != "output":
+                if isinstance(expression, dict) and "dnat" in expression and rule["chain"] != OUTPUT:
                     found[rule["chain"]] = _addresses(expression["dnat"]["addr"])
     return found
 
@@ -286,7 +207,8 @@ def _addresses(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, dict) and "map" in value:
-        return tuple(str(pair[1]) for pair in value["map"]["data"]["set"])
+        pairs = sorted((int(key), str(target)) for key, target in value["map"]["data"]["set"])
+        return tuple(target for _key, target in pairs)
     return ()
 
 
@@ -311,7 +233,29 @@ def resolver_ports(listing: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(
         expression["dnat"].get("port", 0)
         for item in listing.get("nftables", ())
-        if "rule" in item and item["rule"]["chain"] == "output"
+        if "rule" in item and item["rule"]["chain"] == OUTPUT
         for expression in item["rule"]["expr"]
         if isinstance(expression, dict) and "dnat" in expression
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRules:
+    """What a sandbox's table does: where each VIP's chain leads, how many rules there are, where the resolver is."""
+
+    targets: dict[str, tuple[str, ...]]
+    counts: dict[str, int]
+    resolver: tuple[int, ...]
+
+
+def wanted_sandbox(seed: str, vips: Mapping[str, Sequence[str]], dns_ports: tuple[int, int]) -> SandboxRules:
+    mine = {vip: backends for vip, backends in vips.items() if is_supported(vip)}
+    targets: dict[str, tuple[str, ...]] = {OUTPUT: ()}
+    targets.update((vip_chain(vip), tuple(rotated(backends, seed))) for vip, backends in mine.items())
+    counts = {OUTPUT: _RESOLVER_RULES}
+    counts.update((vip_chain(vip), 1 if backends else 2) for vip, backends in mine.items())
+    return SandboxRules(targets, counts, dns_ports)
+
+
+def observed_sandbox(listing: Mapping[str, Any]) -> SandboxRules:
+    return SandboxRules(observed_targets(listing), rule_counts(listing), resolver_ports(listing))

@@ -1,4 +1,4 @@
-"""Cut translated connections: delete their conntrack entries in the calling thread's namespace.
+"""Cut translated connections: delete their conntrack entries.
 
 The next packet of such a connection is taken for a new one, is translated to another backend (or refused), and the
 client learns at once that its connection is gone.
@@ -11,7 +11,7 @@ import socket
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
 
-from .netlink import NETLINK_NETFILTER, Message, Netlink, attr, attributes
+from .netlink import Message, Netlink, attr, attributes
 
 _CTNETLINK = 1 << 8
 _GET, _DELETE = _CTNETLINK | 1, _CTNETLINK | 2
@@ -23,16 +23,15 @@ _NFGENMSG = bytes([socket.AF_INET, 0, 0, 0])
 _NESTED = 0x8000
 
 
-def cut(withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> int:
-    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns how many."""
-    netlink = Netlink(NETLINK_NETFILTER)
-    try:
-        entries = netlink.dump(Message("list connections", _GET, 0, _NFGENMSG))
-        doomed = [body for body in entries if _is_doomed(body, withdrawn, gone)]
-        netlink.transact([_delete(body) for body in doomed])
-        return len(doomed)
-    finally:
-        netlink.close()
+def cut(netlink: Netlink, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> int:
+    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns how many.
+
+    `netlink` is a netfilter socket of the namespace meant.
+    """
+    entries = netlink.dump(Message("list connections", _GET, 0, _NFGENMSG))
+    doomed = [body for body in entries if _is_doomed(body, withdrawn, gone)]
+    netlink.transact([_delete(body) for body in doomed])
+    return len(doomed)
 
 
 def _is_doomed(body: bytes, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> bool:

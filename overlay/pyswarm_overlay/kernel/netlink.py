@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 NETLINK_ROUTE = 0
@@ -39,6 +39,8 @@ _BATCH = 32
 _RECEIVE = 1 << 17
 _DUMP_TRIES = 5
 _TIMEOUT_S = 10.0
+_SO_SNDBUFFORCE = 32
+_MAX_BATCH = 8 << 20
 
 
 class KernelRefusal(OSError):
@@ -93,13 +95,17 @@ class Netlink:
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        if protocol == NETLINK_NETFILTER:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _MAX_BATCH)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)
         self._sequence = 0
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        self._socket.close()
+        """Waits for a request that is under way in another thread."""
+        with self._lock:
+            self._socket.close()
 
     def transact(self, messages: Sequence[Message]) -> None:
         """Send all and wait for every acknowledgement; raises the first refusal, after the batch it is in."""
@@ -124,19 +130,22 @@ class Netlink:
         if refusal is not None:
             raise refusal
 
-    def send_batch(self, data: bytes, last_sequence: int) -> None:
-        """Send a ready-made nftables transaction; waits for the acknowledgement of `last_sequence`."""
+    def run_batch(self, make: Callable[[int], tuple[bytes, int]]) -> None:
+        """Send an nftables transaction that `make` builds from a sequence number on; it tells the last one it used.
+
+        The kernel does all of it, or none and says why.
+        """
         with self._lock:
+            data, last = make(self._sequence + 1)
+            self._sequence = last + 1
             self._socket.send(data)
             while True:
                 for kind, _flags, sequence, body in _messages(self._socket.recv(_RECEIVE)):
-                    if kind != _NLMSG_ERROR:
-                        continue
-                    code = -struct.unpack_from("=i", body)[0]
+                    code = -struct.unpack_from("=i", body)[0] if kind == _NLMSG_ERROR else 0
                     if code:
                         self._drain()
                         raise KernelRefusal(code, f"nftables transaction: {os.strerror(code)}")
-                    if sequence == last_sequence:
+                    if kind == _NLMSG_ERROR and sequence == last:
                         return
 
     def _drain(self) -> None:
