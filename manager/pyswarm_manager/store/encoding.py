@@ -6,6 +6,7 @@ Decoding gives those tasks the same spec object; `store.apply` then makes it the
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -217,3 +218,16 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
     item = wire.service or wire.node or wire.network or wire.cluster
     assert item is not None, "a change without an object"
     return item
+
+
+def split_changes(changes: Sequence[Change], limit: int = MAX_CHANGE_SET_BYTES) -> Iterator[Sequence[Change]]:
+    """The same changes in the same order, in pieces whose entries are small enough. One change is never split."""
+    specs = _Specs()
+    wire = [_to_wire(change, specs) for change in changes]
+    if len(changes) <= 1 or len(_encoder.encode(_WireChangeSet(0.0, specs.items, wire))) <= limit:
+        if changes:
+            yield changes
+        return
+    middle = len(changes) // 2
+    yield from split_changes(changes[:middle], limit)
+    yield from split_changes(changes[middle:], limit)

@@ -1,0 +1,123 @@
+"""The leader's planning loop: what changed -> plan -> commit, and again.
+
+The shell around the planner. Knows when to plan (after commits, and when a plan asked to look again) and what to do with
+refusals (read again, plan again); decides nothing about the cluster. It starts from nothing at every term: the first
+plan looks at everything. While a commit is in flight, what changes is collected; when idle, a change is planned at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, OutOfSequence, Unavailable
+from pyswarm_common.ids import IdSource
+from pyswarm_manager.planner.dirty import Dirty, everything
+from pyswarm_manager.planner.draft import Rng, WakeKey
+from pyswarm_manager.planner.ledger import Ledger
+from pyswarm_manager.planner.plan import Plan, State, plan
+from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.encoding import split_changes
+from pyswarm_manager.store.store import Store
+
+FIRST_PAUSE_S = 0.005
+LAST_PAUSE_S = 1.0
+
+_REFUSALS = (OutOfSequence, NotFound, AlreadyExists, FailedPrecondition)
+_OVERLOAD = (Unavailable, Exhausted)
+
+PlanObserver = Callable[[Plan, float], None]
+"""Told of each plan and how long it took, for metrics and logs."""
+
+
+async def run_planner(
+    store: Store,
+    ids: IdSource,
+    rng: Rng,
+    clock: Callable[[], float],
+    observer: PlanObserver | None = None,
+) -> None:
+    """Plan for as long as this manager leads: run it inside the term's TaskGroup, which cancels it at the term's end.
+
+    Must start only when everything of earlier terms is applied. `pyswarm_common.errors.Unknown` (leadership was lost with a
+    proposal in flight) is raised to the group, since planning on could do the same work twice.
+    """
+    loop = _Loop(store, ids, rng, clock, observer)
+    unsubscribe = store.subscribe(loop.observe)
+    try:
+        while True:
+            await loop.wait_dirty()
+            await loop.plan_and_commit()
+    finally:
+        unsubscribe()
+
+
+class _Loop:
+    def __init__(
+        self, store: Store, ids: IdSource, rng: Rng, clock: Callable[[], float], observer: PlanObserver | None
+    ) -> None:
+        self._store = store
+        self._ids = ids
+        self._rng = rng
+        self._clock = clock
+        self._observer = observer
+        self._ledger = Ledger.of(store.view)
+        self._dirty = everything()
+        self._wakes: dict[WakeKey, float] = {}
+        self._news = asyncio.Event()
+        self._pause_s = 0.0
+
+    def observe(self, index: int, events: tuple[Event, ...]) -> None:
+        """Called by the store inside apply, never during a plan."""
+        del index
+        self._ledger.observe_events(events)
+        self._dirty.add_events(events)
+        self._news.set()
+
+    async def wait_dirty(self) -> None:
+        """Return when there is something to look at: a change, or a time that a plan asked for."""
+        while not self._dirty:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(self._seconds_to_wake()):
+                    await self._news.wait()
+            except TimeoutError:
+                self._add_due()
+        self._add_due()
+
+    async def plan_and_commit(self) -> None:
+        dirty, self._dirty = self._dirty, Dirty()
+        started = self._clock()
+        found = plan(State(self._store.view, self._ledger), dirty, started, self._rng, self._ids)
+        if self._observer is not None:
+            self._observer(found, self._clock() - started)
+        for key, at in found.wakes.items():
+            self._wakes[key] = min(at, self._wakes.get(key, at))
+        try:
+            for piece in split_changes(found.changes):
+                await self._store.propose(piece)
+        except (*_REFUSALS, *_OVERLOAD):
+            # Somebody else changed what the plan was made from, or the log is busy: look at the same things again.
+            self._dirty.merge(dirty)
+            await self._rest()
+        else:
+            self._pause_s = 0.0
+
+    async def _rest(self) -> None:
+        """Longer after each refusal in a row, so that a log without quorum is not asked all the time."""
+        self._pause_s = min(LAST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+        await asyncio.sleep(self._pause_s)
+
+    def _seconds_to_wake(self) -> float | None:
+        next_wake = min(self._wakes.values(), default=None)
+        return None if next_wake is None else max(0.0, next_wake - self._clock())
+
+    def _add_due(self) -> None:
+        now = self._clock()
+        for key in [key for key, at in self._wakes.items() if at <= now]:
+            del self._wakes[key]
+            service_id, slot = key
+            if slot is None:
+                self._dirty.services[service_id] = None
+            else:
+                self._dirty.slots[service_id, slot] = None

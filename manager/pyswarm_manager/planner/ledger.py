@@ -1,0 +1,231 @@
+"""The ledger: what is in use, added up: resources and ports of nodes, addresses, VNIs, published ports.
+
+Derived from the tables and never the truth itself: `Ledger.of(tables)` builds it, `observe` keeps it up with the events
+of commits, and undoing an observation is observing it the other way round. During a plan it also counts what the plan
+has given out so far; the plan takes that back when it is done.
+
+What counts: a task uses its node's resources and host ports from ASSIGNED until it has ended, and its addresses from
+when it got them until it has ended, also on a node that is down. For spreading, only tasks that are still wanted count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyswarm_common.model import Network, Node, PublishMode, Service, ServiceMode, Task, TaskState
+from pyswarm_manager.planner.allocate.addresses import AddressBook, Range, address_number
+from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.tables import Port, Tables
+
+_ASSIGNED, _RUNNING = TaskState.ASSIGNED, TaskState.RUNNING
+
+
+class NodeUsage:
+    """What the tasks of one node use."""
+
+    __slots__ = ("active", "memory_bytes", "nano_cpus", "ports")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.nano_cpus = 0
+        self.memory_bytes = 0
+        self.ports: dict[Port, int] = {}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NodeUsage) and _values(self) == _values(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _values(usage: NodeUsage) -> tuple[object, ...]:
+    return (usage.active, usage.nano_cpus, usage.memory_bytes, usage.ports)
+
+
+def host_ports(task: Task) -> tuple[Port, ...]:
+    return tuple(
+        (port.protocol, port.published_port)
+        for port in task.ports
+        if port.publish_mode is PublishMode.HOST and port.published_port
+    )
+
+
+def uses_node(task: Task) -> bool:
+    return _ASSIGNED <= task.status.state <= _RUNNING
+
+
+class Ledger:
+    __slots__ = ("books", "global_services", "ingress_id", "ports", "service_nodes", "usage", "vnis")
+
+    def __init__(self) -> None:
+        self.usage: dict[str, NodeUsage] = {}
+        self.service_nodes: dict[str, dict[str, int]] = {}
+        """Wanted tasks by service id and node id."""
+        self.books: dict[str, AddressBook] = {}
+        self.ingress_id = ""
+        """The ingress network, whose addresses nodes hold too; empty until it is seen."""
+        self.vnis: dict[int, str] = {}
+        self.ports: dict[Port, dict[str, None]] = {}
+        """Ids of the services that were given the published port."""
+        self.global_services: dict[str, None] = {}
+
+    @classmethod
+    def of(cls, tables: Tables) -> Ledger:
+        ledger = cls()
+        for table in (tables.networks, tables.nodes, tables.services):
+            for item in table.values():
+                ledger.observe(None, item)
+        for task in tables.tasks.values():
+            ledger.observe_task(None, task)
+        return ledger
+
+    def observe_events(self, events: tuple[Event, ...]) -> None:
+        for old, new in events:
+            self.observe(old, new)
+
+    def observe(self, old: Any, new: Any) -> None:
+        """One object changed from `old` to `new`; None is for "was not" and "is no more"."""
+        match new if new is not None else old:
+            case Task():
+                self.observe_task(old, new)
+            case Node():
+                self._observe_node(old, new)
+            case Service():
+                self._observe_service(old, new)
+            case Network():
+                self._observe_network(old, new)
+            case _:
+                pass  # the cluster object uses nothing
+
+    def observe_task(self, old: Task | None, new: Task | None) -> None:
+        if old is not None and new is not None and _counts_the_same(old, new):
+            return
+        if old is not None:
+            self._count_task(old, -1)
+        if new is not None:
+            self._count_task(new, 1)
+
+    def usage_of(self, node_id: str) -> NodeUsage:
+        usage = self.usage.get(node_id)
+        if usage is None:
+            usage = self.usage[node_id] = NodeUsage()
+        return usage
+
+    def book(self, network_id: str) -> AddressBook:
+        book = self.books.get(network_id)
+        if book is None:
+            book = self.books[network_id] = AddressBook()
+        return book
+
+    def nodes_of(self, service_id: str) -> dict[str, int]:
+        nodes = self.service_nodes.get(service_id)
+        if nodes is None:
+            nodes = self.service_nodes[service_id] = {}
+        return nodes
+
+    def cursors(self) -> list[tuple[Range, int]]:
+        """Where each address range goes on, to be put back after a plan."""
+        return [(part, part.cursor) for book in self.books.values() for part in book.ranges]
+
+    def _count_task(self, task: Task, sign: int) -> None:
+        if task.status.state > _RUNNING:
+            return
+        for attachment in task.networks:
+            self._count_addresses(attachment.network_id, attachment.addresses, sign)
+        if task.status.state < _ASSIGNED:
+            return
+        usage = self.usage_of(task.node_id)
+        reserved = task.spec.resources.reservations
+        usage.nano_cpus += sign * reserved.nano_cpus
+        usage.memory_bytes += sign * reserved.memory_bytes
+        for port in host_ports(task):
+            _count(usage.ports, port, sign)
+        if task.desired_state <= _RUNNING:
+            usage.active += sign
+            _count(self.nodes_of(task.service_id), task.node_id, sign)
+
+    def _count_addresses(self, network_id: str, addresses: tuple[str, ...], sign: int) -> None:
+        if not addresses:
+            return
+        book = self.book(network_id)
+        for address in addresses:
+            number = address_number(address)
+            if sign > 0:
+                book.hold(number)
+            else:
+                book.release(number)
+
+    def _observe_node(self, old: Node | None, new: Node | None) -> None:
+        before = old.ingress_addresses if old is not None else ()
+        after = new.ingress_addresses if new is not None else ()
+        if before != after:
+            self._count_addresses(self.ingress_id, before, -1)
+            self._count_addresses(self.ingress_id, after, 1)
+
+    def _observe_service(self, old: Service | None, new: Service | None) -> None:
+        for service, sign in ((old, -1), (new, 1)):
+            if service is None:
+                continue
+            for vip in service.endpoint.vips:
+                self._count_addresses(vip.network_id, (vip.address,), sign)
+            for config in service.endpoint.ports:
+                self._count_port((config.protocol, config.published_port), service.id, sign)
+        if new is not None and new.spec.mode is ServiceMode.GLOBAL:
+            self.global_services[new.id] = None
+        elif old is not None:
+            self.global_services.pop(old.id, None)
+        if new is None and old is not None and not self.service_nodes.get(old.id):
+            self.service_nodes.pop(old.id, None)
+
+    def _count_port(self, port: Port, service_id: str, sign: int) -> None:
+        holders = self.ports.setdefault(port, {})
+        if sign > 0:
+            holders[service_id] = None
+        else:
+            holders.pop(service_id, None)
+        if not holders:
+            del self.ports[port]
+
+    def _observe_network(self, old: Network | None, new: Network | None) -> None:
+        if old is not None and old.vni and (new is None or new.vni != old.vni):
+            self.vnis.pop(old.vni, None)
+        if new is None:
+            assert old is not None
+            self.books.pop(old.id, None)
+            if old.id == self.ingress_id:
+                self.ingress_id = ""
+            return
+        if new.spec.ingress and not self.ingress_id:
+            self.ingress_id = new.id
+            self.book(new.id).adopt(self.books.pop("", None))
+        if new.vni:
+            self.vnis[new.vni] = new.id
+        if old is None or (old.subnets, old.gateways) != (new.subnets, new.gateways):
+            self.book(new.id).set_subnets(new)
+
+
+def _counts_the_same(old: Task, new: Task) -> bool:
+    return (
+        old.networks is new.networks
+        and old.node_id == new.node_id
+        and _standing(old) == _standing(new)
+        and (old.ports is new.ports or old.ports == new.ports)
+        and (old.spec is new.spec or old.spec == new.spec)
+    )
+
+
+def _standing(task: Task) -> int:
+    state = task.status.state
+    if state > _RUNNING:
+        return 0
+    if state < _ASSIGNED:
+        return 1
+    return 3 if task.desired_state <= _RUNNING else 2
+
+
+def _count(counts: dict[Port, int] | dict[str, int], key: Port | str, sign: int) -> None:
+    counter: dict[Port | str, int] = counts  # type: ignore[assignment]
+    count = counter.get(key, 0) + sign
+    if count:
+        counter[key] = count
+    else:
+        counter.pop(key, None)

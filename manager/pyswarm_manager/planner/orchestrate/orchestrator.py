@@ -1,0 +1,53 @@
+"""The orchestrate stage: looks at the services and slots that are dirty, and decides which tasks exist.
+
+A service is looked at as a whole when its spec changed or while an update runs (the update counts over all slots);
+otherwise only the slots that something happened in.
+"""
+
+from __future__ import annotations
+
+from pyswarm_common.model import Service, Task, TaskState
+from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.planner.orchestrate import global_, replicated, update
+from pyswarm_manager.planner.orchestrate.slots import Verdict, dismiss
+from pyswarm_manager.planner.orchestrate.work import Work
+from pyswarm_manager.store.tables import SlotKey
+
+
+def orchestrate_service(draft: Draft, service_id: str) -> None:
+    """Look at the whole service."""
+    service = draft.service(service_id)
+    slots = draft.tables.slots.get(service_id, {})
+    if service is None:
+        for key, tasks in slots.items():
+            _dismiss_orphans(draft, service_id, key, tasks)
+        return
+    judged = update.judge(Work(draft, service), slots)
+    if judged.spec is not service.spec:
+        return  # rolled back: the next plan goes on from the committed spec
+    work = Work(draft, judged)
+    outdated = global_.reconcile(work, slots) if work.is_global else replicated.reconcile(work, slots)
+    update.advance(work, slots, outdated)
+
+
+def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> None:
+    """Look at some slots, or at the whole service if that turns out to be needed."""
+    service = draft.service(service_id)
+    slots = draft.tables.slots.get(service_id, {})
+    if service is None:
+        for key in keys:
+            _dismiss_orphans(draft, service_id, key, slots.get(key, ()))
+        return
+    if update.is_running(service):
+        orchestrate_service(draft, service_id)
+        return
+    work = Work(draft, service)
+    settle = global_.reconcile_slot if work.is_global else replicated.reconcile_slot
+    outdated = [key for key in keys if settle(work, key, slots.get(key, ())) is Verdict.OUTDATED]
+    if outdated:
+        update.advance(work, slots, outdated)
+
+
+def _dismiss_orphans(draft: Draft, service_id: str, key: SlotKey, tasks: tuple[Task, ...]) -> None:
+    """Tasks whose service was removed."""
+    dismiss(Work(draft, Service(id=service_id)), key, tasks, TaskState.REMOVE)

@@ -1,0 +1,248 @@
+"""One slot: what happens to the tasks in it, whatever the mode of its service.
+
+Decides from the tasks alone (level-triggered), so that it can go on from any state that an interrupted plan left:
+- one task by the present spec is enough; others stop once it runs (or at once, if they are of no use);
+- a task whose node is lost, drained or unfit is replaced at once (with order start-first, a drained one stays until its
+  successor runs);
+- a task that ended is replaced as the restart policy says; one that may not be replaced stays as the slot's last word;
+- with order stop-first a successor is prepared (READY) before its predecessor is told to stop, and starts after that
+  has ended.
+
+Who acts next: `update` replaces slots that are OUTDATED, a few at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from pyswarm_common.model import Node, NodeState, Task, TaskState, TaskStatus, UpdateState
+from pyswarm_manager.planner.orchestrate.restart import next_restart
+from pyswarm_manager.planner.orchestrate.work import Loss, Work
+from pyswarm_manager.planner.schedule.board import takes_tasks
+from pyswarm_manager.store.tables import SlotKey
+
+ORPHAN_AFTER_S = 24 * 3600.0
+
+_RUNNING = TaskState.RUNNING
+_Retired = dict[str, None]
+
+
+class Verdict(Enum):
+    FINE = auto()
+    """Nothing, or all that can be done now."""
+    OUTDATED = auto()
+    """Its only useful task is of an older spec."""
+
+
+def settle(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> Verdict:
+    """Decide about a slot that should hold a task."""
+    if len(tasks) == 1 and _is_settled(work, tasks[0]):
+        return Verdict.FINE
+    retired: _Retired = {}
+    verdict = _decide(work, key, tasks, retired)
+    close(work, key, tasks, retired)
+    return verdict
+
+
+def dismiss(work: Work, key: SlotKey, tasks: tuple[Task, ...], desired: TaskState) -> None:
+    """Empty a slot that should hold nothing: SHUTDOWN keeps its history, REMOVE does not."""
+    if desired is TaskState.REMOVE:
+        for task in tasks:
+            _end(work, task, TaskState.REMOVE, key)
+    else:
+        close(work, key, tasks, {task.id: None for task in tasks if task.desired_state <= _RUNNING})
+
+
+def close(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) -> None:
+    """Tell the retired tasks to stop, forget what nobody will report on, and keep the history short."""
+    past = []
+    for task in tasks:
+        desired = max(task.desired_state, TaskState.SHUTDOWN) if task.id in retired else task.desired_state
+        if desired > _RUNNING and _end(work, task, desired, key):
+            past.append(task)
+    cluster = work.draft.tables.cluster
+    limit = cluster.spec.task_history_limit if cluster is not None else 5
+    if _is_updating(work):
+        limit = max(limit, 1)  # the update tells from the history which slots it has replaced
+    for task in past[: max(0, len(past) - limit)]:
+        work.draft.delete(task)
+
+
+def _is_settled(work: Work, task: Task) -> bool:
+    """The usual case, told quickly: one task, wanted, running or on its way, by the present spec, where it may be."""
+    return (
+        task.desired_state is _RUNNING
+        and task.status.state <= _RUNNING
+        and work.loss(task) is Loss.NONE
+        and work.is_clean(task)
+    )
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """The slot's wanted tasks by what can be done with them."""
+
+    current: list[Task] = field(default_factory=list)
+    outdated: list[Task] = field(default_factory=list)
+    leaving: list[Task] = field(default_factory=list)
+    """On a drained or unfit node; with start-first they stay until replaced."""
+    lost: list[Task] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)
+
+
+def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
+    wanted = _Wanted()
+    for task in tasks:
+        if task.desired_state > _RUNNING:
+            continue
+        loss = work.loss(task)
+        if task.status.state > _RUNNING:
+            wanted.ended.append(task)
+        elif loss is Loss.NONE:
+            (wanted.current if work.is_clean(task) else wanted.outdated).append(task)
+        elif loss is Loss.UNFIT and work.starts_first and task.status.state is _RUNNING:
+            wanted.leaving.append(task)
+        else:
+            wanted.lost.append(task)
+    return wanted
+
+
+def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) -> Verdict:
+    wanted = _sort(work, tasks)
+    if wanted.current:
+        _retire(retired, (*wanted.ended, *wanted.lost))
+        _keep_one(work, key, tasks, wanted, retired)
+        return Verdict.FINE
+    if wanted.outdated:
+        _retire(retired, (*wanted.ended, *wanted.lost, *wanted.leaving))
+        return Verdict.OUTDATED
+    if _may_start(work, key):
+        _replace(work, key, wanted, retired)
+    return Verdict.FINE
+
+
+def _replace(work: Work, key: SlotKey, wanted: _Wanted, retired: _Retired) -> None:
+    """No task of the slot can stay: make one, unless the last one ended for good."""
+    if wanted.leaving or wanted.lost:
+        last = (wanted.lost or wanted.leaving)[-1]
+        work.create(key, restart_times=last.restart_times)
+        _retire(retired, (*wanted.lost, *wanted.ended))
+    elif wanted.ended:
+        last = max(wanted.ended, key=lambda task: task.ended_at)
+        _retire(retired, (task for task in wanted.ended if task is not last))
+        _restart(work, key, last, retired)
+    else:
+        work.create(key)
+
+
+def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
+    if not work.is_clean(last):
+        work.create(key)
+        _retire(retired, (last,))
+        return
+    restart = next_restart(work.spec.task.restart, last, work.now, work.draft.rng)
+    if restart is not None:
+        desired = TaskState.READY if restart.start_at else _RUNNING
+        work.create(key, desired, restart.start_at, restart.restart_times)
+        _retire(retired, (last,))
+
+
+def _may_start(work: Work, key: SlotKey) -> bool:
+    """A global service's task starts on its own node or not at all."""
+    if not isinstance(key, str):
+        return True
+    node = work.draft.tables.nodes.get(key)
+    return node is not None and takes_tasks(node)
+
+
+def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
+    keep = max(wanted.current, key=lambda task: (task.desired_state, task.status.state))
+    old = (*wanted.outdated, *wanted.leaving)
+    _retire(retired, (task for task in wanted.current if task is not keep))
+    if keep.status.state is _RUNNING:
+        _retire(retired, old)
+    elif old and not work.starts_first and keep.desired_state < _RUNNING:
+        if keep.start_at > work.now:
+            work.draft.wake(work.service.id, key, keep.start_at)
+        elif keep.status.state >= TaskState.READY or _stopping_helps(work, keep, old):
+            _retire(retired, old)
+    if keep.desired_state < _RUNNING:
+        _release(work, key, tasks, keep, retired)
+
+
+def _stopping_helps(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
+    """Whether the successor waits for room that its predecessor's end would give."""
+    if keep.status.state >= TaskState.ASSIGNED or keep.status.state < TaskState.PENDING:
+        return False
+    nodes = (work.node(task) for task in old)
+    return any(node is not None and takes_tasks(node) and work.hosts(node) for node in nodes)
+
+
+def _release(work: Work, key: SlotKey, tasks: tuple[Task, ...], keep: Task, retired: _Retired) -> None:
+    """Let a prepared successor start: after its delay, and (unless start-first) after its predecessors have ended."""
+    if keep.start_at > work.now:
+        work.draft.wake(work.service.id, key, keep.start_at)
+        return
+    for task in tasks:
+        if task is not keep and _holds_back(work, task, task.id in retired):
+            return
+    work.draft.desire(keep, _RUNNING)
+
+
+def _holds_back(work: Work, task: Task, is_retired: bool) -> bool:
+    wanted = task.desired_state <= _RUNNING and not is_retired
+    if wanted and work.starts_first:
+        return False
+    if not TaskState.ASSIGNED <= task.status.state <= _RUNNING or task.desired_state is TaskState.REMOVE:
+        return False
+    node = work.node(task)
+    return node is not None and node.status.state is not NodeState.DOWN
+
+
+def _end(work: Work, task: Task, desired: TaskState, key: SlotKey) -> bool:
+    """Carry out that the task is no longer wanted; returns whether it has become history."""
+    node = work.node(task)
+    draft = work.draft
+    if task.status.state < TaskState.ASSIGNED:
+        draft.delete(task)
+        return False
+    ended = task.status.state > _RUNNING
+    if desired is TaskState.REMOVE and (ended or node is None or node.status.state is NodeState.DOWN):
+        draft.delete(task)
+        return False
+    draft.desire(task, desired)
+    if not ended and _is_orphaned(work, node, key):
+        draft.set_status(task, _orphaned(task, work.now))
+        return True
+    return ended and desired is not TaskState.REMOVE
+
+
+def _is_orphaned(work: Work, node: Node | None, key: SlotKey) -> bool:
+    if node is None:
+        return True
+    if node.status.state is not NodeState.DOWN:
+        return False
+    at = node.status.changed_at + ORPHAN_AFTER_S
+    if at > work.now:
+        work.draft.wake(work.service.id, key, at)
+    return at <= work.now
+
+
+def _orphaned(task: Task, now: float) -> TaskStatus:
+    return TaskStatus(
+        timestamp=now,
+        state=TaskState.ORPHANED,
+        message="its node was lost: nothing is known of it",
+        container=task.status.container,
+    )
+
+
+def _is_updating(work: Work) -> bool:
+    status = work.service.update_status
+    return status is not None and status.state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+
+
+def _retire(retired: _Retired, tasks: Iterable[Task]) -> None:
+    retired.update((task.id, None) for task in tasks)

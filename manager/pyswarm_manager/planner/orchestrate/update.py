@@ -1,0 +1,182 @@
+"""Rolling updates and rollbacks: replaces outdated slots a few at a time, and stops when too many fail.
+
+Progress is read from the tasks each time: a slot is open from when its successor is made until that has run for the
+update's delay. Only what cannot be read from them is kept, in `service.update_status`: whether an update runs, since
+when, and how it ended. So a new leader goes on in the middle.
+
+Invariant: at most `parallelism` slots are open (zero: all), and after failures beyond `max_failure_ratio` no further
+slot is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from pyswarm_common.model import (
+    DEFAULT_UPDATE_MONITOR_S,
+    FailureAction,
+    Service,
+    Task,
+    TaskState,
+    UpdateState,
+    UpdateStatus,
+)
+from pyswarm_manager.planner.orchestrate.restart import next_restart
+from pyswarm_manager.planner.orchestrate.work import Work
+from pyswarm_manager.store.tables import SlotKey
+
+_RUNS = (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+_HELD = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+_FAILED = (TaskState.FAILED, TaskState.REJECTED)
+
+Slots = dict[SlotKey, tuple[Task, ...]]
+
+
+@dataclass(slots=True)
+class Progress:
+    open: int = 0
+    """Slots whose successor does not run yet, or not for long enough."""
+    failed: str = ""
+    """Id of a task that failed too soon."""
+    failures: int = 0
+    slots: int = 0
+    settled_at: float = 0.0
+    """When the last successor so far will have run for the monitor time."""
+
+
+def is_running(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state in _RUNS
+
+
+def judge(work: Work, slots: Slots) -> Service:
+    """The service as it goes on: the same, or paused or rolled back because the running update fails too often."""
+    service = work.service
+    if service.update_status is None or not is_running(service):
+        return service
+    progress = measure(work, slots, service.update_status.started_at)
+    allowed = work.config.max_failure_ratio * max(progress.slots, 1)
+    if progress.failures <= allowed or work.config.failure_action is FailureAction.CONTINUE:
+        return service
+    return _stopped(work, service, progress.failed)
+
+
+def advance(work: Work, slots: Slots, outdated: list[SlotKey]) -> None:
+    """Start, go on with, or complete the update of the service."""
+    service = work.service
+    status = service.update_status
+    if status is not None and status.state in _HELD:
+        return
+    if status is None or status.state not in _RUNS:
+        if not outdated:
+            return
+        status = UpdateStatus(state=UpdateState.UPDATING, started_at=work.now, message="update in progress")
+        _say(work, service, status)
+    progress = measure(work, slots, status.started_at)
+    room = len(outdated) if work.config.parallelism == 0 else work.config.parallelism - progress.open
+    for key in _in_order(slots, outdated)[: max(0, room)]:
+        _open(work, key, slots[key])
+    if not outdated and not progress.open:
+        _complete_when_settled(work, service, status, progress)
+
+
+def measure(work: Work, slots: Slots, since: float) -> Progress:
+    """How far the update is. A successor is a task by the present spec, made since, and not the first of its slot."""
+    progress = Progress()
+    monitor = DEFAULT_UPDATE_MONITOR_S if work.config.monitor_s is None else work.config.monitor_s
+    for tasks in slots.values():
+        if not any(task.desired_state <= TaskState.RUNNING for task in tasks):
+            continue
+        progress.slots += 1
+        failed = ""
+        for task in tasks:
+            if task.meta.created_at < since or not work.is_clean(task):
+                continue
+            if task.status.state in _FAILED and _failed_soon(task, monitor):
+                failed = task.id
+            elif task.desired_state <= TaskState.RUNNING and len(tasks) > 1:
+                _count(work, task, monitor, progress)
+        if failed:
+            progress.failed = failed
+            progress.failures += 1
+    return progress
+
+
+def _count(work: Work, task: Task, monitor: float, progress: Progress) -> None:
+    if task.status.state > TaskState.RUNNING:
+        return
+    if task.status.state < TaskState.RUNNING:
+        progress.open += 1
+        return
+    progress.settled_at = max(progress.settled_at, task.running_at + monitor)
+    free_at = task.running_at + work.config.delay_s
+    if free_at > work.now:
+        progress.open += 1
+        work.draft.wake(work.service.id, None, free_at)
+
+
+def _failed_soon(task: Task, monitor: float) -> bool:
+    return not task.running_at or task.ended_at - task.running_at <= monitor
+
+
+def _in_order(slots: Slots, outdated: list[SlotKey]) -> list[SlotKey]:
+    """Slots that serve nobody now come first."""
+    serving = {key: any(task.status.state is TaskState.RUNNING for task in slots[key]) for key in outdated}
+    return sorted(outdated, key=lambda key: serving[key])
+
+
+def _open(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> None:
+    """Make the successor. The predecessor stops when that is ready (stop-first) or runs (start-first)."""
+    desired = TaskState.RUNNING if work.starts_first else TaskState.READY
+    attempts = [task for task in tasks if task.status.state > TaskState.RUNNING and work.is_clean(task)]
+    if not attempts:
+        work.create(key, desired)
+        return
+    restart = next_restart(work.spec.task.restart, attempts[-1], work.now, work.draft.rng)
+    if restart is not None:
+        state = TaskState.READY if restart.start_at else desired
+        work.create(key, state, restart.start_at, restart.restart_times)
+
+
+def _complete_when_settled(work: Work, service: Service, status: UpdateStatus, progress: Progress) -> None:
+    if progress.settled_at > work.now:
+        work.draft.wake(service.id, None, progress.settled_at)
+        return
+    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
+    done = UpdateStatus(
+        state=UpdateState.ROLLBACK_COMPLETED if is_rollback else UpdateState.COMPLETED,
+        started_at=status.started_at,
+        completed_at=work.now,
+        message="rollback completed" if is_rollback else "update completed",
+    )
+    _say(work, service, done)
+
+
+def _stopped(work: Work, service: Service, task_id: str) -> Service:
+    status = service.update_status
+    assert status is not None
+    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
+    why = f"due to failure or early termination of task {task_id}"
+    if work.config.failure_action is FailureAction.ROLLBACK and not is_rollback and service.previous_spec is not None:
+        back = UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED, started_at=work.now, message=f"update rolled back {why}"
+        )
+        changed = msgspec.structs.replace(service, spec=service.previous_spec, previous_spec=None, update_status=back)
+    else:
+        what = "rollback" if is_rollback else "update"
+        held = UpdateStatus(
+            state=UpdateState.ROLLBACK_PAUSED if is_rollback else UpdateState.PAUSED,
+            started_at=status.started_at,
+            message=f"{what} paused {why}",
+        )
+        changed = msgspec.structs.replace(service, update_status=held)
+    work.draft.put_service(changed)
+    assert changed.update_status is not None
+    work.draft.explain(service.id, changed.update_status.message)
+    return changed
+
+
+def _say(work: Work, service: Service, status: UpdateStatus) -> None:
+    work.draft.put_service(msgspec.structs.replace(service, update_status=status))
+    work.draft.explain(service.id, status.message)

@@ -1,0 +1,142 @@
+"""What the orchestrator knows of one service while it looks at it, with the questions it asks again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from pyswarm_common.model import (
+    Availability,
+    Node,
+    NodeState,
+    PortConfig,
+    PublishMode,
+    Service,
+    ServiceMode,
+    Task,
+    TaskSpec,
+    TaskState,
+    UpdateConfig,
+    UpdateOrder,
+    UpdateState,
+)
+from pyswarm_manager.planner.allocate.allocator import needs_ingress
+from pyswarm_manager.planner.candidate import Candidate
+from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
+from pyswarm_manager.store.tables import SlotKey
+
+DEFAULT_UPDATE = UpdateConfig(parallelism=1)
+
+_ROLLBACK_STATES = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
+
+
+class Loss(Enum):
+    """Why a task cannot stay where it is."""
+
+    NONE = "none"
+    GONE = "its node was removed"
+    DOWN = "its node is down"
+    UNFIT = "its node is drained or no longer fits the constraints"
+
+
+class Work:
+    """One service during one plan."""
+
+    def __init__(self, draft: Draft, service: Service) -> None:
+        self.draft = draft
+        self.service = service
+        self.spec = service.spec
+        self.now = draft.now
+        self.is_global = service.spec.mode is ServiceMode.GLOBAL
+        self.config = _config(service)
+        self.starts_first = self.config.order is UpdateOrder.START_FIRST
+        self._constraints = parse_constraints(service.spec.task.placement.constraints)
+        self._losses: dict[str, Loss] = {}
+        self._clean_specs: dict[int, bool] = {id(service.spec.task): True}
+        self._ports = service.endpoint.ports
+        self._host_ports = _host_ports(service.endpoint.ports)
+        self._needs_ingress = needs_ingress(draft, service)
+
+    def node(self, task: Task) -> Node | None:
+        return self.draft.tables.nodes.get(task.node_id)
+
+    def loss(self, task: Task) -> Loss:
+        """Whether a wanted, running (or starting) task must be replaced elsewhere."""
+        if not task.node_id or (task.status.state < TaskState.ASSIGNED and not self.is_global):
+            return Loss.NONE
+        loss = self._losses.get(task.node_id)
+        if loss is None:
+            loss = self._losses[task.node_id] = self._find_loss(self.node(task))
+        return loss
+
+    def hosts(self, node: Node) -> bool:
+        """Whether the node may keep a task of the service."""
+        return node.spec.availability is not Availability.DRAIN and satisfies(node, self._constraints)
+
+    def is_clean(self, task: Task) -> bool:
+        """Whether the task is what the service's spec would make now. What no task can see does not count."""
+        spec = task.spec
+        clean = self._clean_specs.get(id(spec))
+        if clean is None:
+            clean = self._clean_specs[id(spec)] = looks_the_same(spec, self.spec.task)
+        if not clean:
+            return False
+        if task.ports is self._ports and not self._needs_ingress:
+            return True
+        return _host_ports(task.ports) == self._host_ports and self._has_ingress(task)
+
+    def create(
+        self,
+        key: SlotKey,
+        desired_state: TaskState = TaskState.RUNNING,
+        start_at: float = 0.0,
+        restart_times: tuple[float, ...] = (),
+    ) -> None:
+        """One more task for the slot, by the service's present spec."""
+        self.draft.candidates.append(
+            Candidate(
+                self.service,
+                self.spec.task,
+                slot=key if isinstance(key, int) else 0,
+                node_id=key if isinstance(key, str) else "",
+                desired_state=desired_state,
+                start_at=start_at,
+                restart_times=restart_times,
+            )
+        )
+
+    def _has_ingress(self, task: Task) -> bool:
+        if not self._needs_ingress or task.status.state < TaskState.PENDING:
+            return True
+        return any(attachment.network_id == self.draft.ledger.ingress_id for attachment in task.networks)
+
+    def _find_loss(self, node: Node | None) -> Loss:
+        if node is None:
+            return Loss.GONE
+        if self.is_global:
+            return Loss.NONE  # whether the node hosts the service at all is decided per node
+        if node.status.state is NodeState.DOWN:
+            return Loss.DOWN
+        return Loss.NONE if self.hosts(node) else Loss.UNFIT
+
+
+def looks_the_same(a: TaskSpec, b: TaskSpec) -> bool:
+    """Whether a container made of one is as good as one made of the other."""
+    return a is b or (
+        a.container == b.container
+        and a.resources == b.resources
+        and a.networks == b.networks
+        and a.force_update == b.force_update
+    )
+
+
+def _config(service: Service) -> UpdateConfig:
+    status = service.update_status
+    if status is not None and status.state in _ROLLBACK_STATES:
+        return service.spec.rollback or DEFAULT_UPDATE
+    return service.spec.update or DEFAULT_UPDATE
+
+
+def _host_ports(ports: Sequence[PortConfig]) -> tuple[PortConfig, ...]:
+    return tuple(port for port in ports if port.publish_mode is PublishMode.HOST)

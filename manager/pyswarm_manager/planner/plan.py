@@ -1,0 +1,130 @@
+"""The plan: one pass from what changed to one set of changes.
+
+`plan` decides; it commits nothing, and what it counts in the ledger it takes back. Planning again after the changes
+were applied gives an empty plan. Who acts next: the leader's loop proposes the changes, and asks again at `wake_at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyswarm_common.ids import IdSource
+from pyswarm_common.model import TaskState
+from pyswarm_manager.planner.allocate import allocator
+from pyswarm_manager.planner.candidate import Candidate
+from pyswarm_manager.planner.dirty import Dirty
+from pyswarm_manager.planner.draft import Draft, Rng, WakeKey
+from pyswarm_manager.planner.ledger import Ledger
+from pyswarm_manager.planner.orchestrate.orchestrator import orchestrate_service, orchestrate_slots
+from pyswarm_manager.planner.schedule.place import schedule
+from pyswarm_manager.store.changes import Change
+from pyswarm_manager.store.tables import SlotKey, Tables, slot_key
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    changes: tuple[Change, ...]
+    """In an order in which every prefix can be committed on its own."""
+    wakes: Mapping[WakeKey, float]
+    """When to look again at which service or slot, although nothing has changed."""
+    explanations: tuple[tuple[str, str], ...]
+    """(object id, sentence) about what was decided or could not be done."""
+
+    @property
+    def wake_at(self) -> float | None:
+        return min(self.wakes.values(), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a plan reads: the tables, and the ledger derived from them."""
+
+    tables: Tables
+    ledger: Ledger
+
+    @classmethod
+    def of(cls, tables: Tables) -> State:
+        return cls(tables, Ledger.of(tables))
+
+
+def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> Plan:
+    """What to change so that the cluster comes nearer to what is wanted."""
+    draft = Draft(state.tables, state.ledger, now, rng, new_id)
+    try:
+        services, slots = _to_look_at(state, dirty)
+        _allocate_common(draft, dirty, services)
+        for service_id in services:
+            orchestrate_service(draft, service_id)
+        for service_id, keys in slots.items():
+            orchestrate_slots(draft, service_id, keys)
+        _add_waiting(draft, dirty, services, slots)
+        for candidate in draft.candidates:
+            if not candidate.allocated:
+                allocator.allocate_task(draft, candidate)
+        schedule(draft)
+        for candidate in draft.candidates:
+            _finish(draft, candidate)
+        return Plan(draft.changes(), draft.wakes, tuple(draft.explanations))
+    finally:
+        draft.undo()
+
+
+def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, list[SlotKey]]]:
+    """The services to look at as a whole, and the slots of others."""
+    tables = state.tables
+    if dirty.everything:
+        return dict.fromkeys((*tables.services, *tables.slots)), {}
+    keys = dict(dirty.slots)
+    for node_id in dirty.nodes:
+        for task in tables.tasks_on(node_id):
+            keys[task.service_id, slot_key(task)] = None
+        for service_id in state.ledger.global_services:
+            keys[service_id, node_id] = None
+    services = dict(dirty.services)
+    for network_id in dirty.networks:
+        for service in tables.services.values():
+            if any(attachment.target == network_id for attachment in service.spec.task.networks):
+                services[service.id] = None
+    slots: dict[str, list[SlotKey]] = {}
+    for service_id, key in keys:
+        if service_id not in services:
+            slots.setdefault(service_id, []).append(key)
+    return services, slots
+
+
+def _allocate_common(draft: Draft, dirty: Dirty, services: dict[str, None]) -> None:
+    """What tasks build on: networks first, then nodes' own addresses, then services' endpoints."""
+    tables = draft.tables
+    for network_id in tables.networks if dirty.everything else dirty.networks:
+        network = tables.networks.get(network_id)
+        if network is not None:
+            allocator.allocate_network(draft, network)
+    ingress_changed = draft.ledger.ingress_id in dirty.networks or not draft.ledger.ingress_id
+    for node_id in tables.nodes if dirty.everything or ingress_changed else dirty.nodes:
+        node = tables.nodes.get(node_id)
+        if node is not None:
+            allocator.allocate_node(draft, node)
+    for service_id in services:
+        service = draft.service(service_id)
+        if service is not None:
+            allocator.allocate_service(draft, service)
+
+
+def _add_waiting(draft: Draft, dirty: Dirty, services: dict[str, None], slots: dict[str, list[SlotKey]]) -> None:
+    """Tasks that waited for addresses or a node get another try, if something they may wait for has changed."""
+    every = dirty.everything or dirty.room
+    for task in tuple(draft.tables.unplaced.values()):
+        is_dirty = every or task.service_id in services or task.service_id in slots
+        if not is_dirty or draft.is_leaving(task) or task.desired_state > TaskState.RUNNING:
+            continue
+        service = draft.service(task.service_id)
+        if service is not None:
+            draft.candidates.append(Candidate.waiting(task, service))
+
+
+def _finish(draft: Draft, candidate: Candidate) -> None:
+    draft.finish(candidate)
+    if candidate.message:
+        name = f"{candidate.service.spec.name}.{candidate.slot or candidate.node_id}"
+        draft.explain(candidate.service.id, f"{name}: {candidate.message}")
