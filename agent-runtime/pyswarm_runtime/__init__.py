@@ -4,8 +4,8 @@ A library with an asynchronous API of plain values. It knows nothing of clusters
 other program (see docs/agent-runtime.md).
 """
 
-from pyswarm_runtime.images import ImageStore
-from pyswarm_runtime.runtime import Runtime
+from typing import TYPE_CHECKING, Any
+
 from pyswarm_runtime.types import (
     ContainerConfig,
     ContainerState,
@@ -24,6 +24,10 @@ from pyswarm_runtime.types import (
     RuntimeConfig,
     Ulimit,
 )
+
+if TYPE_CHECKING:
+    from pyswarm_runtime.images import ImageStore
+    from pyswarm_runtime.runtime import Runtime
 
 __all__ = [
     "ContainerConfig",
@@ -45,3 +49,16 @@ __all__ = [
     "RuntimeConfig",
     "Ulimit",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The machinery is imported at its first use: values alone, and the unpacking process, do without it."""
+    if name == "Runtime":
+        from pyswarm_runtime.runtime import Runtime  # noqa: PLC0415
+
+        return Runtime
+    if name == "ImageStore":
+        from pyswarm_runtime.images import ImageStore  # noqa: PLC0415
+
+        return ImageStore
+    raise AttributeError(name)

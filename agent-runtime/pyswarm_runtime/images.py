@@ -297,10 +297,17 @@ class ImageStore:
             self._check_blobs(parsed)
             config = await self._blobs.run(lambda: self._read_config(parsed))
             async with self._pinned(config.diff_ids):
-                for layer, diff_id in zip(parsed.layers, config.diff_ids, strict=True):
-                    await self.layers.ensure(self._blobs.path(layer.digest), diff_id)
+                await self._unpack(parsed, config.diff_ids)
                 await self._blobs.run(lambda: self._blobs.put(manifest_bytes))
                 return await self._name(parsed.config.digest, manifest_digest, names)
+
+    async def _unpack(self, manifest: model.Manifest, diff_ids: Sequence[str]) -> None:
+        """All layers, a few at a time; one that fails does not stop the others, which may serve the next attempt."""
+        pairs = zip(manifest.layers, diff_ids, strict=True)
+        unpacking = (self.layers.ensure(self._blobs.path(layer.digest), diff_id) for layer, diff_id in pairs)
+        for outcome in await asyncio.gather(*unpacking, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _name(self, image_id: str, manifest_digest: str, names: Sequence[str]) -> Image:
         async with self._lock:

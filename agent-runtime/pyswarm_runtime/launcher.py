@@ -24,9 +24,9 @@ from pyswarm_runtime.conmon import MonitorPaths, monitor_arguments, start_monito
 from pyswarm_runtime.container_store import ContainerPaths, ContainerRecord, ContainerStore
 from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
 from pyswarm_runtime.layers import layer_name
-from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
+from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import find_init
 from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, start_time
 from pyswarm_runtime.seccomp_filter import compiled_filter

@@ -23,7 +23,7 @@ from pyswarm_runtime.image_model import hex_of
 from pyswarm_runtime.types import Limits
 from pyswarm_runtime.unpack import UnpackResult
 
-NAME_LENGTH = 32  # 128 bits of the digest: short, since all names of an image must fit into one page of mount options
+NAME_LENGTH = 32  # 128 bits of the digest: short, since the names of most images should fit into mount options
 PARALLEL_UNPACKS = 2
 MAX_ANSWER = 64 * 1024
 _TEMPORARY = ".tmp-"

@@ -99,6 +99,8 @@ def rotate(path: Path, keep: int) -> None:
 
 def tail_start(files: list[Path], lines: int) -> tuple[list[Path], int]:
     """The files to read for the last `lines` whole lines, and where in the first of them to begin."""
+    if lines <= 0:
+        return files[-1:], files[-1].stat().st_size if files[-1].exists() else 0
     for index in range(len(files) - 1, -1, -1):
         try:
             with files[index].open("rb", buffering=0) as file:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from pyswarm_common.errors import FailedPrecondition

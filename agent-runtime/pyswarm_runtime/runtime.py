@@ -31,8 +31,8 @@ from pyswarm_runtime.execution import execute
 from pyswarm_runtime.images import ContainerUse, ImageStore
 from pyswarm_runtime.launcher import Launched, Launcher
 from pyswarm_runtime.logs import read_logs, rotate
-from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.oci.spec import validate
+from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import check_host
 from pyswarm_runtime.types import MIB, ContainerConfig, ContainerState, ExecResult, LogRecord, Preflight, RuntimeConfig
 from pyswarm_runtime.volumes import VolumeStore
@@ -216,7 +216,7 @@ class Runtime:
             self._watch(container)
             return container.public()
 
-    async def stop(self, container_id: str, grace_s: float = 10.0, signal: str | None = None) -> ContainerState:  # noqa: A002
+    async def stop(self, container_id: str, grace_s: float = 10.0, signal: str | None = None) -> ContainerState:
         """The stop signal, then SIGKILL after the grace. Stopping a container that does not run does nothing."""
         container = self._find(container_id)
         async with container.lock:
@@ -230,7 +230,7 @@ class Runtime:
             await self._kill(container)
         return container.public()
 
-    async def kill(self, container_id: str, signal: str = "SIGKILL") -> None:  # noqa: A002
+    async def kill(self, container_id: str, signal: str = "SIGKILL") -> None:
         container = self._find(container_id)
         number = processes.parse_signal(signal)
         async with container.lock:
@@ -273,7 +273,7 @@ class Runtime:
     async def inspect(self, container_id: str) -> ContainerState:
         return self._find(container_id).public()
 
-    async def list(self, labels: Mapping[str, str] = {}) -> list[ContainerState]:  # noqa: B006
+    async def list(self, labels: Mapping[str, str] = {}) -> list[ContainerState]:
         """Those that have all of these labels, newest first."""
         wanted = labels.items()
         found = [entry.public() for entry in self._containers.values() if wanted <= entry.record.config.labels.items()]

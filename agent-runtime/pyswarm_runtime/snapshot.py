@@ -25,6 +25,7 @@ class Snapshot:
         self.rootfs = directory / "rootfs"
         self._upper = directory / "upper"
         self._work = directory / "work"
+        self._links = directory / "lower"
         self._layers = layers
 
     def make(self) -> None:
@@ -35,19 +36,28 @@ class Snapshot:
         """`layer_names` from the lowest up. Does nothing where it is mounted already."""
         if self.is_mounted():
             return
-        fd = -1
-        options = self._options(layer_names, str(self._layers))
+        options = self._options([str(self._layers / name) for name in layer_names])
         try:
-            if len(os.fsencode(options)) > MAX_MOUNT_OPTIONS:
-                # One page holds 127 layers only by short names: reach their directory through a descriptor.
-                fd = os.open(self._layers, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                options = self._options(layer_names, f"/proc/self/fd/{fd}")
-            linux.mount("overlay", str(self.rootfs), "overlay", 0, options)
+            if len(os.fsencode(options)) <= MAX_MOUNT_OPTIONS:
+                linux.mount("overlay", str(self.rootfs), "overlay", 0, options)
+            else:
+                self._mount_by_short_names(layer_names)
         except OSError as error:
             raise _explained(error) from error
+
+    def _mount_by_short_names(self, layer_names: Sequence[str]) -> None:
+        """The options must fit into one page: so a directory of numbered links, reached through a descriptor."""
+        self._links.mkdir(mode=0o700, exist_ok=True)
+        for number, name in enumerate(layer_names):
+            link = self._links / str(number)
+            link.unlink(missing_ok=True)
+            link.symlink_to(self._layers / name)
+        fd = os.open(self._links, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lower = [f"/proc/self/fd/{fd}/{number}" for number in range(len(layer_names))]
+            linux.mount("overlay", str(self.rootfs), "overlay", 0, self._options(lower))
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
     def unmount(self) -> None:
         with suppress(OSError):  # not mounted: what we want
@@ -61,14 +71,14 @@ class Snapshot:
 
     def remove(self) -> None:
         self.unmount()
-        for path in (self._upper, self._work):
+        for path in (self._upper, self._work, self._links):
             shutil.rmtree(path, ignore_errors=True)
         with suppress(FileNotFoundError):
             self.rootfs.rmdir()
 
-    def _options(self, layer_names: Sequence[str], layers: str) -> str:
-        lower = ":".join(_escaped(f"{layers}/{name}") for name in reversed(layer_names))
-        return f"lowerdir={lower},upperdir={_escaped(str(self._upper))},workdir={_escaped(str(self._work))}"
+    def _options(self, lower: Sequence[str]) -> str:
+        joined = ":".join(_escaped(path) for path in reversed(lower))
+        return f"lowerdir={joined},upperdir={_escaped(str(self._upper))},workdir={_escaped(str(self._work))}"
 
 
 def _escaped(path: str) -> str:

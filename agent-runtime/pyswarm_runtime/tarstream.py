@@ -11,7 +11,7 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import zstandard
 

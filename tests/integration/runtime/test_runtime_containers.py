@@ -168,7 +168,9 @@ async def test_rights_files_and_environment(runtime: Runtime) -> None:
 
 
 async def test_default_profile_refuses_what_docker_refuses(runtime: Runtime) -> None:
-    script = "mount -t tmpfs x /tmp; echo mount $?; echo 1 > /proc/sys/kernel/panic; echo sysctl $?; cat /proc/self/status"
+    script = (
+        "mount -t tmpfs x /tmp; echo mount $?; echo 1 > /proc/sys/kernel/panic; echo sysctl $?; cat /proc/self/status"
+    )
     _, output = await run(runtime, shell(script))
     assert "mount 0" not in output
     assert "sysctl 0" not in output
@@ -285,7 +287,10 @@ async def test_a_cancelled_start_is_finished(runtime: Runtime) -> None:
 
 async def test_both_oci_runtimes(base: Path, rootfs_tar: Path, oci_runtime: str) -> None:
     config = RuntimeConfig(
-        root=base / "r2", run_dir=base / "run2", oci_runtime=oci_runtime, cgroup_parent=f"/pyswarm-rt-test/{os.getpid()}"
+        root=base / "r2",
+        run_dir=base / "run2",
+        oci_runtime=oci_runtime,
+        cgroup_parent=f"/pyswarm-rt-test/{os.getpid()}",
     )
     runtime = await Runtime.open(config)
     try:

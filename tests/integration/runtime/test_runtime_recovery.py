@@ -83,7 +83,9 @@ def stored_state(config: RuntimeConfig, container_id: str) -> StoredState:
 
 
 async def test_containers_outlive_the_daemon(config: RuntimeConfig, rootfs_tar: Path) -> None:
-    started = run_daemon(config, rootfs_tar, "sleep 1000", "trap 'echo over; exit 9' TERM; echo up; while :; do sleep 0.05; done")
+    started = run_daemon(
+        config, rootfs_tar, "sleep 1000", "trap 'echo over; exit 9' TERM; echo up; while :; do sleep 0.05; done"
+    )
     runtime = await Runtime.open(config)
     states = {state.id: state for state in await runtime.list()}
     assert {key: state.pid for key, state in states.items()} == started
