@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import secrets
 import time
 from collections.abc import Sequence
@@ -37,20 +38,19 @@ from pyswarm_manager.config import ManagerConfig, ManagerPaths, split_address
 from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
-from pyswarm_manager.joining import join_raft
+from pyswarm_manager.joining import IntroducedTransport, join_raft
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
-from pyswarm_manager.raft.transport import GrpcTransport
 from pyswarm_manager.servers import Register, Services
 from pyswarm_manager.store.store import Store
 
 _log = logging.getLogger(__name__)
 
-STOP_GRACE_S = 1.0
+STOP_GRACE_S = 0.5
 """How long calls under way may take to end when the manager stops."""
 _NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft")
 
@@ -68,10 +68,16 @@ class Manager:
     """Made by `open`; `run` until `stop` is called."""
 
     def __init__(
-        self, config: ManagerConfig, paths: ManagerPaths, identity: LiveIdentity, store: Store, raft: RaftNode
-    ):
+        self,
+        config: ManagerConfig,
+        paths: ManagerPaths,
+        identity: LiveIdentity,
+        store: Store,
+        raft: RaftNode,
+        transport: IntroducedTransport,
+    ) -> None:
         self._config, self._paths, self._identity = config, paths, identity
-        self._store, self._raft = store, raft
+        self._store, self._raft, self._transport = store, raft, transport
         self._forwarder = LeaderForwarder(raft, identity)
         self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address)
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time)
@@ -86,9 +92,14 @@ class Manager:
         identity = LiveIdentity(paths.certificates)
         paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = Store(time.time)
-        raft = await _open_raft(config, paths, identity, store)
+        transport = IntroducedTransport(
+            identity().cluster_id,
+            config.raft_id,
+            lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
+        )
+        raft = await _open_raft(config, paths, transport, store)
         store.connect(raft)
-        return cls(config, paths, identity, store, raft)
+        return cls(config, paths, identity, store, raft, transport)
 
     def stop(self) -> None:
         """End soon, without losing what is under way."""
@@ -139,15 +150,21 @@ class Manager:
     async def _lead(self) -> None:
         loops: list[Loop] = [
             partial(commit_bootstrap, self._store, self._paths.bootstrap, new_id),
-            partial(run_planner, self._store),
+            partial(run_planner, self._store, new_id, random.random, time.time),
             self._dispatcher.run,
             partial(run_roles, self._store, self._raft),
         ]
         await lead_while_leader(self._raft, loops)
 
     async def _join(self) -> None:
-        if self._config.join_addresses and self._config.raft_id not in self._raft.members:
-            await join_raft(self._config, self._identity)
+        """Get into Raft, unless the log says that we are in it."""
+        own = self._config.raft_id
+        if not self._config.join_addresses or own in self._raft.members:
+            return
+        self._transport.introduce(await join_raft(self._config, self._identity))
+        while own not in self._raft.members:
+            await self._raft.wait_applied(self._raft.applied_index + 1)
+        self._transport.introduce({})
 
     async def _watch_removal(self) -> None:
         await self._raft.wait_removed()
@@ -171,16 +188,13 @@ class Manager:
         )
 
 
-async def _open_raft(config: ManagerConfig, paths: ManagerPaths, identity: LiveIdentity, store: Store) -> RaftNode:
+async def _open_raft(
+    config: ManagerConfig, paths: ManagerPaths, transport: IntroducedTransport, store: Store
+) -> RaftNode:
     """The first manager of a cluster begins with itself as the only member; every other one is let in, or was."""
     storage = SqliteStorage(paths.database, AesGcmSealer(load_or_create_key(paths.key)))
     try:
         is_first = paths.bootstrap.exists() and storage.load() is None
-        transport = GrpcTransport(
-            identity().cluster_id,
-            config.raft_id,
-            lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
-        )
         raft_config = RaftConfig(raft_id=config.raft_id, address=config.advertise_address)
         first_members = {config.raft_id: config.advertise_address} if is_first else None
         return await RaftNode.open(raft_config, storage, transport, store, first_members)
