@@ -2,5 +2,7 @@
 
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.lab import Lab
+from pyswarm_lab.machine import environment
+from pyswarm_lab.records import lab_names
 
-__all__ = ["Lab", "LabError"]
+__all__ = ["Lab", "LabError", "environment", "lab_names"]

@@ -67,7 +67,7 @@ def _set_up(host_dir: Path, name: str, state_dir: str, run_dir: str) -> None:
 
 
 def _mount_sys() -> None:
-    """A /sys with this host's interfaces and the machine's cgroups, but without the hybrid v2 mount that crun refuses."""
+    """A /sys with this host's interfaces and the machine's cgroups, without the hybrid v2 mount that crun refuses."""
     keep = Path("/run/cgroup")
     keep.mkdir()
     _mount("--rbind", _CGROUPS, str(keep))

@@ -1,0 +1,213 @@
+"""`pyswarm node …`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from pyswarm.v1 import control_pb2, node_pb2
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.failures import FromDaemon, each
+from pyswarm_cli.listing import all_nodes, all_tasks, node_names
+from pyswarm_cli.output.rows import show, show_objects
+from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
+from pyswarm_cli.parse.pairs import key_value
+from pyswarm_cli.views import nodes as node_view
+from pyswarm_cli.views import tasks as task_view
+from pyswarm_common import errors
+from pyswarm_common.model import Availability, NodeRole, TaskState
+
+_ATTEMPTS = 10
+
+
+def get_node(connection: Connection, name: str) -> Any:
+    """One node by id, host name, id prefix or "self"."""
+    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=name)).node
+
+
+@click.command(help="List the nodes of the swarm; the star marks this one.")
+@filter_option
+@format_option
+@quiet_option
+@click.pass_context
+def list_nodes(ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet: bool) -> None:
+    """`node ls`."""
+    wanted = filters(filter_, ("id", "name", "label", "role"))
+    connection = connect(ctx)
+    roles = [NodeRole[role.upper()] for role in wanted.get("role", []) if role.upper() in NodeRole.__members__]
+    nodes = [node for node in all_nodes(connection, wanted) if not wanted.get("role") or node.spec.role in roles]
+    own = "" if quiet else call(connection.daemon.GetInfo, node_pb2.GetInfoRequest()).node_id
+    rows = [node_view.row(node, own) for node in sorted(nodes, key=node_view.sort_key)]
+    click.echo(show(rows, node_view.COLUMNS, format_, quiet=quiet), nl=False)
+
+
+@click.command(help="Show everything about nodes.")
+@click.option("-f", "--format", "format_", metavar="FORMAT", default="", help="A Go-style template")
+@click.argument("nodes", metavar="self|NODE...", nargs=-1, required=True)
+@click.pass_context
+def inspect(ctx: click.Context, format_: str, nodes: tuple[str, ...]) -> None:
+    """`node inspect`."""
+    from pyswarm_cli.views import inspected  # noqa: PLC0415 - the model and its codec are only needed here
+    from pyswarm_common.codec import from_proto  # noqa: PLC0415
+    from pyswarm_common.model import Node  # noqa: PLC0415
+
+    connection = connect(ctx)
+    found = [inspected.node(from_proto(Node, get_node(connection, name))) for name in nodes]
+    click.echo(show_objects(found, format_), nl=False)
+
+
+@click.command(help="List the tasks of nodes; of this one when none is named.")
+@filter_option
+@format_option
+@quiet_option
+@no_trunc_option
+@click.option("--no-resolve", is_flag=True, help="Ids instead of names")
+@click.argument("nodes", metavar="[NODE...]", nargs=-1)
+@click.pass_context
+def tasks(
+    ctx: click.Context,
+    filter_: tuple[str, ...],
+    format_: str,
+    quiet: bool,
+    no_trunc: bool,
+    no_resolve: bool,
+    nodes: tuple[str, ...],
+) -> None:
+    """`node ps`."""
+    connection = connect(ctx)
+    ids = [get_node(connection, name).id for name in nodes or ("self",)]
+    show_tasks(connection, (), ids, filter_, format_, quiet=quiet, no_trunc=no_trunc, no_resolve=no_resolve)
+
+
+def show_tasks(
+    connection: Connection,
+    service_ids: tuple[str, ...],
+    node_ids: list[str],
+    filter_: tuple[str, ...],
+    format_: str,
+    *,
+    quiet: bool,
+    no_trunc: bool,
+    no_resolve: bool,
+) -> None:
+    """The list of tasks that `node ps` and `service ps` share."""
+    wanted = filters(filter_, ("id", "name", "label", "node", "desired-state"))
+    nodes = node_names(connection)
+    found = [
+        task
+        for task in all_tasks(connection, service_ids, node_ids, {"id": wanted.get("id", [])})
+        if _passes(task, wanted, nodes)
+    ]
+    rows = task_view.rows(found, nodes, time.time(), no_trunc=no_trunc, no_resolve=no_resolve)
+    click.echo(show(rows, task_view.COLUMNS, format_, quiet=quiet), nl=False)
+
+
+def _passes(task: Any, wanted: dict[str, list[str]], nodes: dict[str, str]) -> bool:
+    """What the manager does not filter by: states as words, nodes and tasks by name."""
+    states = [state.lower() for state in wanted.get("desired-state", [])]
+    names, on = wanted.get("name", []), wanted.get("node", [])
+    return (
+        (not states or TaskState(task.desired_state).name.lower() in states)
+        and (not names or any(task_view.name(task).startswith(name) for name in names))
+        and (not on or any(task.node_id.startswith(node) or nodes.get(task.node_id) == node for node in on))
+    )
+
+
+def change_node(connection: Connection, name: str, change: Callable[[Any], None]) -> Any:
+    """Read, change the spec, write; again when somebody else was faster. Returns the node as it was read."""
+    for attempt in range(_ATTEMPTS):
+        node = get_node(connection, name)
+        spec = type(node.spec)()
+        spec.CopyFrom(node.spec)
+        change(spec)
+        if spec == node.spec:
+            return node
+        request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec)
+        try:
+            call(connection.control.UpdateNode, request)
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return node
+    raise AssertionError("the last attempt returns or raises")
+
+
+@click.command(help="Change a node's availability, role or labels.")
+@click.option("--availability", type=click.Choice(["active", "pause", "drain"]))
+@click.option("--role", type=click.Choice(["worker", "manager"]))
+@click.option("--label-add", multiple=True, metavar="KEY=VALUE")
+@click.option("--label-rm", multiple=True, metavar="KEY")
+@click.argument("node")
+@click.pass_context
+def update(
+    ctx: click.Context,
+    availability: str | None,
+    role: str | None,
+    label_add: tuple[str, ...],
+    label_rm: tuple[str, ...],
+    node: str,
+) -> None:
+    """`node update`."""
+    added = [key_value(text, "label") for text in label_add]
+
+    def change(spec: Any) -> None:
+        if availability is not None:
+            spec.availability = Availability[availability.upper()].value
+        if role is not None:
+            spec.role = NodeRole[role.upper()].value
+        for key in label_rm:
+            if key not in spec.labels:
+                raise errors.NotFound(f"key '{key}' doesn't exist in node's labels")
+            del spec.labels[key]
+        spec.labels.update(dict(added))
+
+    change_node(connect(ctx), node, change)
+    click.echo(node)
+
+
+def _set_role(ctx: click.Context, nodes: tuple[str, ...], role: NodeRole, done: str, already: str) -> None:
+    connection = connect(ctx)
+
+    def change(spec: Any) -> None:
+        spec.role = role.value
+
+    def act(name: str) -> None:
+        before = change_node(connection, name, change)
+        click.echo(f"Node {name} {already if before.spec.role == role else done}.")
+
+    each(nodes, act)
+
+
+@click.command(help="Make workers managers.")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.pass_context
+def promote(ctx: click.Context, nodes: tuple[str, ...]) -> None:
+    """`node promote`."""
+    _set_role(ctx, nodes, NodeRole.MANAGER, "promoted to a manager in the swarm", "is already a manager")
+
+
+@click.command(help="Make managers workers.")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.pass_context
+def demote(ctx: click.Context, nodes: tuple[str, ...]) -> None:
+    """`node demote`."""
+    _set_role(ctx, nodes, NodeRole.WORKER, "demoted in the swarm", "is already a worker")
+
+
+@click.command(help="Remove nodes from the swarm. They must be down, and no managers.")
+@click.option("-f", "--force", is_flag=True, help="Also when it is not down")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
+@click.pass_context
+def remove(ctx: click.Context, force: bool, nodes: tuple[str, ...]) -> None:
+    """`node rm`."""
+    connection = connect(ctx)
+
+    def act(name: str) -> None:
+        call(connection.control.RemoveNode, control_pb2.RemoveNodeRequest(node=name, force=force))
+        click.echo(name)
+
+    each(nodes, act)

@@ -1,0 +1,155 @@
+"""`pyswarm service update | scale | rollback`: relative changes, repeated when somebody else was faster."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from pyswarm.v1 import control_pb2
+from pyswarm_cli.commands.service import get_service
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.failures import FromDaemon, each
+from pyswarm_cli.listing import network_names
+from pyswarm_cli.params import detach_option
+from pyswarm_cli.service import build
+from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
+from pyswarm_common import errors
+from pyswarm_common.codec import from_proto, to_proto
+from pyswarm_common.model import ServiceMode, ServiceSpec
+
+_ATTEMPTS = 10
+_REPLICAS = re.compile(r"\d{1,18}")
+Change = Callable[[ServiceSpec], ServiceSpec]
+
+
+def change_service(connection: Connection, name: str, change: Change) -> Any:
+    """Read, change the spec, write; again when the service moved in between. Returns the service as written."""
+    for attempt in range(_ATTEMPTS):
+        service = get_service(connection, name)
+        spec = change(from_proto(ServiceSpec, service.spec))
+        request = control_pb2.UpdateServiceRequest(
+            service_id=service.id, version=service.meta.version, spec=to_proto(spec)
+        )
+        try:
+            return call(connection.control.UpdateService, request).service
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def roll_back(connection: Connection, name: str) -> Any:
+    """Go back to the previous spec; again when the service moved in between."""
+    for attempt in range(_ATTEMPTS):
+        service = get_service(connection, name)
+        request = control_pb2.UpdateServiceRequest(
+            service_id=service.id, version=service.meta.version, spec=service.spec, rollback=True
+        )
+        try:
+            return call(connection.control.UpdateService, request).service
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _wait(connection: Connection, service: Any, detach: bool, quiet: bool, *, rollback: bool = False) -> None:
+    if not detach:
+        from pyswarm_cli.service.follow import follow  # noqa: PLC0415 - only who waits needs it
+
+        follow(connection, service, rollback=rollback, quiet=quiet)
+
+
+@click.command(help="Change a service.")
+@click.option("--image", help="Image of the service")
+@click.option("--args", help="Arguments of the service's command, as one string")
+@click.option("--force", is_flag=True, help="Replace the tasks even if nothing else changes")
+@click.option("--rollback", "rollback_", is_flag=True, help="Go back to the previous configuration")
+@declared([*SCALARS, *UPDATE_LISTS])
+@detach_option
+@click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
+@click.argument("service")
+@click.pass_context
+def update(ctx: click.Context, /, service: str, rollback_: bool, detach: bool, quiet: bool, **options: Any) -> None:
+    """`service update`."""
+    connection = connect(ctx)
+    if rollback_:
+        _refuse_other_flags(options)
+        changed = roll_back(connection, service)
+    else:
+        ids = _network_ids(connection, options)
+        changed = change_service(connection, service, lambda spec: build.change(spec, options, os.environ, ids))
+    click.echo(service)
+    _wait(connection, changed, detach, quiet, rollback=rollback_)
+
+
+def _refuse_other_flags(options: dict[str, Any]) -> None:
+    given = sorted(name for name, value in options.items() if value not in (None, (), False))
+    if given:
+        raise click.UsageError(f"other flags may not be combined with --rollback: --{given[0].replace('_', '-')}")
+
+
+def _network_ids(connection: Connection, options: dict[str, Any]) -> dict[str, str]:
+    """Ids of the networks that flags name: a service's spec holds ids."""
+    if not options["network_rm"] and not options["network_add"]:
+        return {}
+    known = {name: identifier for identifier, name in network_names(connection).items()}
+    for name in options["network_rm"]:
+        if name not in known and name not in known.values():
+            raise errors.NotFound(f"network {name} not found")
+    return known
+
+
+@click.command(help="Go back to a service's previous configuration.")
+@detach_option
+@click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
+@click.argument("service")
+@click.pass_context
+def rollback(ctx: click.Context, detach: bool, quiet: bool, service: str) -> None:
+    """`service rollback`."""
+    connection = connect(ctx)
+    changed = roll_back(connection, service)
+    click.echo(service)
+    _wait(connection, changed, detach, quiet, rollback=True)
+
+
+@click.command(help="Set the number of replicas of services: `pyswarm service scale web=5 api=3`.")
+@detach_option
+@click.argument("targets", metavar="SERVICE=REPLICAS...", nargs=-1, required=True)
+@click.pass_context
+def scale(ctx: click.Context, detach: bool, targets: tuple[str, ...]) -> None:
+    """`service scale`."""
+    wanted = dict(_target(text) for text in targets)
+    connection = connect(ctx)
+    scaled = []
+
+    def act(name: str) -> None:
+        replicas = wanted[name]
+        scaled.append(change_service(connection, name, lambda spec: _scaled(spec, replicas)))
+        click.echo(f"{name} scaled to {replicas}")
+
+    try:
+        each(wanted, act)
+    finally:
+        for service in scaled:
+            _wait(connection, service, detach, False)
+
+
+def _target(text: str) -> tuple[str, int]:
+    name, equals, count = text.partition("=")
+    if not name or not equals:
+        raise errors.InvalidArgument(f'invalid scale specifier "{text}": write SERVICE=REPLICAS')
+    if not _REPLICAS.fullmatch(count):
+        raise errors.InvalidArgument(f'{name}: invalid replicas value "{count}": it must be a number, 0 or more')
+    return name, int(count)
+
+
+def _scaled(spec: ServiceSpec, replicas: int) -> ServiceSpec:
+    if spec.mode is not ServiceMode.REPLICATED:
+        raise errors.InvalidArgument(f"{spec.name}: scale can only be used with replicated mode")
+    return replace(spec, replicas=replicas)

@@ -1,0 +1,183 @@
+"""`pyswarm init | join | leave | join-token | update`, also as `pyswarm swarm …`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pyswarm.v1 import control_pb2, node_pb2
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.failures import FromDaemon
+from pyswarm_cli.params import Parsed
+from pyswarm_cli.parse.quantities import duration_s
+from pyswarm_common import errors
+from pyswarm_common.model import Availability
+
+_SLOW_CALL_S = 120.0
+_ATTEMPTS = 10
+AVAILABILITY = click.Choice(["active", "pause", "drain"])
+DURATION = Parsed("duration", duration_s)
+
+_JOIN_HELP = """To add a {role} to this swarm, run the following command:
+
+    pyswarm join --token {token} {address}
+"""
+
+
+def _availability(text: str) -> Any:
+    return Availability[text.upper()].value
+
+
+@click.command(help="Make a new swarm, with this machine as its first manager.")
+@click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
+@click.option("--listen-addr", default="", help="Address to listen on (default 0.0.0.0:2377)")
+@click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
+@click.option("--data-path-port", type=click.IntRange(1024, 49151), default=None, help="UDP port of it (default 4789)")
+@click.option("--default-addr-pool", multiple=True, help="Where networks get their subnets from (default 10.0.0.0/8)")
+@click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
+@click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@click.pass_context
+def init(
+    ctx: click.Context,
+    advertise_addr: str,
+    listen_addr: str,
+    data_path_addr: str,
+    data_path_port: int | None,
+    default_addr_pool: tuple[str, ...],
+    default_addr_pool_mask_length: int | None,
+    availability: str,
+) -> None:
+    """Make a new swarm."""
+    request = node_pb2.InitRequest(
+        advertise_addr=advertise_addr,
+        listen_addr=listen_addr,
+        data_path_addr=data_path_addr,
+        data_path_port=data_path_port or 0,
+        default_address_pools=default_addr_pool,
+        subnet_size=default_addr_pool_mask_length or 0,
+        availability=_availability(availability),
+    )
+    made = call(connect(ctx).daemon.Init, request, _SLOW_CALL_S)
+    click.echo(f"Swarm initialized: current node ({made.node_id}) is now a manager.\n")
+    click.echo(_JOIN_HELP.format(role="worker", token=made.worker_token, address=made.manager_address))
+    click.echo("To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.")
+
+
+@click.command(help="Join a swarm, as a worker or as a manager: the token decides.")
+@click.option("--token", required=True, help="What `pyswarm join-token` shows on a manager")
+@click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
+@click.option("--listen-addr", default="", help="Address to listen on, as a manager (default 0.0.0.0:2377)")
+@click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
+@click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@click.argument("addresses", metavar="HOST[:PORT]...", nargs=-1, required=True)
+@click.pass_context
+def join(
+    ctx: click.Context,
+    token: str,
+    advertise_addr: str,
+    listen_addr: str,
+    data_path_addr: str,
+    availability: str,
+    addresses: tuple[str, ...],
+) -> None:
+    """Join a swarm."""
+    request = node_pb2.JoinRequest(
+        remote_addrs=addresses,
+        token=token,
+        advertise_addr=advertise_addr,
+        listen_addr=listen_addr,
+        data_path_addr=data_path_addr,
+        availability=_availability(availability),
+    )
+    joined = call(connect(ctx).daemon.Join, request, _SLOW_CALL_S)
+    click.echo(f"This node joined a swarm as a {'manager' if joined.role else 'worker'}.")
+
+
+@click.command(help="Leave the swarm. A manager needs --force, or to be demoted first.")
+@click.option("-f", "--force", is_flag=True, help="Leave although this node is a manager")
+@click.pass_context
+def leave(ctx: click.Context, force: bool) -> None:
+    """Leave the swarm."""
+    call(connect(ctx).daemon.Leave, node_pb2.LeaveClusterRequest(force=force), _SLOW_CALL_S)
+    click.echo("Node left the swarm.")
+
+
+@click.command(help="Show (or rotate) the token that lets machines join as a worker or as a manager.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the token")
+@click.option("--rotate", is_flag=True, help="Make a new token first; the old one stops working")
+@click.argument("role", type=click.Choice(["worker", "manager"]), metavar="(worker|manager)")
+@click.pass_context
+def join_token(ctx: click.Context, quiet: bool, rotate: bool, role: str) -> None:
+    """Show a join token."""
+    connection = connect(ctx)
+    cluster = _rotated(connection, role) if rotate else _cluster(connection)
+    token = cluster.join_tokens.manager if role == "manager" else cluster.join_tokens.worker
+    if quiet:
+        click.echo(token)
+        return
+    if rotate:
+        click.echo(f"Successfully rotated {role} join token.\n")
+    click.echo(_JOIN_HELP.format(role=role, token=token, address=_manager_address(connection)))
+
+
+def _cluster(connection: Connection) -> Any:
+    return call(connection.control.GetCluster, control_pb2.GetClusterRequest()).cluster
+
+
+def _manager_address(connection: Connection) -> str:
+    """This manager's own address, as others reach it."""
+    node = call(connection.control.GetNode, control_pb2.GetNodeRequest(node="self")).node
+    return str(node.manager_status.address)
+
+
+def _rotated(connection: Connection, role: str) -> Any:
+    return _changed(connection, lambda spec: None, worker=role == "worker", manager=role == "manager")
+
+
+def _changed(connection: Connection, change: Any, *, worker: bool = False, manager: bool = False) -> Any:
+    """Read, change, write; again when somebody else was faster."""
+    for attempt in range(_ATTEMPTS):
+        cluster = _cluster(connection)
+        change(cluster.spec)
+        request = control_pb2.UpdateClusterRequest(
+            version=cluster.meta.version,
+            spec=cluster.spec,
+            rotate_worker_token=worker,
+            rotate_manager_token=manager,
+        )
+        try:
+            return call(connection.control.UpdateCluster, request).cluster
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+@click.command(help="Change settings of the swarm.")
+@click.option("--task-history-limit", type=click.IntRange(0, 1000), help="Ended tasks kept per slot")
+@click.option("--dispatcher-heartbeat", type=DURATION, help="Period of the nodes' heartbeats (ms|s|m|h)")
+@click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h)")
+@click.pass_context
+def update(
+    ctx: click.Context,
+    task_history_limit: int | None,
+    dispatcher_heartbeat: float | None,
+    cert_expiry: float | None,
+) -> None:
+    """Change settings of the swarm."""
+    values = {
+        "task_history_limit": task_history_limit,
+        "heartbeat_period_s": dispatcher_heartbeat,
+        "node_cert_expiry_s": cert_expiry,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    if not given:
+        raise click.UsageError("nothing to change: give at least one flag")
+
+    def change(spec: Any) -> None:
+        for name, value in given.items():
+            setattr(spec, name, value)
+
+    _changed(connect(ctx), change)
+    click.echo("Swarm updated.")

@@ -1,0 +1,167 @@
+"""The way to the daemon: one unix socket, blocking calls with a deadline, refusals as `FromDaemon`.
+
+Imports gRPC, so it is imported by commands and never by the command table.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import grpc
+
+from pyswarm_cli.failures import FromDaemon
+from pyswarm_common import errors
+
+if TYPE_CHECKING:
+    from pyswarm.v1 import control_pb2_grpc, health_pb2_grpc, logs_pb2_grpc, node_pb2_grpc, watch_pb2_grpc
+
+T = TypeVar("T")
+CALL_TIMEOUT_S = 30.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.enable_http_proxy", 0),
+)
+_BY_CODE = {grpc.StatusCode[name]: meaning for meaning, name in errors.STATUS_NAMES.items()}
+
+
+class Connection:
+    """The daemon's services. Stubs are made, and their modules imported, when they are first used."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        path = socket_path(host)
+        check_reachable(path, host)
+        self._channel = grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
+
+    @property
+    def control(self) -> control_pb2_grpc.ControlStub:
+        """The cluster's objects."""
+        from pyswarm.v1 import control_pb2_grpc  # noqa: PLC0415 - a command pays only for what it uses
+
+        return control_pb2_grpc.ControlStub(self._channel)
+
+    @property
+    def watch(self) -> watch_pb2_grpc.WatchStub:
+        """Changes of the cluster's objects."""
+        from pyswarm.v1 import watch_pb2_grpc  # noqa: PLC0415
+
+        return watch_pb2_grpc.WatchStub(self._channel)
+
+    @property
+    def logs(self) -> logs_pb2_grpc.LogsStub:
+        """What containers write."""
+        from pyswarm.v1 import logs_pb2_grpc  # noqa: PLC0415
+
+        return logs_pb2_grpc.LogsStub(self._channel)
+
+    @property
+    def health(self) -> health_pb2_grpc.HealthStub:
+        """How this machine's manager is."""
+        from pyswarm.v1 import health_pb2_grpc  # noqa: PLC0415
+
+        return health_pb2_grpc.HealthStub(self._channel)
+
+    @property
+    def daemon(self) -> node_pb2_grpc.DaemonStub:
+        """This machine's part in a cluster."""
+        from pyswarm.v1 import node_pb2_grpc  # noqa: PLC0415
+
+        return node_pb2_grpc.DaemonStub(self._channel)
+
+    @property
+    def images(self) -> node_pb2_grpc.ImagesStub:
+        """This machine's images."""
+        from pyswarm.v1 import node_pb2_grpc  # noqa: PLC0415
+
+        return node_pb2_grpc.ImagesStub(self._channel)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+
+def connect(ctx: click.Context) -> Connection:
+    """The connection of a command; it is closed when the command ends."""
+    connection = Connection(ctx.find_root().obj)
+    ctx.call_on_close(connection.close)
+    return connection
+
+
+def call(method: Callable[..., T], request: Any, timeout_s: float = CALL_TIMEOUT_S) -> T:
+    """One answer to one request (or to a stream of them). Raises FromDaemon."""
+    try:
+        return method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise FromDaemon(refusal(error, timeout_s), error.code().name) from None
+
+
+def stream(method: Callable[..., Any], request: Any) -> Any:
+    """A stream of answers without a deadline: iterate with `answers`, end it with `.cancel()`."""
+    return method(request)
+
+
+def answers(responses: Any) -> Iterator[Any]:
+    """The messages of a stream. Raises FromDaemon."""
+    try:
+        yield from responses
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.CANCELLED:
+            raise FromDaemon(refusal(error), error.code().name) from None
+
+
+def refusal(error: Any, timeout_s: float = CALL_TIMEOUT_S) -> errors.PyswarmError:
+    """What a status means, by the same table that the servers use."""
+    code, details = error.code(), error.details() or "no answer"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.Unavailable(
+            f"no answer within {timeout_s:.0f} s; is there a leader? See `pyswarm info` on a manager"
+        )
+    meaning = _BY_CODE.get(code)
+    if meaning is errors.InvalidArgument:
+        return errors.InvalidArgument(_with_violations(details, error))
+    return (meaning or errors.PyswarmError)(details)
+
+
+def _with_violations(details: str, error: Any) -> str:
+    """Every wrong field, when the message does not name it already."""
+    from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415 - needed for this refusal only
+
+    status = status_pb2.Status()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status.ParseFromString(value)
+    for detail in status.details:
+        request = error_details_pb2.BadRequest()
+        if detail.Unpack(request):
+            found = [item for item in request.field_violations if item.description not in details]
+            details = "; ".join([details, *(f"{item.field}: {item.description}" for item in found)])
+    return details
+
+
+def socket_path(host: str) -> str:
+    """The path of `unix:///run/…` or of a bare path."""
+    path = host.removeprefix("unix://")
+    if not path.startswith("/"):
+        raise errors.InvalidArgument(f'"{host}" is not a socket: write unix:///path/to/pyswarm.sock')
+    return path
+
+
+def check_reachable(path: str, host: str) -> None:
+    """Fail at once and in plain words where gRPC would try for a while."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except PermissionError:
+            who = "root" if os.geteuid() else "the owner of the socket"
+            raise errors.Forbidden(
+                f"permission denied while trying to connect to the pyswarm daemon socket at {host}: run this as {who}"
+            ) from None
+        except OSError:
+            raise errors.Unavailable(
+                f"Cannot connect to the pyswarm daemon at unix://{path}. Is the pyswarm daemon running?"
+            ) from None

@@ -1,0 +1,1 @@
+"""How results are shown: tables, JSON, Go-style templates, times and sizes in words. Pure."""

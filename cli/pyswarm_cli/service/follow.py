@@ -1,0 +1,202 @@
+"""Waits for a service to converge and shows how it goes, as docker does: by watching, never by polling.
+
+The shell around `service.progress`: one thread reads the watch into a bounded queue, the caller's thread shows. On a
+terminal the task lines are redrawn; into a pipe only what changes is printed.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from typing import Any
+
+import click
+
+from pyswarm.v1 import control_pb2, watch_pb2
+from pyswarm_cli.connection import Connection, answers, call, stream
+from pyswarm_cli.failures import FromDaemon, Silent, one_line
+from pyswarm_cli.listing import all_tasks
+from pyswarm_cli.service.progress import LAST_STEP, Outcome, Picture, Progress, TaskLine
+from pyswarm_common import errors
+from pyswarm_common.codec import from_proto
+from pyswarm_common.model import Service, Task
+
+_QUEUE = 1000
+_RECONNECTS = 40
+_RECONNECT_DELAY_S = 0.25
+_BAR = 50
+
+
+def follow(connection: Connection, service: Any, *, rollback: bool = False, quiet: bool = False) -> None:
+    """Return when the service, as the caller's write left it, has converged. Raises Silent after saying why not."""
+    screen = Screen(quiet)
+    try:
+        picture = _follow(connection, service, rollback, screen)
+    except KeyboardInterrupt:
+        click.echo("\nOperation continuing in background.")
+        click.echo(f"Use `pyswarm service ps {service.spec.name}` to check progress.")
+        raise
+    if picture.outcome is Outcome.FAILED:
+        click.echo(one_line(picture.message), err=True)
+        raise Silent
+
+
+def _follow(connection: Connection, written: Any, rollback: bool, screen: Screen) -> Picture:
+    progress = Progress(from_proto(Service, written), is_rollback=rollback)
+    failures = 0
+    while True:
+        try:
+            with Events(connection, written.id) as events:
+                _read(connection, progress, written.meta.version)
+                failures = 0
+                return _until_over(progress, events, screen)
+        except _Resync:
+            continue
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.Unavailable) or failures >= _RECONNECTS:
+                raise
+            # A manager went away: the daemon finds another one, or the same one comes back.
+            failures += 1
+            time.sleep(_RECONNECT_DELAY_S)
+
+
+def _read(connection: Connection, progress: Progress, minimum_version: int) -> None:
+    """Bring the objects up to date; what was seen of the update stays. A manager that lags is asked again."""
+    request = control_pb2.GetServiceRequest(service=progress.service.id)
+    service = from_proto(Service, call(connection.control.GetService, request).service)
+    if service.meta.version < minimum_version:
+        raise FromDaemon(errors.Unavailable("this manager has not seen the change yet; try again"))
+    progress.service = service
+    tasks = [from_proto(Task, task) for task in all_tasks(connection, [service.id])]
+    progress.tasks = {task.id: task for task in tasks}
+
+
+def _until_over(progress: Progress, events: Events, screen: Screen) -> Picture:
+    while True:
+        picture = progress.look(time.monotonic())
+        screen.show(picture)
+        if picture.outcome is not Outcome.GOING:
+            return picture
+        wait = None if picture.wake_at is None else max(0.0, picture.wake_at - time.monotonic())
+        for event in events.next(wait):
+            _take(progress, event)
+
+
+def _take(progress: Progress, event: Any) -> None:
+    removed = event.action == watch_pb2.CHANGE_ACTION_REMOVE
+    if event.HasField("service") and event.service.id == progress.service.id:
+        progress.removed = removed
+        if not removed:
+            progress.service = from_proto(Service, event.service)
+    elif event.HasField("task") and event.task.service_id == progress.service.id:
+        if removed:
+            progress.tasks.pop(event.task.id, None)
+        else:
+            progress.tasks[event.task.id] = from_proto(Task, event.task)
+
+
+class _Resync(Exception):
+    """The watch lost events: read everything again."""
+
+
+class Events:
+    """The watch of one service, read by a thread of its own that ends with the `with` block."""
+
+    def __init__(self, connection: Connection, service_id: str) -> None:
+        kinds = [watch_pb2.OBJECT_KIND_SERVICE, watch_pb2.OBJECT_KIND_TASK]
+        request = watch_pb2.WatchRequest(kinds=kinds, service_ids=[service_id])
+        self._stream = stream(connection.watch.Watch, request)
+        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
+        self._thread = threading.Thread(target=self._read, name="watch", daemon=True)
+
+    def __enter__(self) -> Events:
+        self._thread.start()
+        self.next(None)  # the first message says that the watch stands: what is read from now on is not missed
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.cancel()
+        while self._thread.is_alive():
+            self._drain()
+            self._thread.join(0.05)
+
+    def _drain(self) -> None:
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    def _read(self) -> None:
+        try:
+            for response in answers(self._stream):
+                self._queue.put(list(response.events))
+            self._queue.put(FromDaemon(errors.Unavailable("the manager ended the watch; try again")))
+        except FromDaemon as error:
+            self._queue.put(error)
+
+    def next(self, wait_s: float | None) -> list[Any]:
+        """The next events; none when the time is over. Raises what ended the watch."""
+        try:
+            found = self._queue.get(timeout=wait_s)
+        except queue.Empty:
+            return []
+        if isinstance(found, FromDaemon):
+            if found.status == "OUT_OF_RANGE":
+                raise _Resync
+            raise found
+        return list(found)
+
+
+class Screen:
+    """Where progress is shown."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._redraw = click.get_text_stream("stdout").isatty() and not quiet
+        self._drawn = 0
+        self._shown: dict[str, str] = {}
+
+    def show(self, picture: Picture) -> None:
+        """Bring what is shown up to date."""
+        if self._quiet:
+            return
+        if self._redraw:
+            self._draw(picture)
+        else:
+            self._print_changes(picture)
+
+    def _draw(self, picture: Picture) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        texts = [picture.overall, *(bar_line(line) for line in picture.lines)]
+        texts += [picture.verify] if picture.verify else []
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        body = "".join(f"\x1b[2K{text[:width]}\n" for text in texts)
+        surplus = max(0, self._drawn - len(texts))
+        rest = "\x1b[2K\n" * surplus + (f"\x1b[{surplus}A" if surplus else "")
+        click.echo(f"{up}{body}{rest}", nl=False)
+        self._drawn = len(texts)
+
+    def _print_changes(self, picture: Picture) -> None:
+        """One line per thing that changed; the count-down of the verification is not worth a line each second."""
+        verify = picture.verify.split(" seconds")[0].rstrip("0123456789 ")
+        texts = {"overall": picture.overall, **{line.label: plain_line(line) for line in picture.lines if line.text}}
+        for key, text in texts.items():
+            if self._shown.get(key) != text:
+                click.echo(text)
+        if verify and self._shown.get("verify") != verify:
+            click.echo(picture.verify)
+        self._shown = {**texts, "verify": verify}
+
+
+def plain_line(line: TaskLine) -> str:
+    """ "1/3: preparing"."""
+    return f"{line.label}: {one_line(line.text)}"
+
+
+def bar_line(line: TaskLine) -> str:
+    """ "1/3: preparing [=================================>                 ]"."""
+    if not line.step:
+        return plain_line(line)
+    done = _BAR * line.step // LAST_STEP
+    head = "=" * max(0, done - 1) + ">"
+    return f"{plain_line(line):<16} [{head:<{_BAR}}]"

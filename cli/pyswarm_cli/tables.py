@@ -1,0 +1,84 @@
+"""Every command of `pyswarm`, by group: where it lives and what its line of help says. Data only."""
+
+from __future__ import annotations
+
+from pyswarm_cli.lazy import Table, group
+
+_SWARM: Table = {
+    "init": ("commands.swarm:init", "Make a new swarm, with this machine as its first manager"),
+    "join": ("commands.swarm:join", "Join a swarm as a worker or a manager"),
+    "leave": ("commands.swarm:leave", "Leave the swarm"),
+    "join-token": ("commands.swarm:join_token", "Show or rotate the tokens that let machines join"),
+    "update": ("commands.swarm:update", "Change settings of the swarm"),
+}
+
+_NODE: Table = {
+    "demote": ("commands.node:demote", "Make managers workers"),
+    "inspect": ("commands.node:inspect", "Show everything about nodes"),
+    "ls": ("commands.node:list_nodes", "List the nodes of the swarm"),
+    "promote": ("commands.node:promote", "Make workers managers"),
+    "ps": ("commands.node:tasks", "List the tasks of nodes; of this one when none is named"),
+    "rm": ("commands.node:remove", "Remove nodes from the swarm"),
+    "update": ("commands.node:update", "Change a node's availability, role or labels"),
+}
+
+_SERVICE: Table = {
+    "create": ("commands.service_create:create", "Create a new service"),
+    "inspect": ("commands.service:inspect", "Show everything about services"),
+    "logs": ("commands.service_logs:logs", "Show what the containers of a service or task write"),
+    "ls": ("commands.service:list_services", "List services"),
+    "ps": ("commands.service:tasks", "List the tasks of services"),
+    "rm": ("commands.service:remove", "Remove services"),
+    "rollback": ("commands.service_update:rollback", "Go back to a service's previous configuration"),
+    "scale": ("commands.service_update:scale", "Set the number of replicas of services"),
+    "update": ("commands.service_update:update", "Change a service"),
+}
+
+_NETWORK: Table = {
+    "create": ("commands.network:create", "Create a network"),
+    "inspect": ("commands.network:inspect", "Show everything about networks"),
+    "ls": ("commands.network:list_networks", "List networks"),
+    "rm": ("commands.network:remove", "Remove networks"),
+}
+
+_IMAGE: Table = {
+    "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),
+    "load": ("commands.image:load", "Load images from a docker or OCI archive"),
+    "ls": ("commands.image:list_images", "List the images of this machine"),
+    "rm": ("commands.image:remove", "Remove images from this machine"),
+    "tag": ("commands.image:tag", "Give an image another name"),
+}
+
+_LAB: Table = {
+    "up": ("commands.lab:up", "Make a lab: several hosts on this machine, and a swarm on them"),
+    "down": ("commands.lab:down", "Remove a lab, and check that nothing is left"),
+    "ls": ("commands.lab:list_labs", "List labs and their hosts"),
+    "exec": ("commands.lab:execute", "Run a command inside a host"),
+    "kill": ("commands.lab:kill", "Cut a host's power, or kill one of its daemons"),
+    "start": ("commands.lab:start", "Give a host its power back, or its daemon"),
+    "cut": ("commands.lab:cut", "Pull a host's network cable"),
+    "heal": ("commands.lab:heal", "Put a host's network cable back"),
+    "logs": ("commands.lab:logs", "Show what a host's daemon writes"),
+}
+
+swarm = group("swarm", "Manage the swarm.", _SWARM)
+node = group("node", "Manage nodes.", _NODE)
+service = group("service", "Manage services.", _SERVICE)
+network = group("network", "Manage networks.", _NETWORK)
+image = group("image", "Manage the images of this machine.", _IMAGE)
+lab = group("lab", "A whole swarm on one machine, to try things and to break them. Needs root.", _LAB)
+
+ROOT: Table = {
+    **_SWARM,
+    "swarm": ("tables:swarm", "Manage the swarm (init, join, leave, … are also here)"),
+    "node": ("tables:node", "Manage nodes"),
+    "service": ("tables:service", "Manage services"),
+    "network": ("tables:network", "Manage networks"),
+    "image": ("tables:image", "Manage the images of this machine"),
+    "images": ("commands.image:list_images", "List the images of this machine"),
+    "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),
+    "load": ("commands.image:load", "Load images from a docker or OCI archive"),
+    "lab": ("tables:lab", "A whole swarm on one machine, to try things and to break them"),
+    "info": ("commands.system:info", "Show what this machine is and its part in the swarm"),
+    "version": ("commands.system:version", "Show versions"),
+}

@@ -1,0 +1,1 @@
+"""From objects to what commands show: rows for lists, docker's JSON shape for `inspect`. Pure."""
