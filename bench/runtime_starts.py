@@ -1,7 +1,7 @@
 """How many containers one host starts and stops per second: `python bench/runtime_starts.py [-n 100] [--runtime crun]`.
 
-Prints a table. Needs root, conmon, crun or runc, and a static busybox. Everything happens in a mount namespace of its own,
-where hybrid control groups are made plain v1 so that crun can be used, and is taken away at the end.
+Prints a table. Needs root, conmon, crun or runc, and a static busybox. Everything happens in a mount namespace of its
+own, where hybrid control groups are made plain v1 so that crun can be used, and is taken away at the end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Image archives: `docker save` files and OCI layouts, read in one pass and written.
 
-Reading puts every file of the archive into the blob store as it streams by, then finds out which of them make images; what
-belongs to none is dropped again. Nothing of the archive is trusted: sizes and counts are bounded, names are only keys of
-a table and never paths, and contents are known by their digests.
+Reading puts every file of the archive into the blob store as it streams by, then finds out which of them make images;
+what belongs to none is dropped again. Nothing of the archive is trusted: sizes and counts are bounded, names are only
+keys of a table and never paths, and contents are known by their digests.
 """
 
 from __future__ import annotations
@@ -164,10 +164,10 @@ def _from_index(
     if len(entries) > MAX_IMAGES:
         raise InvalidArgument(f"the archive names {len(entries)} images: more than {MAX_IMAGES}")
     found = []
-    for descriptor, annotations, platform in entries:
+    for descriptor, notes, platform in entries:
         if platform and not _is_fitting(platform, architecture):
             continue
-        references = _annotated(annotations)
+        references = _annotated(notes)
         content = _oci_blob(contents, blobs, descriptor.digest, limits)
         if model.is_index(descriptor.media_type):
             inner = _from_index(content, contents, blobs, limits, architecture, depth + 1)
@@ -187,7 +187,7 @@ def _oci_blob(contents: _Contents, blobs: BlobStore, digest: str, limits: Limits
 
 
 def _is_fitting(platform: Mapping[str, Any], architecture: str) -> bool:
-    return platform.get("os", "linux") == "linux" and platform.get("architecture", architecture) == architecture
+    return (platform.get("os", "linux"), platform.get("architecture", architecture)) == ("linux", architecture)
 
 
 def _annotated(annotations: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The content store: bytes under their digest.
 
-A blob is written to a temporary file, checked against its digest and size, made durable and renamed; so whatever lies under
-`blobs/sha256/` is complete and true. Blocking calls run in the pool that the caller gives. The image store decides what
-is kept.
+A blob is written to a temporary file, checked against its digest and size, made durable and renamed; so whatever lies
+under `blobs/sha256/` is complete and true. Blocking calls run in the pool that the caller gives. The image store
+decides what is kept.
 """
 
 from __future__ import annotations

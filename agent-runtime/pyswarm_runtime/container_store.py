@@ -1,7 +1,8 @@
 """What is remembered of each container, in small files written atomically, and where its things lie.
 
-`container.json` never changes after create; `state.json` is replaced at every step. They are not synced to disk: after a
-power cut no container runs any more, and one whose files are damaged is dropped, as if it had never been made.
+`container.json` never changes after create; `state.json` is replaced at every step. They are not synced to disk:
+after a power cut no container runs any more, and one whose files are damaged is dropped, as if it had never been
+made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Manifests and image configurations, OCI and Docker: read from bytes into values, and written for imported images. Pure."""
+"""Manifests and image configurations, OCI and Docker: read from bytes, and written for imported images. Pure."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ from pyswarm_runtime.types import (
 
 ORPHAN_GRACE_S = 3600.0
 MAX_DATABASE_BYTES = 64 * 1024 * 1024
+Removed = list[RemovedItem]  # the name, since within the class `list` is a method
 
 
 class _Database(msgspec.Struct):
@@ -213,7 +214,7 @@ class ImageStore:
             self._database.references[_taggable(new)] = image_id
             await self._save()
 
-    async def remove(self, reference: str, force: bool = False) -> list[RemovedItem]:
+    async def remove(self, reference: str, force: bool = False) -> Removed:
         """Takes the reference off, and deletes the image with its last one (all at once when named by its id)."""
         async with self._lock:
             image_id = self._find(reference)
@@ -239,7 +240,8 @@ class ImageStore:
     ) -> None:
         if by_id and len(names) > 1 and not force:
             raise FailedPrecondition(
-                f"conflict: unable to delete {reference} (must be forced) - image is referenced in multiple repositories"
+                f"conflict: unable to delete {reference} (must be forced) - "
+                "image is referenced in multiple repositories"
             )
         if not is_last:
             return
@@ -413,7 +415,7 @@ class ImageStore:
         return used | named | {pin for pin in self._pins if is_digest(pin)}
 
     def _collect(self, digests: Collection[str], diff_ids: Collection[str]) -> None:
-        """After an image went: what was only its own. A layer that a container still stands on goes at the next start."""
+        """After an image went: what was only its own. A layer that a container stands on goes at the next start."""
         self._drop(digests)
         live = self._live_layers()
         for diff_id in diff_ids:

@@ -1,7 +1,7 @@
 """The blocking steps of one container's life: launch it, say how it ended, clean up after it.
 
-Called from the runtime's pool, one call at a time per container; the runtime decides when. Every step may be repeated, and
-`clean` undoes whatever part of `launch` was done.
+Called from the runtime's pool, one call at a time per container; the runtime decides when. Every step may be
+repeated, and `clean` undoes whatever part of `launch` was done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import find_init
-from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, start_time
+from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, reap, start_time
 from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
 from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
@@ -194,22 +194,17 @@ class Launcher:
             return Ending(LOST_EXIT_CODE, oom_killed, LOST_ERROR, time.time())
 
     def clean(self, container_id: str, *, is_monitor_gone: bool) -> None:
-        """Ends and removes whatever there is of a container but its files: may be called at any time, again and again."""
+        """Ends and removes whatever there is of a container but its files; may be called again and again."""
         if not is_monitor_gone:
             for pid in find_by_arguments("conmon", ("-c", container_id)):
                 kill_and_wait(pid, start_time(pid))
-                _reap(pid)
+                reap(pid)
         with suppress(PyswarmError):
             self._oci.delete(container_id)
         self._groups.kill_all(container_id)
         self._groups.remove(container_id)
         self.snapshot(container_id).unmount()
         self._store.remove_bundle(container_id)
-
-
-def _reap(pid: int) -> None:
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def own_capabilities() -> frozenset[str]:
@@ -223,7 +218,13 @@ def own_capabilities() -> frozenset[str]:
 def host_devices() -> tuple[tuple[str, str, int, int], ...]:
     """Every device node of the host, for privileged containers."""
     found = []
-    skipped = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd", "/dev/console")
+    skipped = (
+        "/dev/pts",
+        "/dev/shm",  # noqa: S108  names to pass over, not places to write to
+        "/dev/mqueue",
+        "/dev/fd",
+        "/dev/console",
+    )
     for directory, names, files in os.walk("/dev"):
         names[:] = [name for name in names if not f"{directory}/{name}".startswith(skipped)]
         for name in files:

@@ -1,7 +1,7 @@
 """Unpacked layers: one directory per diff id, shared by all images and containers that have it.
 
-A layer is unpacked beside its place by a process of its own (`unpack.py`), and renamed when it is complete and its digest is
-what the image says. Concurrent wishes for one layer share the work.
+A layer is unpacked beside its place by a process of its own (`unpack.py`), and renamed when it is complete and its
+digest is what the image says. Concurrent wishes for one layer share the work.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A container's output, as conmon wrote it: parsed, joined into lines, from the end, since a time, and followed.
 
-One log line of conmon's is `<RFC 3339 time> stdout|stderr P|F <data>`; P marks a part without its line's end. Rotated files
-stand beside the current one as `.1` (newest), `.2`…. Reading never blocks the writer, and a reader that is slow merely
-reads later; what was rotated away meanwhile is gone for it.
+One log line of conmon's is `<RFC 3339 time> stdout|stderr P|F <data>`; P marks a part without its line's end. Rotated
+files stand beside the current one as `.1` (newest), `.2`…. Reading never blocks the writer, and a reader that is slow
+merely reads later; what was rotated away meanwhile is gone for it.
 """
 
 from __future__ import annotations

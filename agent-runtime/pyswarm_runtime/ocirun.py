@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from pyswarm_common.errors import FailedPrecondition
@@ -65,8 +66,6 @@ def _reason(stderr: bytes) -> str:
     lines = stderr.decode("utf-8", "replace").strip().splitlines()
     text = lines[-1] if lines else "it gave no reason"
     if text.startswith("{"):
-        try:
+        with suppress(ValueError):
             text = str(json.loads(text).get("msg", text))
-        except ValueError:
-            pass
     return text[:MAX_REASON]

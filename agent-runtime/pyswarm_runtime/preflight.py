@@ -1,4 +1,4 @@
-"""What this host can do, and what is chosen accordingly. Refuses with a sentence that says what to install or change."""
+"""What this host can do, and what is chosen accordingly. A refusal says what to install or to change."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Processes that are not only ours: told apart by pid and start time, watched and signalled through pidfds.
 
-A pid alone may belong to another process by the time it is used; a pid with its start time does not, and a pidfd never does.
+A pid alone may belong to another process by the time it is used; a pid with its start time does not, and a pidfd
+never does.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ def kill_and_wait(pid: int, started: int | None, timeout_s: float = 10.0) -> Non
         wait_gone(fd, timeout_s)
     finally:
         os.close(fd)
+
+
+def reap(pid: int) -> None:
+    """Takes away the zombie of an ended child; a process that a former daemon started is not ours to reap."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def find_by_arguments(program: str, wanted: Iterable[str]) -> list[int]:

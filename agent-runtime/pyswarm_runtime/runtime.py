@@ -1,8 +1,9 @@
 """Containers on one host: the asynchronous face of the runtime.
 
-Decides what a container's state is and which step may follow; the blocking steps themselves are the launcher's. One lock
-per container keeps its steps apart; containers do not wait for one another but in the bounded pool. A step that has
-begun is finished even if its caller goes away. Exits are noticed through a pidfd of each monitor: nothing is polled.
+Decides what a container's state is and which step may follow; the blocking steps themselves are the launcher's. One
+lock per container keeps its steps apart; containers do not wait for one another but in the bounded pool. A step that
+has begun is finished even if its caller goes away. Exits are noticed through a pidfd of each monitor: nothing is
+polled.
 """
 
 from __future__ import annotations
@@ -322,7 +323,7 @@ class Runtime:
         return True
 
     def exits(self) -> AsyncIterator[ContainerState]:
-        """Every exit from this call on. Whoever falls behind by 4096 is refused with `Exhausted` and should list anew."""
+        """Every exit from this call on. Who falls behind by 4096 is refused with `Exhausted`, and should list anew."""
         queue: asyncio.Queue[ContainerState | None] = asyncio.Queue(EXIT_QUEUE)
         self._subscribers.add(queue)
         return self._exits(queue)
@@ -358,8 +359,7 @@ class Runtime:
 
     async def _on_monitor_end(self, container: _Container) -> None:
         async with container.lock:
-            with suppress(ChildProcessError):  # ours unless a former daemon started it
-                os.waitpid(container.state.monitor_pid, os.WNOHANG)
+            processes.reap(container.state.monitor_pid)
             await self._settle(container)
 
     async def _settle(self, container: _Container) -> None:

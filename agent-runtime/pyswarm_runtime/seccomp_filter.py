@@ -1,8 +1,8 @@
 """Compiles a seccomp profile once, where the OCI runtime would do it for every container.
 
-crun spends some 8 ms of CPU per container on compiling docker's profile. It also takes a compiled filter, in an annotation,
-which then replaces the profile; the profile itself stays in the configuration, so that a runtime that does not know
-the annotation is no less strict. libseccomp makes the filter, the same library that crun uses.
+crun spends some 8 ms of CPU per container on compiling docker's profile. It also takes a compiled filter, in an
+annotation, which then replaces the profile; the profile itself stays in the configuration, so that a runtime that
+does not know the annotation is no less strict. libseccomp makes the filter, the same library that crun uses.
 """
 
 from __future__ import annotations

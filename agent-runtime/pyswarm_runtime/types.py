@@ -28,7 +28,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one runtime lives. Two runtimes on a machine must differ in all of `root`, `run_dir` and `cgroup_parent`."""
+    """Where one runtime lives. Two on a machine must differ in all of `root`, `run_dir` and `cgroup_parent`."""
 
     root: Path
     run_dir: Path

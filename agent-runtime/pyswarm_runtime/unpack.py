@@ -1,9 +1,9 @@
 """Unpacks one untrusted layer into a directory: `python -m pyswarm_runtime.unpack DIRECTORY LIMITS < layer`.
 
-Runs as a process of its own, with its root changed to the directory, so that no path can leave it; and every path is also
-resolved by the kernel as if the directory were the root (openat2), so that the function is safe by itself. Whiteouts
-become overlayfs's: a character device 0/0, and an `opaque` mark. It prints one JSON line: what was unpacked, and the digest of
-the uncompressed stream, or why not. The layer store (`layers.py`) acts on it.
+Runs as a process of its own, with its root changed to the directory, so that no path can leave it; and every path is
+also resolved by the kernel as if the directory were the root (openat2), so that the function is safe by itself.
+Whiteouts become overlayfs's: a character device 0/0, and an `opaque` mark. It prints one JSON line: what was
+unpacked, and the digest of the uncompressed stream, or why not. The layer store (`layers.py`) acts on it.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class LayerUnpacker:
     def _set_root_attributes(self, member: tarfile.TarInfo) -> None:
         if member.isdir():
             os.chown(self._root_fd, member.uid, member.gid)
-            os.chmod(self._root_fd, member.mode & 0o7777)
+            os.fchmod(self._root_fd, member.mode & 0o7777)
 
     def _set_xattrs(self, member: tarfile.TarInfo, name: str) -> None:
         """Only file capabilities and the user's own: `trusted.overlay.*` would steer overlayfs from within a layer."""
@@ -270,7 +270,7 @@ class LayerUnpacker:
 
 
 def clean_path(name: str) -> str:
-    """An entry's path relative to the root: no leading slash, no `.`; `..` is refused, as is what no file may be called."""
+    """An entry's path relative to the root: no leading slash, no `.`; `..` is refused, and so is an impossible name."""
     if "\0" in name or len(name) > 4096:
         raise InvalidArgument("the layer has an entry with an impossible name")
     parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -304,7 +304,7 @@ def _is_same(target: os.stat_result, parent_fd: int, name: str) -> bool:
 
 
 def unpack_layer(source: BinaryIO, root_fd: int, max_bytes: int, max_entries: int) -> UnpackResult:
-    """Unpacks into the directory; raises `InvalidArgument` or `Exhausted`, leaving what was done for the caller to drop."""
+    """Unpacks into the directory; on `InvalidArgument` or `Exhausted` the caller drops what was done."""
     reader = ForwardReader(source, max_bytes)
     unpacker = LayerUnpacker(root_fd)
     try:

@@ -1,7 +1,7 @@
 """A runtime of its own for each test, in a private mount namespace, with everything taken away afterwards.
 
-The pytest process itself moves into a new mount namespace before it has threads. There the hybrid `unified` control group
-mount is taken off, since crun refuses hybrid hosts; the machine's own mounts stay as they are.
+The pytest process itself moves into a new mount namespace before it has threads. There the hybrid `unified` control
+group mount is taken off, since crun refuses hybrid hosts; the machine's own mounts stay as they are.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import io
 import os
 import secrets
 import shutil
-import stat
-import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm_runtime import Image, Runtime, RuntimeConfig, linux
+from pyswarm_runtime import Runtime, RuntimeConfig, linux
 
 CLONE_NEWNS = 0x20000
 APPLETS = ("sh", "sleep", "cat", "echo", "id", "ls", "kill", "env", "true", "false", "dd", "hostname", "grep", "ip")
@@ -129,23 +127,3 @@ async def runtime(base: Path, rootfs_tar: Path) -> AsyncIterator[Runtime]:
         await opened.destroy()
     assert groups_of(config) == []
     assert not config.root.exists()
-
-
-async def import_busybox(runtime: Runtime, rootfs_tar: Path) -> Image:
-    return await runtime.images.import_(rootfs_tar, "busybox", cmd=("sh",))
-
-
-def is_char_device(path: Path) -> bool:
-    return stat.S_ISCHR(path.lstat().st_mode)
-
-
-def run_python(code: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A child that uses the library as a daemon would."""
-    import sys
-
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )

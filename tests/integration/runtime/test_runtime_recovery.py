@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig, linux
 from pyswarm_runtime.container_store import ContainerStore, StoredState
-from pyswarm_runtime.processes import kill_and_wait, start_time
+from pyswarm_runtime.processes import kill_and_wait, start_time, wait_gone
 
 # A daemon that starts containers, says which, and then waits to be killed.
 DAEMON = """
@@ -57,8 +58,6 @@ async def config(base: Path) -> AsyncIterator[RuntimeConfig]:
 
 def run_daemon(config: RuntimeConfig, rootfs: Path, *scripts: str) -> dict[str, int]:
     """Starts the daemon, waits for its containers, and kills it with SIGKILL."""
-    import subprocess
-
     arguments = [str(config.root), str(config.run_dir), config.cgroup_parent, str(rootfs), *scripts]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with subprocess.Popen(
@@ -105,8 +104,6 @@ async def test_exits_in_between_are_noticed(config: RuntimeConfig, rootfs_tar: P
     monitor_fd = os.pidfd_open(state.monitor_pid)
     # The shell may not have set its trap yet, but its exit is then that of the signal.
     os.kill(state.pid, signal.SIGKILL)
-    from pyswarm_runtime.processes import wait_gone
-
     assert wait_gone(monitor_fd, 20)
     os.close(monitor_fd)
     runtime = await Runtime.open(config)

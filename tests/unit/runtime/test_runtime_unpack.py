@@ -9,6 +9,7 @@ import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ma
 Add = Callable[[tarfile.TarFile], None]
 
 
-def entry(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: object) -> Add:
+def entry(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any) -> Add:
     def add(archive: tarfile.TarFile) -> None:
         member = tarfile.TarInfo(name)
         member.type, member.size, member.mode = kind, len(data), 0o755 if kind == tarfile.DIRTYPE else 0o644
@@ -32,7 +33,7 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields:
     return add
 
 
-def file(name: str, data: bytes = b"data", **fields: object) -> Add:
+def file(name: str, data: bytes = b"data", **fields: Any) -> Add:
     return entry(name, data=data, **fields)
 
 
@@ -255,8 +256,8 @@ def test_a_header_that_claims_gigabytes(place: Place) -> None:
         b"\x28\xb5\x2f\xfd" + b"x" * 30,
         b"BZh91AY",
         layer(file("x", b"y" * 999))[:700],
-    ]
-    + [gzip.compress(layer(file("x", os.urandom(5000))))[:-2000]],
+        gzip.compress(layer(file("x", os.urandom(5000))))[:-2000],
+    ],
 )
 def test_damage_is_refused_in_words(place: Place, data: bytes) -> None:
     with pytest.raises(InvalidArgument, match=r"archive|stream|layer"):
