@@ -7,7 +7,9 @@ the manager's gRPC port. All failures are `PyswarmError`s; answers are bounded i
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import re
 import ssl
 from typing import TypeVar
 
@@ -24,6 +26,10 @@ DEFAULT_MANAGER_PORT = 2377
 _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 40.0
 _MAX_ANSWER_BYTES = 256 * 1024
+_LAST_PORT = 65535
+_HOST_AND_PORT = re.compile(
+    r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
 
 R = TypeVar("R", bound=Message)
 _MEANINGS = {name.lower(): meaning for meaning, name in errors.STATUS_NAMES.items()}
@@ -32,19 +38,25 @@ _MEANINGS = {name.lower(): meaning for meaning, name in errors.STATUS_NAMES.item
 def join_address(address: str) -> tuple[str, int]:
     """Where a manager's HTTPS door is: `host[:port]` names its gRPC port (2377), the door is the next one."""
     text = address.strip()
-    host, port = text, ""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":")
-    elif text.count(":") == 1:
-        host, port = text.split(":")
-    if not host or any(character in host for character in "/@?# []") or not _is_port(port):
+    found = _HOST_AND_PORT.fullmatch(text)
+    if _is_ipv6(text):
+        host, port = text, ""
+    elif found is not None:
+        host, port = found["ipv6"] or found["host"], found["port"] or ""
+    else:
+        host, port = "", ""
+    is_host = bool(host) and (found is None or not found["ipv6"] or _is_ipv6(host))
+    if not is_host or (port and not 0 < int(port) < _LAST_PORT):
         raise errors.InvalidArgument(f"invalid manager address {address!r}: it must have the form HOST[:PORT]")
     return host, int(port or DEFAULT_MANAGER_PORT) + 1
 
 
-def _is_port(text: str) -> bool:
-    return not text or (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65535)
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def fetch_root_certificate(address: str, expected_digest: str) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from pyswarm.v1 import control_pb2
+from pyswarm.v1 import control_pb2, types_pb2
+from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import InvalidArgument, NotFound
 from pyswarm_common.identity import JoinToken
 from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
@@ -30,6 +31,13 @@ def get_cluster(view: Tables) -> Cluster:
 def without_secrets(cluster: Cluster) -> Cluster:
     """What may leave the managers: never the root's key."""
     return replace(cluster, root_ca_key=b"")
+
+
+def to_message(cluster: Cluster) -> types_pb2.Cluster:
+    """For the wire: without secrets, and with every setting written out, so that a client can change one and send all."""
+    message: types_pb2.Cluster = to_proto(without_secrets(cluster))
+    message.spec.CopyFrom(to_proto(cluster.spec))
+    return message
 
 
 async def update_cluster(writer: Writer, request: control_pb2.UpdateClusterRequest) -> Cluster:

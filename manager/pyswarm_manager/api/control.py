@@ -48,13 +48,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
         view = await self._read(context, request.consistency)
-        cluster = clusters.without_secrets(clusters.get_cluster(view))
-        return pb.GetClusterResponse(cluster=to_proto(cluster))
+        return pb.GetClusterResponse(cluster=clusters.to_message(clusters.get_cluster(view)))
 
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Context) -> pb.UpdateClusterResponse:
         async def local() -> pb.UpdateClusterResponse:
             cluster = await clusters.update_cluster(self._writer, request)
-            return pb.UpdateClusterResponse(cluster=to_proto(clusters.without_secrets(cluster)))
+            return pb.UpdateClusterResponse(cluster=clusters.to_message(cluster))
 
         return await self._on_leader(context, "UpdateCluster", request, pb.UpdateClusterResponse, local)
 

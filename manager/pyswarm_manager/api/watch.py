@@ -17,7 +17,7 @@ from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import Exhausted, InvalidArgument
 from pyswarm_common.model import Cluster, Service, Task
 from pyswarm_manager.api.caller import Context
-from pyswarm_manager.api.clusters import without_secrets
+from pyswarm_manager.api.clusters import to_message
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind, Tables
 
@@ -114,7 +114,7 @@ def _event(event: Event) -> watch_pb2.WatchEvent:
         action = watch_pb2.CHANGE_ACTION_REMOVE
     else:
         action = watch_pb2.CHANGE_ACTION_UPDATE
-    item = without_secrets(event.object) if isinstance(event.object, Cluster) else event.object
+    item = event.object
     message = watch_pb2.WatchEvent(action=action)
-    getattr(message, event.kind.value).CopyFrom(to_proto(item))
+    getattr(message, event.kind.value).CopyFrom(to_message(item) if isinstance(item, Cluster) else to_proto(item))
     return message

@@ -54,13 +54,15 @@ def next_step(view: Tables, members: frozenset[int]) -> Step | None:
     """What is to be done next, if anything. Pure."""
     if view.cluster is None:
         return None
-    claimed = set()
+    claimed: set[int | None] = set()
     for node in view.nodes.values():
         raft_id = node.manager_status.raft_id if node.manager_status is not None else None
         if node.spec.role is NodeRole.MANAGER:
             claimed.add(raft_id)
         elif node.role is NodeRole.MANAGER and raft_id not in members:
             return BecomeWorker(node)
+    if None in claimed:
+        return None  # a manager that has not said yet which member it is
     leftover = sorted(members - claimed)
     return RemoveMember(leftover[0]) if leftover else None
 
