@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from pyswarm_common.errors import InvalidArgument
+
 from .core.names import check_id
 from .kernel import rtnl
 from .kernel.netlink import Netlink
@@ -13,7 +15,6 @@ from .kernel.nft import Context
 from .kernel.threads import Threads
 from .types import OverlayConfig
 
-DEFAULT_MTU = 1500
 VXLAN_OVERHEAD_V4 = 50
 VXLAN_OVERHEAD_V6 = 70
 
@@ -55,9 +56,11 @@ class Ground:
 
 
 def underlay_mtu(netlink: Netlink, node_address: str) -> int:
-    """Of the interface that has our underlay address."""
+    """Of the interface that has our underlay address; there must be one, or no peer could answer us."""
     holders = rtnl.read_addresses(netlink)
     for link in rtnl.read_links(netlink).values():
         if any(address.partition("/")[0] == node_address for address in holders.get(link.index, ())):
             return min(link.mtu, 65535)
-    return DEFAULT_MTU
+    raise InvalidArgument(
+        f"no interface of this host has the node address {node_address}: give one of its own addresses"
+    )

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _HOST_USER = "@host"
 """Stands for this host itself among the users of the ingress network; no sandbox id begins with @."""
+_MAX_DYING = 10_000
 
 
 class OverlayHost:
@@ -55,6 +56,8 @@ class OverlayHost:
         self._networks: dict[str, Network] = {}
         self._known: dict[str, SandboxRecord] = {}
         self._live: dict[str, LiveSandbox] = {}
+        self._dying: set[str] = set()
+        """Ports of sandboxes detached since the last verification."""
         self._locks = KeyedLocks()
         self._ingress_lock = asyncio.Lock()
         self._gateway = Gateway(ground)
@@ -118,7 +121,7 @@ class OverlayHost:
                 _remove_network_at(self._ground, path.name)
                 done.append(f"removed stray network {path.name}")
         wanted = {names.gateway_port(self._ground.config.prefix, sandbox_id) for sandbox_id in self._known}
-        for port in sorted(self._gateway.ports() - wanted):
+        for port in sorted(self._gateway.ports() - wanted - self._dying):
             self._gateway.remove_port(port)
             done.append(f"removed stray port {port}")
         return done
@@ -379,6 +382,9 @@ class OverlayHost:
         await self._resolver.remove(sandbox_id)
         self._publisher.release(sandbox_id)
         await self._publisher.sync()
+        if len(self._dying) > _MAX_DYING:
+            self._dying.clear()  # nobody verifies; at worst a later verification tells of ports that were on their way
+        self._dying |= self._ports_of(sandbox_id, record)
         await self._ground.threads.run(partial(_remove_sandbox, self._ground.sandbox_path(sandbox_id), live))
         for network in list(self._networks.values()):
             if sandbox_id in network.users:
@@ -387,6 +393,11 @@ class OverlayHost:
             self._gateway.release(record.gateway_address)
         self._known.pop(sandbox_id, None)
         self._records.forget_sandbox(sandbox_id)
+
+    def _ports_of(self, sandbox_id: str, record: SandboxRecord | None) -> set[str]:
+        attachments = () if record is None else record.sandbox.attachments
+        ports = {names.network_port(sandbox_id, attachment.network_id) for attachment in attachments}
+        return ports | {names.gateway_port(self._ground.config.prefix, sandbox_id)}
 
     async def retain(self, sandbox_ids: Iterable[str]) -> None:
         """Remove every sandbox that is not among these."""
@@ -428,7 +439,10 @@ class OverlayHost:
     # -- verification ----------------------------------------------------------------------------------------------
 
     async def verify(self) -> list[str]:
-        """Compare the kernel with what is wanted, repair it, and say what was wrong."""
+        """Compare the kernel with what is wanted, repair it, and say what was wrong.
+
+        Ports of sandboxes that were detached since the last time are left to the kernel, which is slow to remove them.
+        """
         found = await self._ground.threads.run(self._gateway.ensure)
         for network in list(self._networks.values()):
             found += await self._verify_network(network)
@@ -438,7 +452,9 @@ class OverlayHost:
             with suppress(NotFound):
                 found += await self._repair(sandbox_id)
         found += await self._publisher.verify()
-        return found + await self._ground.threads.run(self._remove_strays)
+        found += await self._ground.threads.run(self._remove_strays)
+        self._dying.clear()
+        return found
 
     async def _verify_network(self, network: Network) -> list[str]:
         async with network.lock:
@@ -450,7 +466,7 @@ class OverlayHost:
 
     def _ports_on(self, network: Network) -> set[str]:
         ports = {names.network_port(user, network.network_id) for user in network.users}
-        return ports | {names.network_port(names.ingress_device(self._ground.config.prefix), "host")}
+        return ports | self._dying | {names.network_port(names.ingress_device(self._ground.config.prefix), "host")}
 
 
 class _kernel_errors:  # noqa: N801  (a context manager that reads as a phrase)
