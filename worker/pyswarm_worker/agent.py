@@ -70,6 +70,8 @@ class AgentHooks:
     local_manager: Callable[[], str | None]
     on_node: Callable[[Node], None]
     """The node's own object, at the start of each session and when it changes."""
+    on_data_path_port: Callable[[int], None]
+    """UDP port of VXLAN in this cluster, at the start of each session."""
 
 
 class Agent:
@@ -104,6 +106,7 @@ class Agent:
         self.port = 0
         self.error = ""
         self.has_had_session = False
+        self.is_removed = False
 
     @classmethod
     async def open(
@@ -136,6 +139,7 @@ class Agent:
         try:
             await self._session.run()
         except Removed as removed:
+            self.is_removed = True
             self.error = f"this node was removed from its cluster: leave it, then join again ({removed})"
             _log.error("%s", self.error)
             await self.stop_tasks()
@@ -185,6 +189,8 @@ class Agent:
         self.error, self.has_had_session = "", True
         _log.info("session with the leader has started")
         await self._learn_managers(started.managers.addresses)
+        if started.data_path_port:
+            self._hooks.on_data_path_port(started.data_path_port)
         self._hooks.on_node(from_proto(Node, started.node))
 
     async def on_message(self, message: pb.ManagerMessage) -> None:

@@ -52,6 +52,7 @@ class Fixture:
             describe=lambda: NodeDescription(hostname="n1", agent_address="127.0.0.1:7946"),
             local_manager=lambda: None,
             on_node=self.nodes.append,
+            on_data_path_port=lambda port: None,
         )
         agent = await Agent.open(config, hooks, self.runtime, self.images, self.overlay)
         run = asyncio.create_task(agent.run())

@@ -1,0 +1,56 @@
+"""The daemon's own API on the local socket: the machine's membership, and how it is."""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from pyswarm.v1 import node_pb2, node_pb2_grpc
+from pyswarm_runtime import Runtime
+
+from .describe import capabilities, version
+from .membership import Membership
+
+
+class DaemonServicer(node_pb2_grpc.DaemonServicer):
+    """Serves Daemon."""
+
+    def __init__(self, membership: Membership, runtime: Runtime) -> None:
+        self._membership = membership
+        self._runtime = runtime
+
+    async def GetInfo(self, request: node_pb2.GetInfoRequest, context: Any) -> node_pb2.GetInfoResponse:
+        membership = self._membership
+        response = node_pb2.GetInfoResponse(
+            version=version(),
+            hostname=socket.gethostname(),
+            capabilities=capabilities(self._runtime.preflight),
+            containers_running=sum(state.status == "running" for state in await self._runtime.list()),
+            manager_running=membership.manager.is_running,
+        )
+        record, member, identity = membership.record, membership.member, membership.identity
+        if record is None or member is None or identity is None:
+            return response
+        agent = member.agent
+        response.state = node_pb2.GetInfoResponse.STATE_ACTIVE
+        if agent.is_removed:
+            response.state = node_pb2.GetInfoResponse.STATE_ERROR
+        elif not agent.has_had_session:
+            response.state = node_pb2.GetInfoResponse.STATE_PENDING
+        response.node_id, response.cluster_id = record.node_id, record.cluster_id
+        response.role = int(identity().role)  # type: ignore[assignment]
+        response.address = record.address
+        response.manager_addresses.extend(agent.managers)
+        response.error = "" if agent.is_connected else agent.error
+        return response
+
+    async def Init(self, request: node_pb2.InitRequest, context: Any) -> node_pb2.InitResponse:
+        return await self._membership.init(request)
+
+    async def Join(self, request: node_pb2.JoinRequest, context: Any) -> node_pb2.JoinResponse:
+        return await self._membership.join(request)
+
+    async def Leave(self, request: node_pb2.LeaveClusterRequest, context: Any) -> node_pb2.LeaveClusterResponse:
+        await self._membership.leave(force=request.force)
+        return node_pb2.LeaveClusterResponse()

@@ -1,0 +1,66 @@
+"""What this machine says of itself to the managers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib import metadata
+from pathlib import Path
+
+from pyswarm_common.model import NodeDescription, Resources
+from pyswarm_runtime.types import Preflight
+
+_NANO = 1_000_000_000
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def version() -> str:
+    try:
+        return metadata.version("pyswarm-cluster")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "dev"
+
+
+def describe(preflight: Preflight, data_path_address: str, agent_address: str) -> NodeDescription:
+    return NodeDescription(
+        hostname=socket.gethostname(),
+        os="linux",
+        architecture=platform.machine(),
+        resources=Resources(nano_cpus=cpus() * _NANO, memory_bytes=memory_bytes()),
+        engine_version=version(),
+        data_path_address=data_path_address,
+        agent_address=agent_address,
+        capabilities=capabilities(preflight),
+    )
+
+
+def capabilities(preflight: Preflight) -> dict[str, str]:
+    """What was chosen, and what is missing."""
+    found = {
+        "oci_runtime": preflight.oci_runtime,
+        "cgroups": f"v{preflight.cgroup_version}" + (" hybrid" if preflight.cgroup_hybrid else ""),
+        "storage": preflight.storage_driver,
+        "kernel": platform.release(),
+    }
+    if preflight.notes:
+        found["notes"] = "; ".join(preflight.notes)
+    return found
+
+
+def cpus() -> int:
+    """Those that we may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """The machine's, or the limit that is set for us."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in _MEMORY_LIMITS:
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():  # "max" is no limit
+            return min(total, int(text))
+    return total

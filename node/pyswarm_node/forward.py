@@ -1,0 +1,100 @@
+"""The manager's calls go to it byte for byte: metadata, deadline, cancellation and status as they are.
+
+Decides only whether there is a manager to ask; without one the caller is told why in docker's words. `GetNode("self")`
+is the one request that is looked into: the id of this node is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+
+from pyswarm.v1 import control_pb2, health_pb2, logs_pb2, watch_pb2
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.rpc import Caller, Table
+
+NOT_A_MANAGER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state. Please run this "
+    "command on a manager node or promote the current node to a manager."
+)
+NOT_IN_A_SWARM = (
+    'This node is not a swarm manager. Use "pyswarm init" or "pyswarm join" to connect this node to swarm and try '
+    "again."
+)
+_LOCAL = frozenset({Caller.LOCAL})
+_GET_NODE = "/pyswarm.v1.Control/GetNode"
+_HOP_METADATA = ("user-agent", "grpc-", "te", "content-type", ":")
+
+
+def _methods(file: Any) -> dict[str, bool]:
+    """Full method names of a .proto file's services -> whether the answer is a stream."""
+    return {
+        f"/{service.full_name}/{method.name}": method.server_streaming
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+
+
+FORWARDED: dict[str, bool] = {
+    name: streaming
+    for module in (control_pb2, watch_pb2, logs_pb2, health_pb2)
+    for name, streaming in _methods(module.DESCRIPTOR).items()
+} | {"/pyswarm.v1.CA/GetRootCertificate": False}
+
+FORWARD_TABLE: Table = dict.fromkeys(FORWARDED, _LOCAL)
+
+
+class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic only in the stubs
+    """Serves every method in `FORWARDED` by asking the manager."""
+
+    def __init__(self, channel: Callable[[], grpc.aio.Channel], node_id: Callable[[], str]) -> None:
+        """`channel` raises the refusal when this node has no manager."""
+        self._channel = channel
+        self._node_id = node_id
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        method = str(handler_call_details.method)
+        if method not in FORWARDED:
+            return None
+        if FORWARDED[method]:
+            return grpc.unary_stream_rpc_method_handler(lambda request, context: self._stream(method, request, context))
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: self._unary(method, request, context))
+
+    async def _unary(self, method: str, request: bytes, context: Any) -> bytes:
+        start: Any = self._channel().unary_unary
+        call = start(method)(
+            self._resolved(method, request), timeout=context.time_remaining(), metadata=_metadata(context)
+        )
+        answer: bytes = await call
+        context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
+        return answer
+
+    async def _stream(self, method: str, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        start: Any = self._channel().unary_stream
+        call = start(method)(request, timeout=context.time_remaining(), metadata=_metadata(context))
+        try:
+            async for message in call:
+                yield message
+        finally:
+            call.cancel()  # the caller has gone; nothing happens after the end
+
+    def _resolved(self, method: str, request: bytes) -> bytes:
+        if method != _GET_NODE:
+            return request
+        parsed = control_pb2.GetNodeRequest.FromString(request)
+        if parsed.node == "self":
+            parsed.node = self._node_id()
+        return parsed.SerializeToString()
+
+
+def no_manager(is_member: bool) -> FailedPrecondition:
+    """Why there is nobody to ask."""
+    return FailedPrecondition(NOT_A_MANAGER if is_member else NOT_IN_A_SWARM)
+
+
+def _metadata(context: Any) -> tuple[tuple[str, str | bytes], ...]:
+    """The caller's own; what belongs to this hop is made anew on the next."""
+    pairs = context.invocation_metadata() or ()
+    return tuple((key, value) for key, value in pairs if not key.startswith(_HOP_METADATA))

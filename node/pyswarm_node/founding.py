@@ -1,0 +1,113 @@
+"""What a new cluster and its first node are made of. Pure but for keys, ids and tokens, which come from the system."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+
+from pyswarm.v1 import node_pb2
+from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.identity import JoinToken, NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
+from pyswarm_common.ids import id_from_bits
+from pyswarm_common.model import (
+    Availability,
+    Cluster,
+    ClusterSpec,
+    JoinTokens,
+    ManagerStatus,
+    Node,
+    NodeDescription,
+    NodeRole,
+    NodeSpec,
+    NodeStatus,
+)
+from pyswarm_manager.bootstrap import Bootstrap
+
+_MAX_POOLS = 64
+_RAFT_ID_BITS = 63
+
+
+def new_id() -> str:
+    return id_from_bits(secrets.randbits(128))
+
+
+def new_raft_id() -> int:
+    """Positive: zero is "none"."""
+    return secrets.randbelow((1 << _RAFT_ID_BITS) - 1) + 1
+
+
+def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
+    """Checks what `init` was asked for. Raises InvalidArgument."""
+    defaults = ClusterSpec()
+    pools = tuple(request.default_address_pools) or defaults.default_address_pools
+    subnet_size = request.subnet_size or defaults.subnet_size
+    _check_pools(pools, subnet_size)
+    port = request.data_path_port or defaults.data_path_port
+    if not 1024 <= port <= 49151:
+        raise InvalidArgument(f"Datapath port number must be in valid range (1024-49151): {port}")
+    return ClusterSpec(default_address_pools=pools, subnet_size=subnet_size, data_path_port=port)
+
+
+def _check_pools(pools: tuple[str, ...], subnet_size: int) -> None:
+    if len(pools) > _MAX_POOLS:
+        raise InvalidArgument(f"{len(pools)} default address pools: more than {_MAX_POOLS}")
+    networks: list[ipaddress.IPv4Network] = []
+    for pool in pools:
+        try:
+            network = ipaddress.IPv4Network(pool)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid default address pool {pool!r}: {error}") from error
+        if not network.prefixlen <= subnet_size <= 29:
+            raise InvalidArgument(
+                f"subnet size {subnet_size} is out of range: it must be from {network.prefixlen} to 29"
+            )
+        for other in networks:
+            if network.overlaps(other):
+                raise InvalidArgument(f"default address pools {other} and {network} overlap")
+        networks.append(network)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Founding:
+    """A new cluster."""
+
+    bootstrap: Bootstrap
+    identity: NodeIdentity
+    raft_id: int
+
+
+def found(
+    spec: ClusterSpec,
+    *,
+    address: str,
+    manager_address: str,
+    description: NodeDescription,
+    availability: Availability,
+    now: float,
+) -> Founding:
+    """Decides ids, keys, tokens and the first node."""
+    cluster_id, node_id, raft_id = new_id(), new_id(), new_raft_id()
+    root, key = RootAuthority.create(cluster_id, now), generate_key()
+    certificate = root.issue(
+        make_csr(key),
+        node_id=node_id,
+        cluster_id=cluster_id,
+        role=NodeRole.MANAGER,
+        now=now,
+        lifetime_s=spec.node_cert_expiry_s,
+    )
+    tokens = JoinTokens(worker=str(JoinToken.generate(root.cert_pem)), manager=str(JoinToken.generate(root.cert_pem)))
+    cluster = Cluster(
+        id=cluster_id, spec=spec, root_ca_cert=root.cert_pem, root_ca_key=root.key_pem, join_tokens=tokens
+    )
+    node = Node(
+        id=node_id,
+        spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
+        description=description,
+        status=NodeStatus(address=address, changed_at=now),
+        manager_status=ManagerStatus(raft_id=raft_id, address=manager_address),
+        role=NodeRole.MANAGER,
+    )
+    identity = NodeIdentity(certificate, key_to_pem(key), root.cert_pem)
+    return Founding(Bootstrap(cluster, node), identity, raft_id)

@@ -1,0 +1,123 @@
+"""The worker half of a node that is in a cluster: overlay and agent, opened and closed together.
+
+Decides nothing: what runs is the agent's business. Closing leaves containers and networks as they are; `leave` stops
+and removes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyswarm_common.model import Node, NodeDescription
+from pyswarm_overlay import OverlayHost
+from pyswarm_overlay.types import OverlayConfig
+from pyswarm_runtime import Runtime
+from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
+
+from .describe import describe
+from .identity import CurrentIdentity
+from .paths import NodeRecord, Options, join_host_port
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHooks:
+    """What the member needs of the daemon, and tells it."""
+
+    local_manager: Callable[[], str | None]
+    on_node: Callable[[Node], None]
+    on_data_path_port: Callable[[int], None]
+    on_failed: Callable[[BaseException], None]
+
+
+class Member:
+    """Made by `start`."""
+
+    def __init__(self, overlay: OverlayHost, agent: Agent, on_failed: Callable[[BaseException], None]) -> None:
+        self.overlay = overlay
+        self.agent = agent
+        self._on_failed = on_failed
+        self._run = asyncio.create_task(self._run_agent())
+
+    @classmethod
+    async def start(
+        cls, options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
+    ) -> Member:
+        overlay = await OverlayHost.open(
+            OverlayConfig(
+                run_dir=options.run_dir / "network",
+                state_dir=options.network,
+                node_address=record.data_path_address,
+                data_path_port=record.data_path_port,
+            )
+        )
+        try:
+            agent = await Agent.open(
+                _agent_config(options, record),
+                _agent_hooks(options, record, identity, runtime, hooks),
+                runtime,
+                runtime.images,
+                overlay,
+            )
+        except BaseException:
+            await overlay.close()
+            raise
+        return cls(overlay, agent, hooks.on_failed)
+
+    async def _run_agent(self) -> None:
+        try:
+            await self.agent.run()
+        except Exception as error:
+            _log.critical("the agent failed", exc_info=error)
+            self._on_failed(error)
+
+    async def close(self) -> None:
+        """Containers run on."""
+        await self._end_run()
+        await self.agent.close()
+        await self.overlay.close()
+
+    async def end_session(self) -> None:
+        """Talk to managers no more; tasks go on."""
+        await self._end_run()
+
+    async def leave(self) -> None:
+        """Stop and remove every task and every network, then close."""
+        await self._end_run()
+        await self.agent.stop_tasks()
+        await self.agent.close()
+        await self.overlay.destroy()
+
+    async def _end_run(self) -> None:
+        self._run.cancel()
+        await asyncio.gather(self._run, return_exceptions=True)
+
+
+def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:
+    return AgentConfig(
+        state_dir=options.agent,
+        address=record.address,
+        listen_address=join_host_port("::" if ":" in record.address else "0.0.0.0", options.agent_port),  # noqa: S104
+        managers=record.managers,
+    )
+
+
+def _agent_hooks(
+    options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
+) -> AgentHooks:
+    agent_address = join_host_port(record.address, options.agent_port)
+
+    def description() -> NodeDescription:
+        return describe(runtime.preflight, record.data_path_address, agent_address)
+
+    return AgentHooks(
+        identity=identity,
+        describe=description,
+        local_manager=hooks.local_manager,
+        on_node=hooks.on_node,
+        on_data_path_port=hooks.on_data_path_port,
+    )

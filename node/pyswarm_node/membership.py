@@ -1,0 +1,452 @@
+"""This machine's part in a cluster: becoming a member (init, join), staying one (restart, roles), ceasing to be one.
+
+Whatever fails half-way is undone in the reverse order, so that nothing half-made is left. `node.json` is written last
+and removed first: it exists exactly while the machine is a member, and what else a crash left behind without it is
+swept away at the next start. One change at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import shutil
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc
+import msgspec
+
+from pyswarm.v1 import ca_pb2, health_pb2, health_pb2_grpc, node_pb2
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError, Unavailable
+from pyswarm_common.identity import JoinToken, NodeIdentity, generate_key, key_to_pem, make_csr
+from pyswarm_common.identity.join_client import fetch_root_certificate, join_address, request_certificate
+from pyswarm_common.model import Availability, NodeRole
+from pyswarm_common.rpc import open_local_channel
+from pyswarm_manager.config import ManagerConfig
+from pyswarm_runtime import Runtime
+
+from . import certificates
+from .addresses import choose_advertised, listen_address, read_interfaces, split_host_port
+from .describe import describe
+from .forward import no_manager
+from .founding import cluster_spec, found, new_raft_id
+from .identity import CurrentIdentity
+from .manager_process import ManagerProcess
+from .member import Member, MemberHooks
+from .paths import NodeRecord, Options, join_host_port
+from .roles import RoleLoop, Step, next_step, renewal_time
+
+_log = logging.getLogger(__name__)
+
+_MANAGER_READY_TIMEOUT_S = 30.0
+_SESSION_TIMEOUT_S = 20.0
+_HEALTH_TIMEOUT_S = 2.0
+_MAX_REMOTES = 16
+ALREADY_MEMBER = 'This node is already part of a swarm. Use "pyswarm leave" to leave this swarm and join another one.'
+NOT_A_MEMBER = "This node is not part of a swarm"
+_LEAVING_MANAGER = "You are attempting to leave the swarm on a node that is participating as a manager. "
+_LAST_MANAGER = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
+_ONE_OF_MANAGERS = (
+    "Removing this node leaves the swarm with one manager less: demote it first with `pyswarm node demote`. "
+    "Use `--force` to suppress this message."
+)
+
+
+class Membership:
+    """What the daemon is in its cluster."""
+
+    def __init__(self, options: Options, runtime: Runtime, on_failed: Callable[[BaseException], None]) -> None:
+        self._options = options
+        self._runtime = runtime
+        self._on_failed = on_failed
+        self.manager = ManagerProcess(options)
+        self.record: NodeRecord | None = None
+        self.identity: CurrentIdentity | None = None
+        self.member: Member | None = None
+        self._roles = RoleLoop(self._next_step, self._perform)
+        self._role_task: asyncio.Task[None] | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self._channel: grpc.aio.Channel | None = None
+        self._renewal_fraction = random.random()
+
+    # ---------------------------------------------------------------- start and end of the daemon
+
+    async def restore(self) -> None:
+        """Take the membership up again, if there is one."""
+        record = NodeRecord.load(self._options)
+        if record is None:
+            self._options.forget_membership()  # what a crash in the middle of joining left
+            return
+        identity = CurrentIdentity.load(self._options.certificates)
+        if identity().role is NodeRole.MANAGER and self._options.manager.config.exists():
+            self.manager.start()
+        await self._enter(record, identity)
+
+    async def close(self) -> None:
+        """Containers run on."""
+        await self._end_roles()
+        if self.member is not None:
+            await self.member.close()
+            self.member = None
+        await self.manager.stop()
+        await self._close_channel()
+
+    # ---------------------------------------------------------------- what is known
+
+    @property
+    def node_id(self) -> str:
+        return self.record.node_id if self.record is not None else ""
+
+    def managers(self) -> Sequence[str]:
+        """Whom to dial, the local one first."""
+        known = self.member.agent.managers if self.member is not None else ()
+        local = self._local_manager()
+        return tuple(dict.fromkeys((*((local,) if local else ()), *known)))
+
+    def channel(self) -> grpc.aio.Channel:
+        """To the manager on this machine. Raises FailedPrecondition when there is none, Unavailable while it starts."""
+        if not self.manager.is_wanted:
+            raise no_manager(self.record is not None)
+        if not self._options.manager.socket.exists():
+            raise Unavailable("the manager on this node is starting: try again in a moment")
+        return self._open_channel()
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        if self._channel is None:
+            self._channel = open_local_channel(str(self._options.manager.socket))
+        return self._channel
+
+    async def _close_channel(self) -> None:
+        if self._channel is not None:
+            await self._channel.close(None)
+            self._channel = None
+
+    def images_changed(self) -> None:
+        if self.member is not None:
+            self.member.agent.images_changed()
+
+    def _local_manager(self) -> str | None:
+        return self.record.manager_address if self.record is not None and self.manager.is_running else None
+
+    # ---------------------------------------------------------------- init
+
+    async def init(self, request: node_pb2.InitRequest) -> node_pb2.InitResponse:
+        """Make a new cluster with this machine as its first manager."""
+        async with self._change():
+            self._check_not_member()
+            spec = cluster_spec(request)
+            record, availability = await self._plan(request), Availability(request.availability)
+            founding = found(
+                spec,
+                address=record.address,
+                manager_address=record.manager_address,
+                description=describe(self._runtime.preflight, record.data_path_address, ""),
+                availability=availability,
+                now=time.time(),
+            )
+            cluster, node = founding.bootstrap.cluster, founding.bootstrap.node
+            record = msgspec.structs.replace(
+                record,
+                node_id=node.id,
+                cluster_id=cluster.id,
+                data_path_port=spec.data_path_port,
+                managers=(record.manager_address,),
+            )
+            async with self._undone_on_failure() as undo:
+                founding.bootstrap.save(self._options.manager.bootstrap)
+                self._write_manager_config(record, founding.raft_id, ())
+                await self._become(undo, record, founding.identity)
+            return node_pb2.InitResponse(
+                node_id=node.id,
+                worker_token=cluster.join_tokens.worker,
+                manager_token=cluster.join_tokens.manager,
+                manager_address=record.manager_address,
+            )
+
+    async def _plan(self, request: node_pb2.InitRequest | node_pb2.JoinRequest) -> NodeRecord:
+        """The addresses, chosen and checked; ids come later."""
+        interfaces = await read_interfaces()
+        advertised = request.advertise_addr
+        if not advertised and isinstance(request, node_pb2.JoinRequest):
+            advertised = _address_towards(request.remote_addrs[0])
+        address, port = choose_advertised(advertised, interfaces)
+        listens_at = listen_address(request.listen_addr, interfaces)
+        if ":" not in request.advertise_addr.rpartition("]")[2]:
+            port = split_host_port(listens_at, port)[1]  # advertised is where it listens, unless said otherwise
+        data_path = address
+        if request.data_path_addr:
+            data_path, _ = choose_advertised(request.data_path_addr, interfaces, "--data-path-addr")
+        return NodeRecord(
+            node_id="",
+            cluster_id="",
+            address=address,
+            data_path_address=data_path,
+            listen_address=listens_at,
+            manager_port=port,
+        )
+
+    # ---------------------------------------------------------------- join
+
+    async def join(self, request: node_pb2.JoinRequest) -> node_pb2.JoinResponse:
+        """Become a node of the token's cluster, in the token's role."""
+        async with self._change():
+            self._check_not_member()
+            token = JoinToken.parse(request.token)
+            if not 0 < len(request.remote_addrs) <= _MAX_REMOTES:
+                raise InvalidArgument(f"give the address of a manager to join at (at most {_MAX_REMOTES})")
+            record = await self._plan(request)
+            identity, answer = await self._get_certificate(request, token, record)
+            record = msgspec.structs.replace(
+                record,
+                node_id=answer.node_id,
+                cluster_id=answer.cluster_id,
+                managers=tuple(answer.manager_addresses) or tuple(_grpc_address(a) for a in request.remote_addrs),
+            )
+            async with self._undone_on_failure() as undo:
+                undo.push_async_callback(self._take_back, identity, record.managers)
+                if identity.role is NodeRole.MANAGER:
+                    self._write_manager_config(record, new_raft_id(), record.managers)
+                await self._become(undo, record, identity)
+            await self._wait_session()
+            return node_pb2.JoinResponse(node_id=record.node_id, role=int(identity.role))  # type: ignore[arg-type]
+
+    async def _get_certificate(
+        self, request: node_pb2.JoinRequest, token: JoinToken, record: NodeRecord
+    ) -> tuple[NodeIdentity, ca_pb2.IssueCertificateResponse]:
+        """From the first manager that answers. A refusal is an answer."""
+        key = generate_key()
+        ask = ca_pb2.IssueCertificateRequest(
+            csr=make_csr(key),
+            token=request.token.strip(),
+            availability=request.availability,
+            hostname=socket.gethostname(),
+            address=record.address,
+        )
+        for address in request.remote_addrs:
+            join_address(address)  # refuse a wrong one before the first is asked
+        last: PyswarmError = Unavailable("no manager was given")
+        for address in request.remote_addrs:
+            try:
+                root = await fetch_root_certificate(address, token.digest)
+                answer = await request_certificate(address, root, ask)
+            except Unavailable as error:
+                last = error
+                continue
+            return NodeIdentity(answer.certificate, key_to_pem(key), answer.root_ca_cert), answer
+        raise last
+
+    async def _take_back(self, identity: NodeIdentity, managers: Sequence[str]) -> None:
+        """The cluster already counts us in: tell it that we are not coming."""
+        with contextlib.suppress(PyswarmError):
+            await certificates.leave(identity, managers, force=True)
+
+    async def _wait_session(self) -> None:
+        assert self.member is not None
+        deadline = time.monotonic() + _SESSION_TIMEOUT_S
+        while not self.member.agent.has_had_session:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "Timeout was reached before node joined. The attempt to join the swarm will continue in the "
+                    f"background. ({self.member.agent.error})"
+                )
+            await asyncio.sleep(0.02)
+
+    # ---------------------------------------------------------------- becoming a member
+
+    @contextlib.asynccontextmanager
+    async def _undone_on_failure(self) -> AsyncIterator[contextlib.AsyncExitStack]:
+        async with contextlib.AsyncExitStack() as undo:
+            self._options.forget_membership()
+            undo.callback(self._options.forget_membership)
+            yield undo
+            undo.pop_all()
+
+    async def _become(self, undo: contextlib.AsyncExitStack, record: NodeRecord, identity: NodeIdentity) -> None:
+        identity.save(self._options.certificates)
+        if identity.role is NodeRole.MANAGER:
+            undo.push_async_callback(self._close_channel)
+            undo.push_async_callback(self.manager.stop)
+            await self.manager.start_and_wait(self._is_manager_ready, _MANAGER_READY_TIMEOUT_S)
+        undo.push_async_callback(self._exit)
+        await self._enter(record, CurrentIdentity(self._options.certificates, identity))
+        record.save(self._options)
+
+    async def _is_manager_ready(self) -> bool:
+        """It knows the cluster, and its leader."""
+        if not self._options.manager.socket.exists() or self._options.manager.bootstrap.exists():
+            return False
+        try:
+            stub = health_pb2_grpc.HealthStub(self._open_channel())
+            health = await stub.GetHealth(health_pb2.GetHealthRequest(), timeout=_HEALTH_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return False
+        is_member = any(member.raft_id == health.raft_id for member in health.members)
+        return bool(health.cluster_id) and health.leader_raft_id != 0 and is_member
+
+    async def _enter(self, record: NodeRecord, identity: CurrentIdentity) -> None:
+        hooks = MemberHooks(
+            local_manager=self._local_manager,
+            on_node=self._roles.on_node,
+            on_data_path_port=self._on_data_path_port,
+            on_failed=self._on_failed,
+        )
+        self.record, self.identity = record, identity
+        try:
+            self.member = await Member.start(self._options, record, identity, self._runtime, hooks)
+        except BaseException:
+            self.record = self.identity = None
+            raise
+        self._role_task = asyncio.create_task(self._roles.run())
+
+    async def _exit(self) -> None:
+        """Undo `_enter`, with everything that runs on this node for the cluster."""
+        await self._end_roles()
+        if self.member is not None:
+            await self.member.leave()
+        self.member = self.record = self.identity = None
+        self._roles.forget()
+
+    async def _end_roles(self) -> None:
+        tasks = [task for task in (self._role_task, self._restart) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._role_task = self._restart = None
+
+    # ---------------------------------------------------------------- leave
+
+    async def leave(self, *, force: bool) -> None:
+        """Cease to be a member. What runs here for the cluster ends."""
+        async with self._change():
+            if self.record is None or self.identity is None or self.member is None:
+                raise FailedPrecondition(NOT_A_MEMBER)
+            if self.identity().role is NodeRole.MANAGER and not force:
+                is_last = len(self.member.agent.managers) <= 1
+                raise FailedPrecondition(_LEAVING_MANAGER + (_LAST_MANAGER if is_last else _ONE_OF_MANAGERS))
+            await self._end_roles()
+            await self.member.end_session()
+            try:
+                await certificates.leave(self.identity(), self.managers(), force=force)
+            except PyswarmError as error:
+                _log.warning("the swarm was not told that this node leaves: %s", error)
+            self._options.record.unlink(missing_ok=True)
+            await self._exit()
+            await self.manager.stop()
+            await self._close_channel()
+            self._options.forget_membership()
+            _log.info("left the swarm")
+
+    # ---------------------------------------------------------------- roles and renewal
+
+    def _next_step(self, node: object) -> Step:
+        assert self.identity is not None
+        not_before, not_after = self.identity().validity
+        return next_step(
+            self._roles.node,
+            self.identity().role,
+            is_manager_set_up=self.manager.is_wanted and not self.manager.is_removed,
+            renew_at=renewal_time(not_before, not_after, self._renewal_fraction),
+            now=time.time(),
+        )
+
+    async def _perform(self, step: Step) -> None:
+        async with self._changing:
+            match step:
+                case Step.PROMOTE:
+                    await self._renew()
+                    await self._start_manager()
+                case Step.START_MANAGER:
+                    await self._start_manager()
+                case Step.DEMOTE:
+                    await self._end_manager()
+                    await self._renew()
+                case Step.RENEW:
+                    await self._renew()
+                    self.manager.reload()
+                case Step.NOTHING:
+                    pass
+
+    async def _renew(self) -> None:
+        assert self.identity is not None
+        assert self.member is not None
+        self.identity.replace(await certificates.renew(self.identity(), self.managers()))
+        await self.member.agent.identity_changed()
+
+    async def _start_manager(self) -> None:
+        assert self.record is not None
+        assert self.identity is not None
+        if self.identity().role is not NodeRole.MANAGER:
+            return  # the role was taken back meanwhile
+        others = tuple(address for address in self.managers() if address != self.record.manager_address)
+        await self._end_manager()
+        self._write_manager_config(self.record, new_raft_id(), others)
+        self.manager.start()
+
+    async def _end_manager(self) -> None:
+        """With its state: a manager that was taken out of Raft can only come back as a new one."""
+        await self.manager.stop()
+        await self._close_channel()
+        shutil.rmtree(self._options.manager.directory, ignore_errors=True)
+
+    def _write_manager_config(self, record: NodeRecord, raft_id: int, join_addresses: Sequence[str]) -> None:
+        ManagerConfig(
+            raft_id=raft_id,
+            advertise_address=record.manager_address,
+            listen_address=record.listen_address,
+            join_addresses=tuple(join_addresses),
+        ).save(self._options.manager)
+
+    # ---------------------------------------------------------------- the cluster's VXLAN port
+
+    def _on_data_path_port(self, port: int) -> None:
+        """Only known once there is a session: a joining node begins with the default port."""
+        if self.record is not None and port != self.record.data_path_port and self._restart is None:
+            self._restart = asyncio.create_task(self._reopen(port))
+
+    async def _reopen(self, port: int) -> None:
+        async with self._changing:
+            if self.record is None or self.identity is None or self.member is None:
+                return
+            _log.info("the cluster's data path port is %d: opening the networks anew", port)
+            record = msgspec.structs.replace(self.record, data_path_port=port)
+            record.save(self._options)
+            await self.member.close()
+            self.member = None
+            self._restart = None
+            if self._role_task is not None:
+                self._role_task.cancel()
+            await self._enter(record, self.identity)
+
+    # ---------------------------------------------------------------- shared
+
+    def _check_not_member(self) -> None:
+        if self.record is not None:
+            raise FailedPrecondition(ALREADY_MEMBER)
+
+    @contextlib.asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        if self._changing.locked():
+            raise Unavailable("this node's membership is being changed already: try again in a moment")
+        async with self._changing:
+            yield
+
+
+def _grpc_address(address: str) -> str:
+    host, door = join_address(address)
+    return join_host_port(host, door - 1)
+
+
+def _address_towards(remote: str) -> str:
+    """This machine's own address on the way to the manager; nothing is sent."""
+    host, door = join_address(remote)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.connect((host, door))
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise Unavailable(f"cannot reach the manager at {remote}: {error.strerror or error}") from error

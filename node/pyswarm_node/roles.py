@@ -1,0 +1,100 @@
+"""Follows the role and the lifetime that the cluster gives this node: promotion, demotion, renewal.
+
+`next_step` decides, from the node's own object, its certificate and the clock; the loop performs it and looks again.
+Order matters: a promoted node gets its certificate before its manager starts; a demoted one gives its manager up only
+when the leader has taken it out of Raft (its `role` is WORKER then), so the quorum is never surprised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import Enum
+
+from pyswarm_common.errors import PyswarmError
+from pyswarm_common.model import Node, NodeRole
+
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
+_LOOK_AGAIN_S = 3600.0
+_RENEW_FROM, _RENEW_UNTIL = 0.5, 0.8  # of a certificate's life
+
+
+class Step(Enum):
+    NOTHING = "nothing"
+    PROMOTE = "promote"  # certificate of a manager, then the manager
+    START_MANAGER = "start the manager"
+    DEMOTE = "demote"  # stop the manager and forget its state, then the certificate of a worker
+    RENEW = "renew"
+
+
+def next_step(
+    node: Node | None, certificate: NodeRole, *, is_manager_set_up: bool, renew_at: float, now: float
+) -> Step:
+    """What is to be done next. Without knowledge of the node's object only time counts."""
+    if node is not None:
+        if node.spec.role is NodeRole.MANAGER and certificate is NodeRole.WORKER:
+            return Step.PROMOTE
+        if node.spec.role is NodeRole.MANAGER and not is_manager_set_up:
+            return Step.START_MANAGER
+        has_manager = certificate is NodeRole.MANAGER or is_manager_set_up
+        if node.spec.role is NodeRole.WORKER and node.role is NodeRole.WORKER and has_manager:
+            return Step.DEMOTE
+    return Step.RENEW if now >= renew_at else Step.NOTHING
+
+
+def renewal_time(not_before: float, not_after: float, fraction: float) -> float:
+    """When to renew; `fraction` in [0, 1) spreads the nodes over the window."""
+    share = _RENEW_FROM + (_RENEW_UNTIL - _RENEW_FROM) * fraction
+    return not_before + (not_after - not_before) * share
+
+
+class RoleLoop:
+    """Woken by what the managers say of this node."""
+
+    def __init__(self, step: Callable[[Node | None], Step], perform: Callable[[Step], Awaitable[None]]) -> None:
+        self._step = step
+        self._perform = perform
+        self._node: Node | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def node(self) -> Node | None:
+        return self._node
+
+    def on_node(self, node: Node) -> None:
+        self._node = node
+        self._changed.set()
+
+    def forget(self) -> None:
+        self._node = None
+
+    async def run(self) -> None:
+        """For ever."""
+        wait_s = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            self._changed.clear()
+            wait_s = await self._once()
+
+    async def _once(self) -> float:
+        """Returns how long to wait for news."""
+        step = self._step(self._node)
+        if step is Step.NOTHING:
+            return _LOOK_AGAIN_S
+        _log.info("node's role and certificate: %s", step.value)
+        started_at = time.monotonic()
+        try:
+            await self._perform(step)
+        except PyswarmError as error:
+            _log.warning("cannot %s now: %s", step.value, error)
+            return _RETRY_S
+        # Once more at once: what was done may call for the next step; but never busily.
+        return max(0.0, _RETRY_S - (time.monotonic() - started_at))
