@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pyswarm_cli.output.templates import Template
+if TYPE_CHECKING:
+    from pyswarm_cli.output.templates import Template
 
 Row = Mapping[str, Any]
 _GAP = 3
@@ -35,9 +36,16 @@ def show(rows: Iterable[Row], columns: Columns, format_: str = "", *, quiet: boo
         cells = [[str(row[name]) for name in columns.table] for row in rows]
         return align([[columns.headings[name] for name in columns.table], *cells])
     if format_.startswith("table "):
-        return _table_of(rows, columns, Template(format_.removeprefix("table ").strip()))
-    template = Template(format_)
+        return _table_of(rows, columns, _template(format_.removeprefix("table ").strip()))
+    template = _template(format_)
     return "".join(template.render(row) + "\n" for row in rows)
+
+
+def _template(text: str) -> Template:
+    """Plain lists need no template engine, and do not wait for its import."""
+    from pyswarm_cli.output.templates import Template  # noqa: PLC0415
+
+    return Template(text)
 
 
 def _table_of(rows: Iterable[Row], columns: Columns, template: Template) -> str:
@@ -65,5 +73,5 @@ def show_objects(objects: Sequence[Mapping[str, Any]], format_: str = "") -> str
     """What `inspect` prints: a JSON list, or one template line per object."""
     if format_ in ("", "json"):
         return json.dumps(objects, indent=4, ensure_ascii=False) + "\n"
-    template = Template(format_)
+    template = _template(format_)
     return "".join(template.render(item) + "\n" for item in objects)

@@ -13,6 +13,7 @@ from pyswarm_common.errors import InvalidArgument
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
+_COUNT = re.compile(r"[0-9]{1,19}")
 _EXPONENTS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _MAX_INT64 = (1 << 63) - 1
 _NANO = 1_000_000_000
@@ -54,3 +55,21 @@ def nano_cpus(text: str) -> int:
     if nanos != nanos.to_integral_value() or nanos > _MAX_INT64:
         raise InvalidArgument(f'"{text}" is not a number of cpus: it needs a whole number of billionths of a core')
     return int(nanos)
+
+
+def count(text: str) -> int:
+    """A whole number, zero or more."""
+    if not _COUNT.fullmatch(text) or int(text) > _MAX_INT64:
+        raise InvalidArgument(f'"{text}" is not a whole number of 0 or more')
+    return int(text)
+
+
+def ratio(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise InvalidArgument(f'"{text}" is not a ratio: write a number between 0 and 1')
+    return value

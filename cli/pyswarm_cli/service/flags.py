@@ -26,8 +26,8 @@ PREFERENCE = Parsed("pref", attachments.preference)
 HOST = Parsed("host:ip", attachments.host_entry)
 LABEL = Parsed("key=value", lambda text: pairs.key_value(text, "label"))
 SYSCTL = Parsed("key=value", lambda text: pairs.key_value(text, "sysctl"))
-COUNT = click.IntRange(0, (1 << 63) - 1)
-RATIO = click.FloatRange(0.0, 1.0)
+COUNT = Parsed("n", quantities.count)
+RATIO = Parsed("ratio", quantities.ratio)
 ORDER = click.Choice(["start-first", "stop-first"])
 
 
@@ -35,9 +35,11 @@ def _option(*names: str, type_: Any = str, help_: str) -> Decorator[Any]:
     return click.option(*names, type=type_, default=None, help=help_)
 
 
-def _switch(*names: str, help_: str) -> Decorator[Any]:
-    """True when given, False with `=false` (as `--no-…` would be), None when absent."""
-    return click.option(*names, type=bool, is_flag=False, flag_value="true", default=None, help=help_)
+def _switch(name: str, *, help_: str, short: str = "") -> Decorator[Any]:
+    """True with `--name`, False with `--no-name`, None when absent."""
+    declaration = f"-{short}/ " if short else ""
+    names = (*((declaration,) if short else ()), f"--{name}/--no-{name}")
+    return click.option(name.replace("-", "_"), *names, default=None, help=help_)
 
 
 def _list(*names: str, type_: Any = str, help_: str) -> Decorator[Any]:
@@ -65,13 +67,13 @@ SCALARS: list[Decorator[Any]] = [
     _option("--health-retries", type_=COUNT, help_="Consecutive failures needed to report unhealthy"),
     _option("--health-start-period", type_=DURATION, help_="Start period before failures count (ms|s|m|h)"),
     _option("--health-timeout", type_=DURATION, help_="Maximum time to allow one check to run (ms|s|m|h)"),
-    _switch("--no-healthcheck", help_="Disable any HEALTHCHECK of the image"),
+    click.option("--no-healthcheck", is_flag=True, default=None, help="Disable any HEALTHCHECK of the image"),
     _option("--hostname", help_="Container hostname"),
-    _switch("--init", help_="Run an init in each container that forwards signals and reaps processes"),
+    _switch("init", help_="Run an init in each container that forwards signals and reaps processes"),
     _option("--limit-cpu", type_=CPUS, help_="Limit CPUs"),
     _option("--limit-memory", type_=SIZE, help_="Limit memory"),
     _option("--limit-pids", type_=COUNT, help_="Limit the number of processes (0: no limit)"),
-    _switch("--read-only", help_="Mount the container's root filesystem read-only"),
+    _switch("read-only", help_="Mount the container's root filesystem read-only"),
     _option("--replicas", type_=COUNT, help_="Number of tasks"),
     _option("--replicas-max-per-node", type_=COUNT, help_="Tasks per node at most (0: no limit)"),
     _option("--reserve-cpu", type_=CPUS, help_="Reserve CPUs"),
@@ -83,7 +85,7 @@ SCALARS: list[Decorator[Any]] = [
     *_rollout("rollback", ["pause", "continue"]),
     _option("--stop-grace-period", type_=DURATION, help_="Time before a container is killed (ms|s|m|h) (default 10s)"),
     _option("--stop-signal", help_="Signal to stop the container"),
-    _switch("-t", "--tty", help_="Allocate a pseudo-TTY"),
+    _switch("tty", short="t", help_="Allocate a pseudo-TTY"),
     *_rollout("update", ["pause", "continue", "rollback"]),
     _option("-u", "--user", help_="Name or UID, and group: name|uid[:group|gid]"),
     _option("-w", "--workdir", help_="Working directory inside the container"),

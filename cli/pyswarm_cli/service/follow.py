@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import sys
 import threading
 import time
 from typing import Any
@@ -109,7 +110,7 @@ class Events:
         request = watch_pb2.WatchRequest(kinds=kinds, service_ids=[service_id])
         self._stream = stream(connection.watch.Watch, request)
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
-        self._thread = threading.Thread(target=self._read, name="watch", daemon=True)
+        self._thread: threading.Thread = threading.Thread(target=self._read, name="watch", daemon=True)
 
     def __enter__(self) -> Events:
         self._thread.start()
@@ -119,7 +120,7 @@ class Events:
     def __exit__(self, *exception: object) -> None:
         self._stream.cancel()
         while self._thread.is_alive():
-            self._drain()
+            self._drain()  # the thread may wait for room
             self._thread.join(0.05)
 
     def _drain(self) -> None:
@@ -152,7 +153,7 @@ class Screen:
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._redraw = click.get_text_stream("stdout").isatty() and not quiet
+        self._redraw = sys.stdout.isatty() and not quiet
         self._drawn = 0
         self._shown: dict[str, str] = {}
 
