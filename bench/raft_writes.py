@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import selectors
 import signal
 import socket
 import subprocess
@@ -129,8 +130,6 @@ class Cluster:
 
     def wait_leader(self) -> int:
         """The first manager that announces a write of its own."""
-        import selectors
-
         with selectors.DefaultSelector() as selector:
             for i, process in self.processes.items():
                 selector.register(process.stdout, selectors.EVENT_READ, i)

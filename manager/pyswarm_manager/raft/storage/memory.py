@@ -53,6 +53,10 @@ class MemoryStorage:
         """Lose what was not synced."""
         self._written = self._durable
 
+    def durable(self) -> Stored | None:
+        """What would survive a crash now."""
+        return self._durable
+
     def close(self) -> None:
         """Nothing to let go of."""
 

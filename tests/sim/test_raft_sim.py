@@ -1,0 +1,180 @@
+"""Raft in the simulator: safety under faults, convergence after them, the same trace from the same seed.
+
+SEEDS=5000 (and FIRST_SEED=…) runs more. A failure names its seed; `RaftSimulator(seed).run()` repeats it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from raft_simulator import Faults, PlantedBug, RaftSimulator
+
+from pyswarm_manager.raft.core import election, leader
+from pyswarm_manager.raft.core.log import RaftLog
+from pyswarm_manager.raft.core.reads import ReadQueue, WaitingRead
+from pyswarm_manager.raft.core.state import RaftState
+from pyswarm_manager.raft.core.types import Entry, HardState
+
+SEEDS = int(os.environ.get("SEEDS", "50"))
+FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
+GROUPS = 10  # of seeds, so that a failure leaves others running
+
+NEVER = 1e6
+WEATHERS = (
+    Faults(),
+    Faults(drop=0.15, duplicate=0.1, slow=0.15, crash_every=0.8, cut_every=0.7, churn_every=2.0, transfer_every=2.0),
+    # Leaders that fall as soon as they are elected.
+    Faults(crash_every=2.0, cut_every=NEVER, churn_every=NEVER, transfer_every=NEVER, topple=0.7),
+    # Partitions, and little else: two members believe that they lead.
+    Faults(drop=0, duplicate=0, slow=0, crash_every=20.0, cut_every=0.8, churn_every=NEVER, transfer_every=NEVER),
+    # Members come and go.
+    Faults(drop=0.02, slow=0.1, crash_every=1.5, cut_every=0.5, churn_every=0.3, transfer_every=1.0),
+)
+
+
+def _run(seed: int) -> None:
+    simulator = RaftSimulator(seed, WEATHERS[seed % len(WEATHERS)])
+    try:
+        simulator.run()
+    except BaseException as error:
+        tail = "\n".join(simulator.trace[-40:])
+        raise AssertionError(f"seed {seed}: {error!r}\n{tail}") from error
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.timeout(0 if SEEDS > 500 else 120)
+def test_faults_break_nothing_and_the_cluster_converges(group: int) -> None:
+    for seed in range(FIRST_SEED + group, FIRST_SEED + SEEDS, GROUPS):
+        _run(seed)
+
+
+def test_without_faults_no_leader_is_ever_replaced() -> None:
+    calm = Faults(0, 0, 0, NEVER, NEVER, NEVER, NEVER, NEVER, slow_disk=0, topple=0)
+    simulator = RaftSimulator(7, calm)
+    simulator.run()
+    assert {m.core.state.term for m in simulator.members.values() if m.core} == {2}
+    assert simulator.writes > 300
+    assert simulator.reads > 50
+
+
+def test_the_same_seed_gives_the_same_trace_under_another_hash_seed() -> None:
+    code = (
+        "import hashlib; from raft_simulator import RaftSimulator; s = RaftSimulator(3); s.run(4.0);"
+        "print(hashlib.sha256('\\n'.join(s.trace).encode()).hexdigest())"
+    )
+    traces = set()
+    for hash_seed in ("0", "1", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parent)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, timeout=60
+        )
+        traces.add(done.stdout.strip())
+    simulator = RaftSimulator(3)
+    simulator.run(4.0)
+    traces.add(hashlib.sha256("\n".join(simulator.trace).encode()).hexdigest())
+    assert len(traces) == 1
+
+
+# -- the checker finds what it is there to find --------------------------------------------------------------
+
+
+def _forget_the_vote(patch: pytest.MonkeyPatch) -> None:
+    """As raftos does: every return to follower clears the vote."""
+    original = RaftState.become_follower
+
+    def become_follower(self: RaftState, term: int, leader_id: int) -> None:
+        original(self, term, leader_id)
+        self.vote = 0
+
+    patch.setattr(RaftState, "become_follower", become_follower)
+
+
+def _vote_is_not_stored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftState, "hard_state", property(lambda self: HardState(self.term, 0, self.log.committed)))
+    patch.setattr(
+        election,
+        "persisted",
+        lambda state, hard: election._record_vote(state, state.id, granted=True) if state.role == 2 else None,
+    )
+
+
+def _majority_without_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftState, "quorum", lambda self: max(1, len(self.voters) // 2))
+
+
+def _elect_with_an_old_log(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RaftLog, "is_up_to_date", lambda self, last_index, last_term: True)
+
+
+def _append_without_looking(patch: pytest.MonkeyPatch) -> None:
+    """Entries are taken without asking whether the logs agree before them."""
+    original = RaftLog.merge
+
+    def merge(self: RaftLog, prev_index: int, prev_term: int, entries: tuple[Entry, ...]) -> int | None:
+        here = self.term(prev_index)
+        return original(self, prev_index, prev_term if here is None else here, entries)
+
+    patch.setattr(RaftLog, "merge", merge)
+
+
+def _read_without_a_majority(patch: pytest.MonkeyPatch) -> None:
+    def confirmed(self: ReadQueue, round_: int) -> list[WaitingRead]:
+        released, self._assigned = list(self._assigned), type(self._assigned)()
+        return released
+
+    patch.setattr(ReadQueue, "confirmed", confirmed)
+
+
+def _own_disk_counts_unwritten(patch: pytest.MonkeyPatch) -> None:
+    original = leader.committable_index
+
+    def committable_index(state: RaftState) -> int:
+        stable, state.log.stable = state.log.stable, state.log.last_index
+        try:
+            return original(state)
+        finally:
+            state.log.stable = stable
+
+    patch.setattr(leader, "committable_index", committable_index)
+
+
+CORE_BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "forget the vote": _forget_the_vote,
+    "vote is not stored": _vote_is_not_stored,
+    "majority without one": _majority_without_one,
+    "elect with an old log": _elect_with_an_old_log,
+    "append without looking": _append_without_looking,
+    "read without a majority": _read_without_a_majority,
+    "own disk counts unwritten": _own_disk_counts_unwritten,
+}
+SHELL_BUGS = {
+    "send before persist": PlantedBug(send_before_persist=True),
+    "skip the sync": PlantedBug(skip_sync=True),
+}
+TRIES = 200
+
+
+def _is_found(bug: PlantedBug | None = None) -> bool:
+    for seed in range(TRIES):
+        try:
+            RaftSimulator(seed, WEATHERS[seed % len(WEATHERS)], bug).run(8.0)
+        except AssertionError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", CORE_BUGS)
+def test_a_bug_planted_in_the_core_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    CORE_BUGS[name](monkeypatch)
+    assert _is_found()
+
+
+@pytest.mark.parametrize("name", SHELL_BUGS)
+def test_a_bug_planted_in_the_shell_is_found(name: str) -> None:
+    assert _is_found(SHELL_BUGS[name])
