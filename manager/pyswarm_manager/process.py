@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import grpc
@@ -41,7 +41,8 @@ from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.joining import IntroducedTransport, join_raft
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
-from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.core.types import MemberRole
+from pyswarm_manager.raft.driver import MemberStatus, RaftConfig, RaftNode
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
@@ -119,6 +120,7 @@ class Manager:
         """Serve until told to stop, removed, or something fails (raises)."""
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._forwarder.close)
+            await self._services.set_serving(False)
             server = await self._services.listen(self._config.listen_address, self._identity.server_credentials())
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await self._open_door()
@@ -128,7 +130,6 @@ class Manager:
                 parts = [group.create_task(part) for part in (self._lead(), self._join(), self._watch_removal())]
                 local = await self._services.listen_locally(self._paths.socket)
                 stack.push_async_callback(self._close_local, local)
-                await self._services.set_serving(True)
                 _log.info("manager %x listens on %s", self._config.raft_id, self._config.listen_address)
                 await self._stopping.wait()
                 await self._services.set_serving(False)
@@ -157,14 +158,21 @@ class Manager:
         await lead_while_leader(self._raft, loops)
 
     async def _join(self) -> None:
-        """Get into Raft, unless the log says that we are in it."""
+        """Get into Raft, unless the log says that we are in it; ready once this manager votes."""
         own = self._config.raft_id
-        if not self._config.join_addresses or own in self._raft.members:
-            return
-        self._transport.introduce(await join_raft(self._config, self._identity))
-        while own not in self._raft.members:
+        if self._config.join_addresses and own not in self._raft.members:
+            self._transport.introduce(await join_raft(self._config, self._identity))
+            await self._wait_member(lambda member: True)
+            self._transport.introduce({})
+        await self._wait_member(lambda member: member.role is MemberRole.VOTER)
+        await self._services.set_serving(True)
+        _log.info("ready: this manager votes")
+
+    async def _wait_member(self, condition: Callable[[MemberStatus], bool]) -> None:
+        """Until this manager is a member of that kind; a change of membership is an entry of the log."""
+        own = self._config.raft_id
+        while (member := self._raft.members.get(own)) is None or not condition(member):
             await self._raft.wait_applied(self._raft.applied_index + 1)
-        self._transport.introduce({})
 
     async def _watch_removal(self) -> None:
         await self._raft.wait_removed()

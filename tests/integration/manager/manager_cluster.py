@@ -22,6 +22,8 @@ from typing import Any
 
 import aiohttp
 import grpc
+from grpc_health.v1 import health_pb2 as health_check_pb2
+from grpc_health.v1 import health_pb2_grpc as health_check_pb2_grpc
 
 from pyswarm.v1 import (
     ca_pb2,
@@ -134,6 +136,18 @@ class ManagerProcess:
                 raise AssertionError(f"{self.name} is not as wanted:\n{self.log.read_text()[-4000:]}")
             await asyncio.sleep(0.05)
 
+    async def wait_votes(self) -> None:
+        """Until it is a full member, as the standard health service tells."""
+        request = health_check_pb2.HealthCheckRequest()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                answer: Any = health_check_pb2_grpc.HealthStub(self.channel).Check(request, timeout=2.0)
+                if (await answer).status == health_check_pb2.HealthCheckResponse.SERVING:
+                    return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{self.name} does not vote:\n{self.log.read_text()[-4000:]}")
+
     async def wait_follows(self, leader: ManagerProcess, index: int = 0) -> None:
         """Until it follows that leader and has applied so much."""
         await self.wait_health(
@@ -228,7 +242,7 @@ class ManagerCluster:
         first = await self.start()
         for _ in range(2):
             manager = await self.join()
-            await manager.wait_health(lambda health: len(health.members) == len(self.managers))
+            await manager.wait_votes()
         index = (await first.health()).applied_index
         for manager in self.managers[1:]:
             await manager.wait_follows(first, index)

@@ -93,7 +93,7 @@ async def test_three_managers_scale_a_service_and_survive_their_leader(cluster: 
     first, second, third = cluster.managers
     agents = [await cluster.agent() for _ in range(2)]
     for agent in agents:
-        await agent.wait(lambda agent=agent: agent.sessions == 1 and bool(agent.networks))  # type: ignore[misc]
+        await agent.wait(lambda agent=agent: agent.sessions == 1 and bool(agent.networks))
     network = await create_network(second, "web")
     await create_service(third, service_spec("web", 3, network.id, published_port=8080))
     tasks = await wait_running(first, "web", 3)
@@ -109,7 +109,7 @@ async def test_three_managers_scale_a_service_and_survive_their_leader(cluster: 
     await write_soon(survivors[0], "after")
     assert {task.id for task in await wait_running(survivors[1], "web", 5)} == before, "nothing restarts"
     for agent in agents:
-        await agent.wait(lambda agent=agent: agent.sessions >= 2)  # type: ignore[misc]
+        await agent.wait(lambda agent=agent: agent.sessions >= 2)
     await scale(survivors[0], "web", 6)
     assert before <= {task.id for task in await wait_running(survivors[1], "web", 6)}
     assert sum(len(agent.started_tasks) for agent in agents) == 6, "no container was started twice"
@@ -125,7 +125,7 @@ async def test_a_lost_worker_has_its_tasks_elsewhere(cluster: ManagerCluster) ->
     manager = await cluster.start()
     lost, kept = await cluster.agent(), await cluster.agent()
     for agent in (lost, kept):
-        await agent.wait(lambda agent=agent: bool(agent.networks))  # type: ignore[misc]
+        await agent.wait(lambda agent=agent: bool(agent.networks))
     spec = service_spec("web", 4)
     spec.task.placement.constraints.append("node.role==worker")
     await create_service(manager, spec)
@@ -143,7 +143,7 @@ async def test_a_restarting_agent_keeps_its_tasks(cluster: ManagerCluster) -> No
     manager = await cluster.start()
     agent, other = await cluster.agent(), await cluster.agent()
     for each in (agent, other):
-        await each.wait(lambda each=each: bool(each.networks))  # type: ignore[misc]
+        await each.wait(lambda each=each: bool(each.networks))
     spec = service_spec("web", 2)
     spec.task.placement.constraints.append("node.role==worker")
     await create_service(manager, spec)
