@@ -62,7 +62,7 @@ class OverlayHost:
         self._ingress_lock = asyncio.Lock()
         self._gateway = Gateway(ground)
         self._ingress_device = IngressDevice(ground)
-        self._publisher = Publisher(ground, self._gateway_of)
+        self._publisher = Publisher(ground, self._gateways, self._ingress_addresses)
         self._resolver = Resolver(Upstreams(ground.config.upstream_dns))
         self._table = names.sandbox_table(ground.config.prefix)
 
@@ -74,7 +74,12 @@ class OverlayHost:
         threads = Threads()
         await threads.run(partial(preflight.check, config))
         host = cls(await threads.run(partial(_ground, config, threads)))
-        await host._take_over()
+        try:
+            with _kernel_errors("this host's networks"):
+                await host._take_over()
+        except BaseException:
+            await host.close()
+            raise
         return host
 
     async def _take_over(self) -> None:
@@ -88,7 +93,7 @@ class OverlayHost:
             log.warning("%s", problem)
         await self._set_ingress(self._records.ingress())
         await self._publisher.sync()
-        await self._ground.threads.run(self._remove_strays)
+        await self._remove_strays()
 
     def _adopt(self, record: SandboxRecord) -> None:
         """A sandbox without a namespace died with the host (or was never made): its record goes."""
@@ -108,18 +113,26 @@ class OverlayHost:
             return f"sandbox {record.sandbox.sandbox_id} was not taken over: {error}"
         return None
 
-    def _remove_strays(self) -> list[str]:
-        """Blocking: what carries our names and belongs to nothing we know."""
+    async def _remove_strays(self) -> list[str]:
+        """What carries our names and belongs to nothing we know."""
         done: list[str] = []
-        for path in self._ground.sandbox_dir.iterdir():
-            if path.name not in self._known:
-                netns.remove(path)
-                done.append(f"removed stray sandbox {path.name}")
-        in_use = {network.network_id for network in self._networks.values() if network.devices is not None}
-        for path in self._ground.network_dir.iterdir():
-            if path.name not in in_use:
-                _remove_network_at(self._ground, path.name)
-                done.append(f"removed stray network {path.name}")
+        threads, ground = self._ground.threads, self._ground
+        for name in await threads.run(partial(_names_in, ground.sandbox_dir)):
+            async with self._locks.hold(name):
+                if name not in self._known:
+                    await threads.run(partial(netns.remove, ground.sandbox_dir / name))
+                    done.append(f"removed stray sandbox {name}")
+        for name in await threads.run(partial(_names_in, ground.network_dir)):
+            network = self._networks.get(name)
+            async with network.lock if network is not None else asyncio.Lock():
+                if network is None or network.devices is None:
+                    await threads.run(partial(_remove_network_at, ground.network_dir / name))
+                    done.append(f"removed stray network {name}")
+        return done + await threads.run(self._remove_stray_ports)
+
+    def _remove_stray_ports(self) -> list[str]:
+        """Blocking."""
+        done: list[str] = []
         wanted = {names.gateway_port(self._ground.config.prefix, sandbox_id) for sandbox_id in self._known}
         for port in sorted(self._gateway.ports() - wanted - self._dying):
             self._gateway.remove_port(port)
@@ -152,7 +165,7 @@ class OverlayHost:
             await self._release(network, _HOST_USER)
         self._known.clear()
         self._networks.clear()
-        await self._ground.threads.run(self._remove_strays)
+        await self._remove_strays()
         await self._ground.threads.run(self._destroy_rest)
         await self.close()
 
@@ -163,6 +176,10 @@ class OverlayHost:
         for directory in (self._ground.sandbox_dir, self._ground.network_dir):
             netns.remove_directory(directory)
         self._records.remove_all()
+
+    def networks(self) -> list[str]:
+        """Every network that we have a table of, also those of an earlier daemon: remove what is no longer wanted."""
+        return sorted(self._networks)
 
     def sandboxes(self) -> list[str]:
         """Every sandbox of ours, also those of an earlier daemon that are not up yet."""
@@ -191,6 +208,8 @@ class OverlayHost:
             return False
         network.replace(state)
         await self._sync_network(network)
+        if state.table.ingress:
+            await self._publisher.sync()
         return True
 
     async def remove_network(self, network_id: str) -> None:
@@ -355,11 +374,21 @@ class OverlayHost:
         networks = [self._networks[key].names for key in live.network_ids if key in self._networks]
         return View([found for found in networks if not found.state.table.ingress], live.own_names)
 
-    def _gateway_of(self, endpoint_id: str) -> str | None:
-        for live in self._live.values():
-            if any(attachment.endpoint_id == endpoint_id for attachment in live.sandbox.attachments):
-                return live.record.gateway_address
-        return None
+    def _gateways(self) -> dict[str, str]:
+        """Endpoint -> gateway address, of the endpoints that are up here."""
+        return {
+            attachment.endpoint_id: live.record.gateway_address
+            for live in self._live.values()
+            if live.record.gateway_address is not None
+            for attachment in live.sandbox.attachments
+        }
+
+    def _ingress_network(self) -> Network | None:
+        return next((one for one in self._networks.values() if one.state.table.ingress), None)
+
+    def _ingress_addresses(self) -> frozenset[str]:
+        network = self._ingress_network()
+        return frozenset() if network is None else network.state.addresses
 
     async def _repair(self, sandbox_id: str) -> list[str]:
         async with self._locks.hold(sandbox_id):
@@ -426,7 +455,7 @@ class OverlayHost:
 
     async def _ensure_ingress_device(self, record: IngressRecord) -> list[str]:
         """This host is on the ingress network while it has an address there and ports to serve."""
-        network = next((one for one in self._networks.values() if one.state.table.ingress), None)
+        network = self._ingress_network()
         threads = self._ground.threads
         if network is not None and record.addresses and record.ports:
             devices = await self._use(network, _HOST_USER)
@@ -452,7 +481,7 @@ class OverlayHost:
             with suppress(NotFound):
                 found += await self._repair(sandbox_id)
         found += await self._publisher.verify()
-        found += await self._ground.threads.run(self._remove_strays)
+        found += await self._remove_strays()
         self._dying.clear()
         return found
 
@@ -509,9 +538,12 @@ def _open_devices(ground: Ground, state: TableState) -> Devices:
     return devices
 
 
-def _remove_network_at(ground: Ground, network_id: str) -> None:
+def _names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def _remove_network_at(path: Path) -> None:
     """A namespace that no daemon has open: the tunnel in it goes first."""
-    path = ground.network_path(network_id)
     fd = netns.open_existing(path)
     if fd is not None:
         libc.setns(fd)

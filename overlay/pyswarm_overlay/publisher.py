@@ -8,7 +8,7 @@ that somebody else has is left out, remembered, and tried again at the next call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from pyswarm_common.errors import AlreadyExists
@@ -22,15 +22,21 @@ from .types import IngressPort, Sandbox
 
 _INGRESS = "ingress"
 
-GatewayOf = Callable[[str], str | None]
-
 
 class Publisher:
-    """`gateway_of` tells the gateway address of the local sandbox that has an endpoint, if one is up."""
+    """Holds and programs the ports.
 
-    def __init__(self, ground: Ground, gateway_of: GatewayOf) -> None:
+    `gateways` tells the gateway addresses of the endpoints that are up here, `addresses` all on the ingress network.
+    """
+
+    def __init__(
+        self, ground: Ground, gateways: Callable[[], dict[str, str]], addresses: Callable[[], frozenset[str]]
+    ) -> None:
         self._ground = ground
-        self._gateway_of = gateway_of
+        self._gateways = gateways
+        self._addresses = addresses
+        self._lingering: set[str] = set()
+        """Targets that were withdrawn and still exist: their connections may finish."""
         self._holder = PortHolder()
         self._lock = asyncio.Lock()
         self._programmed: rules.HostRules | None = None
@@ -84,8 +90,11 @@ class Publisher:
         config = self._ground.config
         taken = {(key.protocol, key.port) for key in self._conflicts}
         addresses = self.ingress.addresses
+        gateways = self._gateways()
         listeners = [
-            self._listener(port) for port in self.ingress.ports if (port.protocol, port.published_port) not in taken
+            self._listener(port, gateways)
+            for port in self.ingress.ports
+            if (port.protocol, port.published_port) not in taken
         ]
         for sandbox_id in sorted(self._host):
             listeners += self._host[sandbox_id]
@@ -98,11 +107,11 @@ class Publisher:
             listeners=tuple(listeners),
         )
 
-    def _listener(self, port: IngressPort) -> rules.Listener:
+    def _listener(self, port: IngressPort, gateways: Mapping[str, str]) -> rules.Listener:
         """A local task is reached through the gateway, and sees the client; others over the ingress network."""
         targets: list[str] = []
         for backend in sorted(port.backends, key=lambda backend: backend.endpoint_id):
-            local = self._gateway_of(backend.endpoint_id)
+            local = gateways.get(backend.endpoint_id)
             if local is not None:
                 targets.append(plain(local))
             elif port.policy == "spread" and self.ingress.addresses:
@@ -117,11 +126,21 @@ class Publisher:
         """Bring the host's table to what is wanted now."""
         async with self._lock:
             wanted = self._rules()
-            if wanted == self._programmed:
-                return
-            lost = _targets(self._programmed) - _targets(wanted)
-            await self._ground.threads.run(partial(self._write, wanted, lost))
+            withdrawn, gone = self._turn_over(wanted)
+            changed = wanted != self._programmed
+            if changed or gone:
+                await self._ground.threads.run(partial(self._write, wanted if changed else None, withdrawn, gone))
             self._programmed = wanted
+
+    def _turn_over(self, wanted: rules.HostRules) -> tuple[frozenset[str], frozenset[str]]:
+        """Targets (withdrawn, gone) since the last call."""
+        now = _targets(wanted)
+        withdrawn = _targets(self._programmed) - now
+        self._lingering = (self._lingering | withdrawn) - now
+        alive = self._addresses().union(plain(address) for address in self._gateways().values())
+        gone = frozenset(self._lingering - alive)
+        self._lingering -= gone
+        return withdrawn, gone
 
     async def verify(self) -> list[str]:
         """Compare the kernel's table with the wanted one, and replace it if it differs."""
@@ -129,14 +148,15 @@ class Publisher:
             wanted = self._rules()
             if not await self._ground.threads.run(partial(self._differs, wanted)):
                 return []
-            await self._ground.threads.run(partial(self._write, wanted, frozenset()))
+            await self._ground.threads.run(partial(self._write, wanted, frozenset(), frozenset()))
             self._programmed = wanted
             return [f"nftables table {wanted.table} was not as wanted"]
 
-    def _write(self, wanted: rules.HostRules, lost: frozenset[str]) -> None:
-        self._ground.nft.run(rules.host_document(wanted))
-        if lost:
-            conntrack.cut(self._ground.netfilter, withdrawn=lost, gone=frozenset())
+    def _write(self, wanted: rules.HostRules | None, withdrawn: frozenset[str], gone: frozenset[str]) -> None:
+        if wanted is not None:
+            self._ground.nft.run(rules.host_document(wanted))
+        if withdrawn or gone:
+            conntrack.cut(self._ground.netfilter, withdrawn, gone)
 
     def _differs(self, wanted: rules.HostRules) -> bool:
         try:

@@ -105,7 +105,8 @@ class Builder:
             os.close(fd)
 
     def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
-        sysctl.quiet_new_interfaces()
+        if not any(":" in address for interface in self.interfaces for address in interface.addresses):
+            sysctl.quiet_new_interfaces()
         observed = plan.NOTHING if fresh else self._observe(netlink)
         operations = plan.plan_sandbox(self.interfaces, observed)
         self._apply(netlink, fd, operations)
