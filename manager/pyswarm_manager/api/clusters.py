@@ -34,7 +34,7 @@ def without_secrets(cluster: Cluster) -> Cluster:
 
 
 def to_message(cluster: Cluster) -> types_pb2.Cluster:
-    """For the wire: without secrets, and with every setting written out, so that a client can change one and send all."""
+    """For the wire: without secrets, and with every setting written out, so that a client can change just one."""
     message: types_pb2.Cluster = to_proto(without_secrets(cluster))
     message.spec.CopyFrom(to_proto(cluster.spec))
     return message

@@ -70,7 +70,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
         if request.options.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
-        return await self._on_leader(context, "ListNodes", request, pb.ListNodesResponse, local)
+        return await self._on_leader(context, "ListNodes", request, pb.ListNodesResponse, local, is_read=True)
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.GetNodeResponse:
         async def local() -> pb.GetNodeResponse:
@@ -79,7 +79,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
         if request.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
-        return await self._on_leader(context, "GetNode", request, pb.GetNodeResponse, local)
+        return await self._on_leader(context, "GetNode", request, pb.GetNodeResponse, local, is_read=True)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
         async def local() -> pb.UpdateNodeResponse:
@@ -182,6 +182,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         request: Message,
         response_type: type[R],
         local: Callable[[], Awaitable[R]],
+        *,
+        is_read: bool = False,
     ) -> R:
         is_forwarded = bool(forwarded_by(context))
         if is_forwarded and not self._raft.is_leader:
@@ -193,7 +195,9 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 raise Unavailable(NO_LEADER)
             return await local()
 
-        return await self._forwarder.on_leader(_SERVICE + method, request, response_type, caller_of(context), as_leader)
+        return await self._forwarder.on_leader(
+            _SERVICE + method, request, response_type, caller_of(context), as_leader, is_read=is_read
+        )
 
     def _node(self, node: Node) -> types_pb2.Node:
         message: types_pb2.Node = to_proto(with_manager_status(node, self._raft))

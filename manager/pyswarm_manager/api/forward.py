@@ -58,8 +58,12 @@ class LeaderForwarder:
         response_type: type[R],
         caller: Peer,
         local: Callable[[], Awaitable[R]],
+        *,
+        is_read: bool = False,
     ) -> R:
-        """The answer of `local` if this manager leads, else the leader's answer to the same method and request."""
+        """The answer of `local` if this manager leads, else the leader's answer to the same method and request.
+
+        A read that is lost with the leader is Unavailable, since asking again is always right."""
         deadline = asyncio.get_running_loop().time() + LEADER_WAIT_S
         while True:
             address = await self._find_leader(deadline)
@@ -74,7 +78,13 @@ class LeaderForwarder:
                 response_deserializer=response_type.FromString,
             )
             metadata = forwarding_metadata(caller, self._identity().node_id)
-            answer: R | None = await self._send(stub(request, timeout=CALL_TIMEOUT_S, metadata=metadata), address)
+            try:
+                sent = stub(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
+                answer: R | None = await self._send(sent, address)
+            except Unknown:
+                if is_read:
+                    raise Unavailable(NO_LEADER) from None
+                raise
             if answer is not None:
                 return answer
             await asyncio.sleep(_CONNECT_RETRY_S)  # it stopped leading; the deadline ends this

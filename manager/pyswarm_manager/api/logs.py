@@ -18,7 +18,7 @@ from pyswarm_common.codec import timestamp
 from pyswarm_common.errors import Exhausted, NotFound
 from pyswarm_common.model import Service, Task, TaskState
 from pyswarm_common.rpc import open_channel
-from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.log_merge import FollowedLogs, MergedLogs
 from pyswarm_manager.api.log_stream import Agents, LogOptions, LogSource, OpenChannel, read_log
 from pyswarm_manager.api.ports import IdentityProvider
@@ -48,6 +48,7 @@ class LogsServicer(logs_pb2_grpc.LogsServicer):
         self._readers = 0
 
     async def ReadLogs(self, request: logs_pb2.ReadLogsRequest, context: Context) -> AsyncIterator[logs_pb2.LogMessage]:
+        require_manager(caller_of(context), self._store.view.nodes)
         if self._readers >= MAX_READERS:
             raise Exhausted(f"{MAX_READERS} log readers are open on this manager: ask another one")
         target = find_target(self._store.view, request.target)

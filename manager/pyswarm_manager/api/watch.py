@@ -16,7 +16,7 @@ from pyswarm.v1 import watch_pb2, watch_pb2_grpc
 from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import Exhausted, InvalidArgument
 from pyswarm_common.model import Cluster, Service, Task
-from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.clusters import to_message
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind, Tables
@@ -50,6 +50,7 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
         self._watchers = 0
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: Context) -> AsyncIterator[watch_pb2.WatchResponse]:
+        require_manager(caller_of(context), self._store.view.nodes)
         wanted = _Filter(request)
         if self._watchers >= MAX_WATCHERS:
             raise Exhausted(f"{MAX_WATCHERS} watches are open on this manager: ask another one")

@@ -1,7 +1,7 @@
 """The HTTPS door for machines that have no certificate yet: GetRootCertificate and IssueCertificate.
 
 Speaks the Connect protocol's unary form (POST /pyswarm.v1.CA/<Method>, application/proto, errors as JSON). Anybody can
-reach it, so everything is bounded: request size and time, requests at once, and wrong tokens per address. It never
+reach it, so everything is bounded: connections, request size and time, and wrong tokens per address. It never
 decides anything about tokens: `ca.issuing` does.
 """
 
@@ -14,6 +14,7 @@ import os
 import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -31,6 +32,8 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_REQUESTS = 64
 REQUEST_TIMEOUT_S = 30.0
 BODY_TIMEOUT_S = 10.0
+MAX_CONNECTIONS = 256
+CONNECTION_TIMEOUT_S = 45.0
 WRONG_TOKENS = 10
 WRONG_TOKEN_PERIOD_S = 60.0
 MAX_ADDRESSES = 4096
@@ -84,6 +87,7 @@ class JoinServer:
         self._room = asyncio.Semaphore(MAX_REQUESTS)
         self._wrong = WrongTokens(asyncio.get_running_loop().time)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; returns the port (of use when 0 was asked for). Raises OSError if it is taken."""
@@ -93,16 +97,21 @@ class JoinServer:
         app.router.add_post("/pyswarm.v1.CA/IssueCertificate", self._issue_certificate)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
+        assert runner.server is not None
         self._runner = runner
-        site = web.TCPSite(runner, host, port, ssl_context=self._context)
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                partial(_admit, runner.server), host, port, ssl=self._context, ssl_handshake_timeout=BODY_TIMEOUT_S
+            )
         except BaseException:
             await self.close()
             raise
-        return int(runner.addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -150,6 +159,16 @@ class JoinServer:
             _log.exception("a joining machine's request failed")
             return _refusal("internal", "internal error: see the log of the manager")
         return web.Response(body=message.SerializeToString(), content_type="application/proto")
+
+
+def _admit(server: web.Server) -> asyncio.Protocol:
+    """The protocol of a new connection, which lives for one request's time at most; none when there are too many."""
+    connection = server()
+    loop = asyncio.get_running_loop()
+    if len(server.connections) >= MAX_CONNECTIONS:
+        loop.call_soon(connection.force_close)
+    loop.call_later(CONNECTION_TIMEOUT_S, connection.force_close)
+    return connection
 
 
 async def _read(request: web.Request, into: Message) -> None:

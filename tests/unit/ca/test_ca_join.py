@@ -250,6 +250,21 @@ async def test_the_door_refuses_what_is_too_large_or_of_another_kind(swarm: Swar
         assert (status, json.loads(body)["code"]) == (400, "invalid_argument")
 
 
+async def test_idle_connections_are_bounded(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyswarm_manager.ca.https.MAX_CONNECTIONS", 2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with door(swarm) as address:
+        host, port = join_address(address)
+        idle = [await asyncio.open_connection(host, port, ssl=context) for _ in range(2)]
+        reader, writer = await asyncio.open_connection(host, port, ssl=context)
+        assert await reader.read() == b""  # closed, while the others stay
+        writer.close()
+        for _, other in idle:
+            assert not other.is_closing()
+            other.close()
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_old_tls_is_refused(swarm: Swarm) -> None:
     async with door(swarm) as address:
