@@ -92,7 +92,7 @@ class OverlayHost:
         for problem in filter(None, results):
             log.warning("%s", problem)
         await self._set_ingress(self._records.ingress())
-        await self._publisher.sync()
+        await self._publisher.start()
         await self._remove_strays()
 
     def _adopt(self, record: SandboxRecord) -> None:

@@ -39,6 +39,7 @@ class Publisher:
         """Targets that were withdrawn and still exist: their connections may finish."""
         self._holder = PortHolder()
         self._lock = asyncio.Lock()
+        self._started = False
         self._programmed: rules.HostRules | None = None
         self._host: dict[str, tuple[rules.Listener, ...]] = {}
         self._conflicts: list[PortKey] = []
@@ -122,8 +123,15 @@ class Publisher:
             port.protocol, port.published_port, "", tuple((address, port.target_port) for address in ordered)
         )
 
+    async def start(self) -> None:
+        """From now on the table is written. Before, sandboxes taken over one by one would unpublish one another."""
+        self._started = True
+        await self.sync()
+
     async def sync(self) -> None:
         """Bring the host's table to what is wanted now."""
+        if not self._started:
+            return
         async with self._lock:
             wanted = self._rules()
             withdrawn, gone = self._turn_over(wanted)

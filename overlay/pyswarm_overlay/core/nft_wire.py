@@ -12,11 +12,11 @@ the same backend. A VIP without backends refuses at once.
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2s
+from ipaddress import IPv4Address
 
 Part = tuple[int, int, bytes]
 """Message type, flags, body."""
@@ -48,6 +48,7 @@ _GOTO = 0xFFFFFFFC
 _VERDICT_REGISTER, _REGISTER = 0, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _META_L4PROTO = 16
+_TCP, _UDP = 6, 17
 _REJECT_ICMP, _REJECT_RESET, _ICMP_HOST_UNREACHABLE = 0, 1, 1
 _NAT_DESTINATION = 1
 _ELEMENTS_PER_MESSAGE = 1000
@@ -106,7 +107,7 @@ def sandbox_table(
     parts.append((_NEWCHAIN, _CREATE, named + _text(3, OUTPUT) + hook + _u32(5, 1) + _text(7, "nat")))
     shape = _u32(3, _SET_MAP) + _u32(4, _TYPE_IPADDR) + _u32(5, 4) + _u32(6, _TYPE_VERDICT) + _u32(7, 0)
     parts.append((_NEWSET, _CREATE, named + _text(2, VIP_MAP) + shape + _u32(10, 1)))
-    for protocol, port in ((socket.IPPROTO_UDP, dns_ports[0]), (socket.IPPROTO_TCP, dns_ports[1])):
+    for protocol, port in ((_UDP, dns_ports[0]), (_TCP, dns_ports[1])):
         parts.append(_rule(table, OUTPUT, _resolver_rule(protocol, port)))
     parts.append(_rule(table, OUTPUT, [_destination(), _lookup(VIP_MAP, _VERDICT_REGISTER)]))
     for number, (vip, backends) in enumerate(vips.items(), 2):
@@ -141,14 +142,14 @@ def _backend_rules(table: str, chain: str, backends: Sequence[str], set_id: int)
         unreachable = _u32(1, _REJECT_ICMP) + _attr(2, bytes([_ICMP_HOST_UNREACHABLE]))
         only_tcp = [
             _expression("meta", _u32(1, _REGISTER) + _u32(2, _META_L4PROTO)),
-            _equal(bytes([socket.IPPROTO_TCP])),
+            _equal(bytes([_TCP])),
         ]
         return [
             _rule(table, chain, [*only_tcp, _expression("reject", reset)]),
             _rule(table, chain, [_expression("reject", unreachable)]),
         ]
     if len(backends) == 1:
-        return [_rule(table, chain, [_load(socket.inet_aton(backends[0])), _translate()])]
+        return [_rule(table, chain, [_load(_packed(backends[0])), _translate()])]
     count = _expression("numgen", _u32(1, _REGISTER) + _u32(2, len(backends)) + _u32(3, 0) + _u32(4, 0))
     pick = _lookup("__map%d", _REGISTER, set_id)
     return [*_backend_map(table, backends, set_id), _rule(table, chain, [count, pick, _translate()])]
@@ -175,12 +176,17 @@ def _number_key(number: int) -> bytes:
     return _ATTR.pack(4 + len(key) + 12, 1 | _NESTED) + key
 
 
+@lru_cache(maxsize=1 << 16)
+def _packed(address: str) -> bytes:
+    return IPv4Address(address).packed
+
+
 def _backend_data(backend: str) -> bytes:
-    return b"\x0c\x00\x02\x80\x08\x00\x01\x00" + socket.inet_aton(backend)
+    return b"\x0c\x00\x02\x80\x08\x00\x01\x00" + _packed(backend)
 
 
 def _vip_element(kind: int, table: str, vip: str, chain: str) -> Part:
-    key = _nest(1, _attr(1, socket.inet_aton(vip)))
+    key = _nest(1, _attr(1, _packed(vip)))
     verdict = _nest(2, _nest(2, _u32(1, _GOTO) + _text(2, chain)))
     element = _nest(1, key + (verdict if kind == _NEWELEM else b""))
     return kind, _CREATE if kind == _NEWELEM else 0, _text(1, table) + _text(2, VIP_MAP) + _nest(3, element)
@@ -201,12 +207,12 @@ def _resolver_rule(protocol: int, port: int) -> list[bytes]:
     )
     return [
         _destination(),
-        _equal(socket.inet_aton(RESOLVER)),
+        _equal(_packed(RESOLVER)),
         _expression("meta", _u32(1, _REGISTER) + _u32(2, _META_L4PROTO)),
         _equal(bytes([protocol])),
         _expression("payload", _u32(1, _REGISTER) + _u32(2, _TRANSPORT_HEADER) + _u32(3, 2) + _u32(4, 2)),
         _equal(struct.pack(">H", 53)),
-        _load(socket.inet_aton(RESOLVER)),
+        _load(_packed(RESOLVER)),
         _expression("immediate", to_port),
         _expression("nat", both),
     ]

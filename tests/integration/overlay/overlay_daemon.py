@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import msgspec
+import uvloop
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_overlay import IngressPort, NetworkTable, OverlayConfig, OverlayHost, Sandbox, TableDelta
@@ -70,4 +71,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

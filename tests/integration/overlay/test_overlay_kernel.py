@@ -96,7 +96,9 @@ def test_containers_reach_one_another_across_hosts(web: Lab) -> None:
     assert first.visit("c10", lambda: ask("10.0.1.12")) == ["c12", "10.0.1.10"]
     assert second.visit("c12", lambda: ask("10.0.1.10")) == ["c10", "10.0.1.12"]
     assert first.visit("c10", lambda: ask("10.0.1.11")) == ["c11", "10.0.1.10"]
-    assert "1 received" in first.run("ping", "-c1", "-W2", "10.0.1.12", netns=first.netns("c10"))
+    largest = str(1450 - 28)
+    ping = first.run("ping", "-c1", "-W2", "-Mdo", "-s", largest, "10.0.1.12", netns=first.netns("c10"))
+    assert "1 received" in ping
 
 
 def test_a_vip_spreads_over_all_backends_and_keeps_the_clients_address(web: Lab) -> None:
@@ -237,6 +239,53 @@ def test_ingress_answers_on_localhost_and_from_containers(published: Lab) -> Non
         assert {host.visit(None, lambda host=host: ask(host.address, 8080))[0] for _ in range(4)} == {"c10", "c12"}
     assert {first.visit("c10", lambda: ask(first.address, 8080))[0] for _ in range(4)} == {"c10", "c12"}
     assert {first.visit("c10", lambda: ask(second.address, 8080))[0] for _ in range(4)} == {"c10", "c12"}
+
+
+def test_ingress_without_a_task_that_is_gone(published: Lab) -> None:
+    first, _second = published.hosts
+    held = {}
+    for _ in range(2):
+        connection = visit(published.outside, lambda: socket.create_connection((first.address, 8080), timeout=5))
+        held[connection.makefile().readline().split()[0]] = connection
+    here = IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address)
+    port = IngressPort(published_port=8080, target_port=80, service_id="svc-web", backends=(here,))
+    first.call("set_ingress", ["10.9.0.2/24"], [port])
+    assert {visit(published.outside, lambda: ask(first.address, 8080))[0] for _ in range(4)} == {"c10"}
+    assert echo(held["c12"]) == b"c12\n"
+    first.call("apply_delta", TableDelta(network_id=INGRESS, from_version=1, version=2, remove_endpoints=("t12",)))
+    with pytest.raises(ConnectionResetError):
+        echo(held["c12"])
+    assert echo(held["c10"]) == b"c10\n"
+    first.call("set_ingress", ["10.9.0.2/24"], [])
+    with pytest.raises(ConnectionRefusedError):
+        visit(published.outside, lambda: ask(first.address, 8080))
+    for connection in held.values():
+        connection.close()
+
+
+def test_policy_local_uses_only_local_tasks_and_keeps_the_clients_address(published: Lab) -> None:
+    first, second = published.hosts
+    backends = (
+        IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address),
+        IngressBackend(endpoint_id="t12", ingress_address="10.9.0.12", node_address=second.address),
+    )
+    port = IngressPort(published_port=8080, target_port=80, service_id="s", backends=backends, policy="local")
+    first.call("set_ingress", ["10.9.0.2/24"], [port])
+    answers = {tuple(visit(published.outside, lambda: ask(first.address, 8080))) for _ in range(4)}
+    assert answers == {("c10", "192.0.2.250")}
+
+
+def test_published_ports_survive_a_daemon(published: Lab) -> None:
+    first, _second = published.hosts
+
+    def answering() -> set[str]:
+        return {visit(published.outside, lambda: ask(first.address, 8080))[0] for _ in range(4)}
+
+    first.kill()
+    assert answering() == {"c10", "c12"}
+    first.start()
+    assert answering() == {"c10", "c12"}
+    assert first.call("verify") == []
 
 
 def test_a_port_that_is_taken_is_named_and_the_others_work(published: Lab) -> None:
