@@ -3,3 +3,9 @@
 Composes runtime, overlay and agent, runs the manager as a child process on managers, and serves the local socket: its
 own part (being a member of a cluster, images) itself, the rest by handing it to the manager byte for byte.
 """
+
+import os
+
+# Read by gRPC when it is imported. The daemon starts other programs by fork and exec in one step (libuv), and never
+# goes on in a forked child, so gRPC's own preparations for that only cost time.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,8 +35,9 @@ _MAX_LINE_BYTES = 64 * 1024
 class ManagerProcess:
     """At most one child. `start` keeps it running until `stop`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, program: Sequence[str] = (sys.executable, "-m", "pyswarm_manager")) -> None:
         self._options = options
+        self._program = program
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._last_lines: deque[str] = deque(maxlen=5)
@@ -142,9 +143,9 @@ class ManagerProcess:
         options.manager.socket.unlink(missing_ok=True)
         wrapper = Path(__file__).with_name("child.py")
         places = ["--state-dir", str(options.state_dir), "--run-dir", str(options.run_dir)]
-        program = [sys.executable, "-m", "pyswarm_manager", *places, "--log-level", options.log_level]
+        argv = [*self._program, *places, "--log-level", options.log_level]
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(wrapper), str(os.getpid()), *program),
+            *(sys.executable, "-I", "-S", str(wrapper), str(os.getpid()), *argv),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=_MAX_LINE_BYTES,

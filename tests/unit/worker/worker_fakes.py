@@ -36,7 +36,7 @@ NODE = "n" * 25
 async def eventually(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
     """Wait for what others are about to do; the timeout is for a test that would hang."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - many parties act here; none has an event for it
             await asyncio.sleep(0.005)
 
 
@@ -139,9 +139,15 @@ class FakeImages:
     async def inspect(self, reference: str) -> Image:
         name = self._find(reference)
         return Image(
-            id="sha256:1", digest="sha256:2", references=(name,), size=1, created_at=0, architecture="amd64", os="linux",
+            id="sha256:1",
+            digest="sha256:2",
+            references=(name,),
+            size=1,
+            created_at=0,
+            architecture="amd64",
+            os="linux",
             config=self.config,
-        )  # fmt: skip
+        )
 
     async def list(self) -> list[Image]:
         return [await self.inspect(name) for name in self.manifests]
