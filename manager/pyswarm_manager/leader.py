@@ -1,8 +1,9 @@
 """The leader's planning loop: what changed -> plan -> commit, and again.
 
-The shell around the planner. Knows when to plan (after commits, and when a plan asked to look again) and what to do with
-refusals (read again, plan again); decides nothing about the cluster. It starts from nothing at every term: the first
-plan looks at everything. While a commit is in flight, what changes is collected; when idle, a change is planned at once.
+The shell around the planner. Knows when to plan (after commits, and when a plan asked to look again) and what to do
+with refusals (read again, plan again); decides nothing about the cluster. It starts from nothing at every term: the
+first plan looks at everything. While a commit is in flight, what changes is collected; when idle, a change is planned
+at once.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ async def run_planner(
 ) -> None:
     """Plan for as long as this manager leads: run it inside the term's TaskGroup, which cancels it at the term's end.
 
-    Must start only when everything of earlier terms is applied. `pyswarm_common.errors.Unknown` (leadership was lost with a
-    proposal in flight) is raised to the group, since planning on could do the same work twice.
+    Must start only when everything of earlier terms is applied. `pyswarm_common.errors.Unknown` (leadership was lost
+    with a proposal in flight) is raised to the group, since planning on could do the same work twice.
     """
     loop = _Loop(store, ids, rng, clock, observer)
     unsubscribe = store.subscribe(loop.observe)
@@ -91,6 +92,7 @@ class _Loop:
         found = plan(State(self._store.view, self._ledger), dirty, started, self._rng, self._ids)
         if self._observer is not None:
             self._observer(found, self._clock() - started)
+        self._dirty.merge(found.unfinished)
         for key, at in found.wakes.items():
             self._wakes[key] = min(at, self._wakes.get(key, at))
         try:

@@ -14,6 +14,7 @@ import msgspec
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import AnyObject, Network, Node, Service, Task, TaskState, TaskStatus
 from pyswarm_manager.planner.candidate import Candidate
+from pyswarm_manager.planner.dirty import Dirty
 from pyswarm_manager.planner.ledger import Ledger
 from pyswarm_manager.store.changes import Change, Create, Delete, SetDesired, SetTaskStatus, Update
 from pyswarm_manager.store.tables import Kind, SlotKey, Tables
@@ -23,6 +24,10 @@ Rng = Callable[[], float]
 
 WakeKey = tuple[str, SlotKey | None]
 """What to look at again at some time: a slot of a service, or (None) the whole service."""
+
+
+MAX_NEW_TASKS = 10_000
+"""New tasks per plan. More are made by the plans after it, so that no plan keeps the leader's loop for long."""
 
 
 class Draft:
@@ -35,6 +40,7 @@ class Draft:
         self.candidates: list[Candidate] = []
         self.wakes: dict[WakeKey, float] = {}
         self.explanations: list[tuple[str, str]] = []
+        self.unfinished = Dirty()
         self._networks: dict[str, Network] = {}
         self._nodes: dict[str, Node] = {}
         self._services: dict[str, Service] = {}
@@ -57,6 +63,10 @@ class Draft:
     def is_leaving(self, task: Task) -> bool:
         """Whether this plan ends or deletes the task."""
         return task.id in self._deleted or self._desired.get(task.id, TaskState.NEW) > TaskState.RUNNING
+
+    def tasks_left(self) -> int:
+        """How many more tasks this plan should make."""
+        return MAX_NEW_TASKS - len(self.candidates)
 
     # ---- what the stages decide
 

@@ -30,6 +30,8 @@ class Plan:
     """When to look again at which service or slot, although nothing has changed."""
     explanations: tuple[tuple[str, str], ...]
     """(object id, sentence) about what was decided or could not be done."""
+    unfinished: Dirty
+    """What a plan of bounded size left for the next one."""
 
     @property
     def wake_at(self) -> float | None:
@@ -55,7 +57,10 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
         services, slots = _to_look_at(state, dirty)
         _allocate_common(draft, dirty, services)
         for service_id in services:
-            orchestrate_service(draft, service_id)
+            if draft.tasks_left() > 0:
+                orchestrate_service(draft, service_id)
+            else:
+                draft.unfinished.services[service_id] = None
         for service_id, keys in slots.items():
             orchestrate_slots(draft, service_id, keys)
         _add_waiting(draft, dirty, services, slots)
@@ -65,7 +70,7 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
         schedule(draft)
         for candidate in draft.candidates:
             _finish(draft, candidate)
-        return Plan(draft.changes(), draft.wakes, tuple(draft.explanations))
+        return Plan(draft.changes(), draft.wakes, tuple(draft.explanations), draft.unfinished)
     finally:
         draft.undo()
 

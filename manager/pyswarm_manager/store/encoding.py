@@ -39,6 +39,8 @@ from pyswarm_manager.store.sharing import SpecSharing, share_task
 from pyswarm_manager.store.tables import Kind, Tables
 
 MAX_CHANGE_SET_BYTES = 1536 * 1024
+MAX_CHANGES = 2000
+"""Changes in one piece of a split change set: larger ones would keep every member's loop for long."""
 FORMAT = 1
 
 
@@ -222,12 +224,16 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
 
 def split_changes(changes: Sequence[Change], limit: int = MAX_CHANGE_SET_BYTES) -> Iterator[Sequence[Change]]:
     """The same changes in the same order, in pieces whose entries are small enough. One change is never split."""
+    for start in range(0, len(changes), MAX_CHANGES):
+        yield from _halved(changes[start : start + MAX_CHANGES], limit)
+
+
+def _halved(changes: Sequence[Change], limit: int) -> Iterator[Sequence[Change]]:
     specs = _Specs()
     wire = [_to_wire(change, specs) for change in changes]
     if len(changes) <= 1 or len(_encoder.encode(_WireChangeSet(0.0, specs.items, wire))) <= limit:
-        if changes:
-            yield changes
+        yield changes
         return
     middle = len(changes) // 2
-    yield from split_changes(changes[:middle], limit)
-    yield from split_changes(changes[middle:], limit)
+    yield from _halved(changes[:middle], limit)
+    yield from _halved(changes[middle:], limit)

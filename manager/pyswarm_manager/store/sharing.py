@@ -62,7 +62,9 @@ def share_service(service: Service, old: Service | None) -> Service:
         return service
     known = [old.spec.task] if old.previous_spec is None else [old.spec.task, old.previous_spec.task]
     previous = None if service.previous_spec is None else _share_spec(service.previous_spec, known)
-    return msgspec.structs.replace(service, spec=_share_spec(service.spec, known), previous_spec=previous)
+    endpoint = old.endpoint if old.endpoint == service.endpoint else service.endpoint
+    spec = _share_spec(service.spec, known)
+    return msgspec.structs.replace(service, spec=spec, previous_spec=previous, endpoint=endpoint)
 
 
 def _share_spec(spec: ServiceSpec, known: list[TaskSpec]) -> ServiceSpec:

@@ -166,6 +166,7 @@ class World:
         self._add_due()
         dirty, self.dirty = self.dirty, Dirty()
         found = plan(State(self.tables, self.ledger), dirty, self.now, self.rng.random, self.new_id)
+        self.dirty.merge(found.unfinished)
         for key, at in found.wakes.items():
             self.wakes[key] = min(at, self.wakes.get(key, at))
         if commit and found.changes:

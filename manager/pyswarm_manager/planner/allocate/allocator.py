@@ -106,6 +106,7 @@ def _new_vip(draft: Draft, service: Service, network: Network) -> VirtualIP | No
     if taken is None:
         draft.explain(service.id, _no_address(network))
         return None
+    _release(taken)  # counted again when the service is put into the draft
     part, number = taken[0]
     return VirtualIP(network_id=network.id, address=part.text(number))
 

@@ -10,6 +10,7 @@ from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
 DEFAULT_REPLICAS = 1
+_RUNNING = TaskState.RUNNING
 
 
 def wanted_replicas(spec: ServiceSpec) -> int:
@@ -18,11 +19,11 @@ def wanted_replicas(spec: ServiceSpec) -> int:
 
 def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
     """Bring the number of slots to what is wanted, and settle each; returns the outdated ones."""
-    filled = {key: tasks for key, tasks in slots.items() if _is_filled(tasks)}
+    filled = {key: tasks for key, tasks in slots.items() if tasks[0].desired_state <= _RUNNING or _is_filled(tasks)}
     surplus = _surplus(filled, len(filled) - wanted_replicas(work.spec))
     outdated: list[SlotKey] = []
     for key, tasks in slots.items():
-        if key in surplus or isinstance(key, str):
+        if isinstance(key, str) or key in surplus:
             slot_rules.dismiss(work, key, tasks, TaskState.REMOVE)
         elif key not in filled:
             slot_rules.close(work, key, tasks, {})
@@ -41,13 +42,16 @@ def reconcile_slot(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> Verdict
 
 
 def _is_filled(tasks: tuple[Task, ...]) -> bool:
-    return any(task.desired_state <= TaskState.RUNNING for task in tasks)
+    return any(task.desired_state <= _RUNNING for task in tasks)
 
 
 def _add(work: Work, filled: Slots, missing: int) -> None:
     """New slots take the lowest free numbers."""
+    left = work.draft.tasks_left()
+    if missing > left:
+        work.draft.unfinished.services[work.service.id] = None
     number = 0
-    for _ in range(missing):
+    for _ in range(min(missing, left)):
         number += 1
         while number in filled:
             number += 1

@@ -38,7 +38,7 @@ class Verdict(Enum):
 
 def settle(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> Verdict:
     """Decide about a slot that should hold a task."""
-    if len(tasks) == 1 and _is_settled(work, tasks[0]):
+    if work.is_settled(tasks):
         return Verdict.FINE
     retired: _Retired = {}
     verdict = _decide(work, key, tasks, retired)
@@ -68,16 +68,6 @@ def close(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) 
         limit = max(limit, 1)  # the update tells from the history which slots it has replaced
     for task in past[: max(0, len(past) - limit)]:
         work.draft.delete(task)
-
-
-def _is_settled(work: Work, task: Task) -> bool:
-    """The usual case, told quickly: one task, wanted, running or on its way, by the present spec, where it may be."""
-    return (
-        task.desired_state is _RUNNING
-        and task.status.state <= _RUNNING
-        and work.loss(task) is Loss.NONE
-        and work.is_clean(task)
-    )
 
 
 @dataclass(slots=True)

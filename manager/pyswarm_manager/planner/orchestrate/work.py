@@ -26,6 +26,7 @@ from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
 from pyswarm_manager.store.tables import SlotKey
 
+_RUNNING = TaskState.RUNNING
 DEFAULT_UPDATE = UpdateConfig(parallelism=1)
 
 _ROLLBACK_STATES = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
@@ -53,6 +54,8 @@ class Work:
         self.starts_first = self.config.order is UpdateOrder.START_FIRST
         self._constraints = parse_constraints(service.spec.task.placement.constraints)
         self._losses: dict[str, Loss] = {}
+        self._sound_nodes: dict[str, None] = {}
+        self._task_spec = service.spec.task
         self._clean_specs: dict[int, bool] = {id(service.spec.task): True}
         self._ports = service.endpoint.ports
         self._host_ports = _host_ports(service.endpoint.ports)
@@ -69,6 +72,21 @@ class Work:
         if loss is None:
             loss = self._losses[task.node_id] = self._find_loss(self.node(task))
         return loss
+
+    def is_settled(self, tasks: tuple[Task, ...]) -> bool:
+        """The usual case, told quickly: one task, wanted, running or on its way, of the present spec, on a good node."""
+        if len(tasks) != 1:
+            return False
+        task = tasks[0]
+        if task.desired_state is not _RUNNING or task.status.state > _RUNNING:
+            return False
+        if task.node_id not in self._sound_nodes:
+            if self.loss(task) is not Loss.NONE:
+                return False
+            self._sound_nodes[task.node_id] = None
+        if task.spec is self._task_spec and task.ports is self._ports and not self._needs_ingress:
+            return True
+        return self.is_clean(task)
 
     def hosts(self, node: Node) -> bool:
         """Whether the node may keep a task of the service."""

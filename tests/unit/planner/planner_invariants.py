@@ -1,0 +1,106 @@
+"""What must hold between any two commits, whatever happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from planner_world import World
+
+from pyswarm_common.model import PublishMode, TaskState
+from pyswarm_manager.planner.allocate.addresses import address_number
+from pyswarm_manager.planner.ledger import Ledger, uses_node
+
+
+def check_invariants(world: World) -> None:
+    check_addresses(world)
+    check_networks_and_ports(world)
+    check_reservations(world)
+    check_ledger(world)
+
+
+def check_addresses(world: World) -> None:
+    """No address has two holders, and none is a gateway's."""
+    tables = world.tables
+    held: Counter[tuple[str, int]] = Counter()
+    for task in tables.tasks.values():
+        if not task.status.state.is_terminal:
+            for attachment in task.networks:
+                held.update((attachment.network_id, address_number(address)) for address in attachment.addresses)
+    for service in tables.services.values():
+        held.update((vip.network_id, address_number(vip.address)) for vip in service.endpoint.vips)
+    for node in tables.nodes.values():
+        held.update((world.ledger.ingress_id, address_number(address)) for address in node.ingress_addresses)
+    for network in tables.networks.values():
+        held.update((network.id, address_number(gateway)) for gateway in network.gateways)
+    assert not [holder for holder, count in held.items() if count > 1]
+
+
+def check_networks_and_ports(world: World) -> None:
+    networks = world.tables.networks.values()
+    vnis = [network.vni for network in networks if network.vni]
+    assert len(vnis) == len(set(vnis))
+    subnets = [subnet for network in networks for subnet in network.subnets]
+    assert len(subnets) == len(set(subnets))
+    ports = [
+        (port.protocol, port.published_port)
+        for service in world.tables.services.values()
+        for port in service.endpoint.ports
+        if port.publish_mode is PublishMode.INGRESS
+    ]
+    assert len(ports) == len(set(ports))
+
+
+def check_reservations(world: World) -> None:
+    for node in world.tables.nodes.values():
+        memory = sum(
+            task.spec.resources.reservations.memory_bytes for task in world.tables.tasks_on(node.id) if uses_node(task)
+        )
+        assert memory <= node.description.resources.memory_bytes
+        ports = [
+            (port.protocol, port.published_port)
+            for task in world.tables.tasks_on(node.id)
+            if uses_node(task)
+            for port in task.ports
+            if port.publish_mode is PublishMode.HOST
+        ]
+        assert len(ports) == len(set(ports))
+
+
+def check_ledger(world: World) -> None:
+    """The ledger kept up by events is the ledger made from the tables."""
+    assert contents(world.ledger) == contents(Ledger.of(world.tables))
+
+
+def contents(ledger: Ledger) -> dict[str, object]:
+    return {
+        "usage": {
+            node: (usage.active, usage.nano_cpus, usage.memory_bytes, usage.ports)
+            for node, usage in ledger.usage.items()
+            if usage.active or usage.nano_cpus or usage.memory_bytes or usage.ports
+        },
+        "service_nodes": {service: nodes for service, nodes in ledger.service_nodes.items() if nodes},
+        "books": {
+            network: sorted(number for part in book.ranges for number in part.used)
+            for network, book in ledger.books.items()
+            if book.ranges
+        },
+        "vnis": ledger.vnis,
+        "ports": ledger.ports,
+        "global": set(ledger.global_services),
+        "ingress": ledger.ingress_id,
+    }
+
+
+def check_converged(world: World) -> None:
+    """With every node ready and nothing failing any more, what is wanted runs."""
+    tables = world.tables
+    for service in tables.services.values():
+        running = world.running(service.id)
+        wanted = len(tables.nodes) if service.spec.mode else service.spec.replicas or 0
+        if any(port.publish_mode is PublishMode.HOST for port in service.endpoint.ports):
+            wanted = min(wanted, len(tables.nodes))
+        assert len(running) == wanted, [(t.id, t.status, t.desired_state) for t in world.tasks(service.id)]
+        assert len({task.slot or task.node_id for task in running}) == wanted
+    for task in tables.tasks.values():
+        assert task.service_id in tables.services
+        assert task.status.state >= TaskState.RUNNING or not task.node_id, task

@@ -1,0 +1,212 @@
+"""Properties of the planner under random operations: users, agents and failures in any order.
+
+After each step the invariants hold; planning twice gives an empty second plan, also to a leader that knows nothing; any
+prefix of a plan is a state to go on from; and once the faults stop, the cluster becomes what was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from planner_invariants import check_converged, check_invariants
+from planner_world import GIB, World
+
+from pyswarm_common.model import (
+    Availability,
+    ContainerSpec,
+    EndpointSpec,
+    FailureAction,
+    NetworkAttachmentSpec,
+    NodeState,
+    Placement,
+    PlacementPreference,
+    PortConfig,
+    PublishMode,
+    ResourceRequirements,
+    Resources,
+    RestartPolicy,
+    ServiceMode,
+    TaskSpec,
+    TaskState,
+    UpdateConfig,
+    UpdateOrder,
+    UpdateState,
+)
+from pyswarm_manager.planner.dirty import everything
+from pyswarm_manager.planner.ledger import Ledger
+
+NODES = ["n1", "n2", "n3", "n4"]
+SERVICES = ["s1", "s2", "s3"]
+NETWORKS = ["netA", "netB"]
+
+tasks_specs = st.builds(
+    TaskSpec,
+    container=st.builds(ContainerSpec, image=st.sampled_from(["a", "b", "c"])),
+    resources=st.builds(
+        ResourceRequirements, reservations=st.builds(Resources, memory_bytes=st.sampled_from([0, GIB // 4]))
+    ),
+    restart=st.builds(RestartPolicy, delay_s=st.sampled_from([0.0, 1.0, None])),
+    placement=st.builds(
+        Placement,
+        preferences=st.sampled_from([(), (PlacementPreference(spread_descriptor="node.labels.zone"),)]),
+    ),
+    networks=st.lists(st.sampled_from(NETWORKS), unique=True).map(
+        lambda names: tuple(NetworkAttachmentSpec(target=name) for name in names)
+    ),
+)
+updates = st.builds(
+    UpdateConfig,
+    parallelism=st.integers(0, 2),
+    delay_s=st.sampled_from([0.0, 2.0]),
+    failure_action=st.sampled_from(FailureAction),
+    monitor_s=st.sampled_from([0.0, None]),
+    order=st.sampled_from(UpdateOrder),
+)
+endpoints = st.builds(
+    EndpointSpec,
+    ports=st.lists(
+        st.builds(
+            PortConfig,
+            target_port=st.just(80),
+            published_port=st.just(0),
+            publish_mode=st.sampled_from(PublishMode),
+        ),
+        max_size=1,
+    ).map(tuple),
+)
+anything = st.integers(0, 10_000)
+
+
+class Cluster(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @initialize()
+    def start(self) -> None:
+        self.world.network("ingress", ingress=True)
+        for name in NETWORKS:
+            self.world.network(name, subnets=("10.9.0.0/24",) if name == "netA" else ())
+        self.world.node("n1", zone="east")
+
+    # ---- users
+
+    @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["east", "west"]))
+    def add_node(self, name: str, zone: str) -> None:
+        if name not in self.world.tables.nodes:
+            self.world.node(name, zone=zone)
+
+    @rule(name=st.sampled_from(NODES[1:]))
+    def remove_node(self, name: str) -> None:
+        if name in self.world.tables.nodes:
+            self.world.remove(self.world.tables.nodes[name])
+
+    @rule(name=st.sampled_from(NODES), availability=st.sampled_from(Availability))
+    def set_availability(self, name: str, availability: Availability) -> None:
+        if name in self.world.tables.nodes:
+            self.world.drain(name, availability)
+
+    @rule(
+        name=st.sampled_from(SERVICES),
+        mode=st.sampled_from(ServiceMode),
+        replicas=st.integers(0, 5),
+        task=tasks_specs,
+        update=updates,
+        endpoint=endpoints,
+    )
+    def create(self, name: str, mode: ServiceMode, **spec: Any) -> None:
+        if name not in self.world.tables.services:
+            self.world.service(name, mode=mode, **spec)
+
+    @rule(name=st.sampled_from(SERVICES), replicas=st.integers(0, 6))
+    def scale(self, name: str, replicas: int) -> None:
+        if name in self.world.tables.services:
+            self.world.respec(name, replicas=replicas)
+
+    @rule(name=st.sampled_from(SERVICES), task=tasks_specs, update=updates, endpoint=endpoints)
+    def update(self, name: str, **changes: Any) -> None:
+        if name in self.world.tables.services:
+            self.world.respec(name, **changes)
+
+    @rule(name=st.sampled_from(SERVICES))
+    def remove_service(self, name: str) -> None:
+        if name in self.world.tables.services:
+            self.world.remove(self.world.tables.services[name])
+
+    # ---- agents and faults
+
+    @rule(only=st.sets(st.sampled_from(NODES), min_size=1))
+    def agents(self, only: set[str]) -> None:
+        self.world.agents_step(only=only)
+
+    @rule(pick=anything)
+    def fail(self, pick: int) -> None:
+        """A task ends by itself, or cannot be prepared."""
+        live = [
+            task
+            for task in self.world.tables.tasks.values()
+            if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+        ]
+        if live:
+            task = live[pick % len(live)]
+            starting = task.status.state < TaskState.STARTING
+            self.world.report(task, TaskState.REJECTED if starting else TaskState.FAILED)
+
+    @rule(name=st.sampled_from(NODES), state=st.sampled_from([NodeState.DOWN, NodeState.READY, NodeState.SUSPECT]))
+    def set_node_state(self, name: str, state: NodeState) -> None:
+        if name in self.world.tables.nodes:
+            self.world.node_state(name, state)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 10.0, 100.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.world.now += seconds
+
+    # ---- the leader
+
+    @rule()
+    def plan(self) -> None:
+        self.world.plan_all()
+        again = self.world.plan_again()
+        # What a new leader would still do is only what the clock alone makes due.
+        assert again.changes == (), again.changes
+
+    @rule(pick=anything)
+    def plan_interrupted(self, pick: int) -> None:
+        """The leader dies with a part of its plan committed; the next one starts from nothing."""
+        world = self.world
+        changes = world.plan(commit=False).changes
+        if changes:
+            world.apply(*changes[: pick % (len(changes) + 1)])
+        world.dirty, world.wakes, world.ledger = everything(), {}, Ledger.of(world.tables)
+
+    @invariant()
+    def holds(self) -> None:
+        check_invariants(self.world)
+
+    @precondition(lambda self: self.world.tables.nodes)
+    @rule()
+    def heal(self) -> None:
+        """Faults stop: everything that was asked for comes about."""
+        world = self.world
+        for name in NODES:
+            if name not in world.tables.nodes:
+                world.node(name, memory=64 * GIB)
+            world.node_state(name, NodeState.READY)
+            world.drain(name, Availability.ACTIVE)
+        world.settle(3600)
+        check_converged(world)
+        for service in world.tables.services.values():
+            status = service.update_status
+            if status is None or status.state not in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED):
+                assert {task.spec.container.image for task in world.running(service.id)} <= {
+                    service.spec.task.container.image
+                }
+
+
+Cluster.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestCluster = Cluster.TestCase
