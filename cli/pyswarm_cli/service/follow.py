@@ -82,19 +82,22 @@ def _until_over(progress: Progress, events: Events, screen: Screen) -> Picture:
             return picture
         wait = None if picture.wake_at is None else max(0.0, picture.wake_at - time.monotonic())
         for event in events.next(wait):
-            _take(progress, event)
+            take(progress, event)
 
 
-def _take(progress: Progress, event: Any) -> None:
+def take(progress: Progress, event: Any) -> None:
+    """Bring one object up to date. A manager that lags tells what we know already: the newer version stays."""
     removed = event.action == watch_pb2.CHANGE_ACTION_REMOVE
     if event.HasField("service") and event.service.id == progress.service.id:
         progress.removed = removed
-        if not removed:
+        if not removed and event.service.meta.version > progress.service.meta.version:
             progress.service = from_proto(Service, event.service)
     elif event.HasField("task") and event.task.service_id == progress.service.id:
         if removed:
             progress.tasks.pop(event.task.id, None)
-        else:
+            return
+        known = progress.tasks.get(event.task.id)
+        if known is None or event.task.meta.version > known.meta.version:
             progress.tasks[event.task.id] = from_proto(Task, event.task)
 
 
