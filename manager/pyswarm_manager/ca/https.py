@@ -161,13 +161,19 @@ class JoinServer:
         return web.Response(body=message.SerializeToString(), content_type="application/proto")
 
 
+class _TurnedAway(asyncio.Protocol):
+    """A connection for which there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
 def _admit(server: web.Server) -> asyncio.Protocol:
     """The protocol of a new connection, which lives for one request's time at most; none when there are too many."""
-    connection = server()
-    loop = asyncio.get_running_loop()
     if len(server.connections) >= MAX_CONNECTIONS:
-        loop.call_soon(connection.force_close)
-    loop.call_later(CONNECTION_TIMEOUT_S, connection.force_close)
+        return _TurnedAway()
+    connection = server()
+    asyncio.get_running_loop().call_later(CONNECTION_TIMEOUT_S, connection.force_close)
     return connection
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from manager_harness import Swarm, asked, make_identity, new_id, service_spec, spec_of, wire, worker_node
@@ -378,18 +377,17 @@ async def test_a_follower_passes_writes_on_and_reads_them_back(swarm3: Swarm) ->
     assert all(node.manager_status.reachable for node in nodes)
 
 
-async def test_without_a_leader_the_answer_comes_within_about_a_second(swarm3: Swarm) -> None:
+async def test_without_a_leader_the_manager_says_what_it_waits_for(swarm3: Swarm) -> None:
     follower = swarm3.followers[0]
     for manager in [manager for manager in swarm3.managers if manager is not follower]:
         await swarm3.kill(manager)
     await swarm3.wait(lambda: follower.raft.leader_id is None)
     control = swarm3.control(follower)
-    started = time.monotonic()
+    # The calls have no deadline of their own: the refusal is the manager's.
     with pytest.raises(errors.Unavailable, match="no leader"):
         await asked(control.CreateService(pb.CreateServiceRequest(spec=wire(service_spec()))))
-    with pytest.raises(errors.Unavailable):
+    with pytest.raises(errors.Unavailable, match="no leader"):
         await asked(control.ListServices(pb.ListServicesRequest()))
-    assert time.monotonic() - started < 10  # a hang, not a delay, is what this finds
     local = pb.ListOptions(consistency=pb.CONSISTENCY_LOCAL)
     nodes = await asked(control.ListNodes(pb.ListNodesRequest(options=local)))
     assert len(nodes.nodes) == 3

@@ -228,10 +228,15 @@ async def test_bad_requests(swarm: Swarm, changes: dict[str, Any], message: str)
             )
 
 
+def trusting() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 async def raw(address: str, body: bytes, **options: Any) -> tuple[int, bytes]:
     host, port = join_address(address)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = trusting()
     headers = {"Content-Type": options.get("content_type", "application/proto")}
     url = f"https://{host}:{port}/pyswarm.v1.CA/{options.get('method', 'IssueCertificate')}"
     async with (
@@ -252,8 +257,7 @@ async def test_the_door_refuses_what_is_too_large_or_of_another_kind(swarm: Swar
 
 async def test_idle_connections_are_bounded(swarm: Swarm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyswarm_manager.ca.https.MAX_CONNECTIONS", 2)
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context = trusting()
     async with door(swarm) as address:
         host, port = join_address(address)
         idle = [await asyncio.open_connection(host, port, ssl=context) for _ in range(2)]
