@@ -18,6 +18,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import uvloop
+
 from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig, linux
 
 CLONE_NEWNS = 0x20000
@@ -114,4 +116,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     enter_private_mounts()
-    asyncio.run(main())
+    uvloop.run(main())

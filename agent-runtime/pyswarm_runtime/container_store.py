@@ -73,10 +73,6 @@ class ContainerPaths:
     def log(self) -> Path:
         return self.directory / "log" / "container.log"
 
-    @property
-    def etc(self) -> Path:
-        return self.directory / "etc"
-
 
 class ContainerStore:
     """Blocking; every file is small."""
@@ -96,7 +92,7 @@ class ContainerStore:
         """The directory appears under its name when it is complete."""
         final = self.paths(record.id).directory
         temporary = final.with_name(f".tmp-{record.id}")
-        for path in (temporary, temporary / "log", temporary / "etc"):
+        for path in (temporary, temporary / "log"):
             path.mkdir(mode=0o700)
         (temporary / "container.json").write_bytes(msgspec.json.encode(record))
         (temporary / "state.json").write_bytes(msgspec.json.encode(state))
@@ -122,10 +118,11 @@ class ContainerStore:
         found = [_read(directory) for other in others for directory in other.iterdir()]
         return [entry[0] for entry in found if entry is not None]
 
-    def remove_bundle(self, container_id: str) -> None:
+    def remove_bundle(self, container_id: str, *, keep_exit_file: bool = False) -> None:
         paths = self.paths(container_id)
         shutil.rmtree(paths.bundle, ignore_errors=True)
-        paths.exit_file.unlink(missing_ok=True)
+        if not keep_exit_file:
+            paths.exit_file.unlink(missing_ok=True)
 
     def remove(self, container_id: str) -> None:
         """First out of sight in one step, so that a crash leaves nothing that looks like a container."""

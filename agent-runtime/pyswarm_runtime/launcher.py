@@ -24,10 +24,9 @@ from pyswarm_runtime.conmon import MonitorPaths, monitor_arguments, start_monito
 from pyswarm_runtime.container_store import ContainerPaths, ContainerRecord, ContainerStore
 from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
 from pyswarm_runtime.layers import layer_name
-from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
 from pyswarm_runtime.ocirun import OciRuntime
-from pyswarm_runtime.preflight import find_init
+from pyswarm_runtime.preflight import find_init, own_capabilities
 from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, reap, start_time
 from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
@@ -152,7 +151,8 @@ class Launcher:
         return mount
 
     def _write_etc(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> BundlePaths:
-        config, etc = record.config, paths.etc
+        """Into the bundle, since they are made anew at every start."""
+        config, etc = record.config, paths.bundle
         hostname = default_hostname(record.id, config)
         files = {
             "hosts": hosts_file(hostname, config.extra_hosts),
@@ -193,7 +193,7 @@ class Launcher:
         except (OSError, ValueError):
             return Ending(LOST_EXIT_CODE, oom_killed, LOST_ERROR, time.time())
 
-    def clean(self, container_id: str, *, is_monitor_gone: bool) -> None:
+    def clean(self, container_id: str, *, is_monitor_gone: bool, keep_exit_file: bool = False) -> None:
         """Ends and removes whatever there is of a container but its files; may be called again and again."""
         if not is_monitor_gone:
             for pid in find_by_arguments("conmon", ("-c", container_id)):
@@ -204,15 +204,7 @@ class Launcher:
         self._groups.kill_all(container_id)
         self._groups.remove(container_id)
         self.snapshot(container_id).unmount()
-        self._store.remove_bundle(container_id)
-
-
-def own_capabilities() -> frozenset[str]:
-    """What this process may hand on: on some hosts even root lacks some."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapBnd:"):
-            return capabilities_in(int(line.split()[1], 16))
-    return frozenset(ALL_CAPABILITIES)
+        self._store.remove_bundle(container_id, keep_exit_file=keep_exit_file)
 
 
 def host_devices() -> tuple[tuple[str, str, int, int], ...]:

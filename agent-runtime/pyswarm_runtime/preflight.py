@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
 from pyswarm_common.errors import Unsupported
 from pyswarm_runtime.cgroups import CgroupLayout
+from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.types import Preflight, RuntimeConfig
 
 _EXTRA_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec/podman")
@@ -44,22 +46,41 @@ def check_host(config: RuntimeConfig, layout: CgroupLayout) -> Preflight:
     )
 
 
+def own_capabilities() -> frozenset[str]:
+    """What this process may hand on: on some hosts even root lacks some."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            return capabilities_in(int(line.split()[1], 16))
+    return frozenset(ALL_CAPABILITIES)
+
+
 def _choose_runtime(wanted: str | None, layout: CgroupLayout) -> tuple[str, str, tuple[str, ...]]:
-    """crun is about three times faster; it refuses hybrid control groups, where runc is the answer."""
+    """crun is about three times faster; where it cannot, runc is the answer."""
     if wanted is not None:
         path = find_program(wanted)
         if path is None:
             raise Unsupported(f"the OCI runtime '{wanted}' is not installed: install it or leave the choice open")
         return Path(wanted).name, path, ()
     crun, runc = find_program("crun"), find_program("runc")
-    if crun and not layout.is_hybrid:
+    obstacle = _obstacle_to_crun(layout) if crun else "crun is not installed"
+    if crun and obstacle is None:
         return "crun", crun, ()
     if runc:
-        reason = "crun refuses hybrid control groups" if crun else "crun is not installed"
-        return "runc", runc, (f"runc since {reason}",)
+        return "runc", runc, (f"runc since {obstacle}",)
     if crun:
-        raise Unsupported("crun refuses hybrid control groups: install runc, or boot with cgroup v2 only")
+        raise Unsupported(f"{obstacle}: apt-get install runc")
     raise Unsupported("no OCI runtime is installed: apt-get install crun")
+
+
+def _obstacle_to_crun(layout: CgroupLayout) -> str | None:
+    if layout.is_hybrid:
+        return "crun refuses hybrid control groups"
+    _, locked_memory = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    may_raise = "CAP_SYS_RESOURCE" in own_capabilities()
+    if layout.version == 2 and not may_raise and locked_memory != resource.RLIM_INFINITY:
+        # Otherwise every start would fail: it raises the limit before it loads the device filter.
+        return "crun needs CAP_SYS_RESOURCE or an unlimited RLIMIT_MEMLOCK with cgroup v2"
+    return None
 
 
 def _check_overlayfs() -> None:

@@ -29,6 +29,11 @@ def start_time(pid: int) -> int | None:
     return None if fields[_STATE_FIELD - 2] in ("Z", "X") else int(fields[_START_FIELD - 2])
 
 
+def is_alive(pid: int, started: int | None) -> bool:
+    now = start_time(pid)
+    return now is not None and now == started
+
+
 def open_process(pid: int, started: int | None) -> int | None:
     """A pidfd of exactly that process, or None where it is gone. `started` None: whoever has that pid now."""
     try:
