@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.identity import NodeIdentity, key_from_pem
 from pyswarm_common.model import NodeRole
 
 
@@ -57,4 +58,8 @@ def _load(directory: Path) -> NodeIdentity:
         raise FailedPrecondition(f"no node certificate in {directory}: run `pyswarm init` or `pyswarm join`")
     if identity.role is not NodeRole.MANAGER:
         raise FailedPrecondition("the certificate of this node is a worker's: promote the node, then start its manager")
+    if x509.load_pem_x509_certificate(identity.cert_pem).public_key() != key_from_pem(identity.key_pem).public_key():
+        raise FailedPrecondition(
+            f"the key in {directory} is not that of the certificate: leave the swarm and join again"
+        )
     return identity

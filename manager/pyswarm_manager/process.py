@@ -76,6 +76,7 @@ class Manager:
         store: Store,
         raft: RaftNode,
         transport: IntroducedTransport,
+        removed: asyncio.Event,
     ) -> None:
         self._config, self._paths, self._identity = config, paths, identity
         self._store, self._raft, self._transport = store, raft, transport
@@ -83,8 +84,10 @@ class Manager:
         self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address)
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time)
         self._door = JoinServer(self._ca, identity)
-        guard = GuardInterceptor(TABLE, lambda: identity().cluster_id)
+        cluster_id = identity().cluster_id
+        guard = GuardInterceptor(TABLE, lambda: cluster_id)
         self._services = Services(guard, [f"pyswarm.v1.{name}" for name in _NAMES], self._registrations())
+        self._removed = removed
         self._stopping = asyncio.Event()
 
     @classmethod
@@ -93,14 +96,16 @@ class Manager:
         identity = LiveIdentity(paths.certificates)
         paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = Store(time.time)
+        removed = asyncio.Event()
         transport = IntroducedTransport(
             identity().cluster_id,
             config.raft_id,
             lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
+            removed.set,
         )
         raft = await _open_raft(config, paths, transport, store)
         store.connect(raft)
-        return cls(config, paths, identity, store, raft, transport)
+        return cls(config, paths, identity, store, raft, transport, removed)
 
     def stop(self) -> None:
         """End soon, without losing what is under way."""
@@ -175,7 +180,13 @@ class Manager:
             await self._raft.wait_applied(self._raft.applied_index + 1)
 
     async def _watch_removal(self) -> None:
-        await self._raft.wait_removed()
+        """By its own log, or because the others refuse it: it may have been away when it was removed."""
+        own_log = asyncio.ensure_future(self._raft.wait_removed())
+        own_log.add_done_callback(lambda _: self._removed.set())
+        try:
+            await self._removed.wait()
+        finally:
+            own_log.cancel()
         raise RemovedFromCluster
 
     async def _close_local(self, server: grpc.aio.Server) -> None:

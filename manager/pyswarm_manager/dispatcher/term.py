@@ -130,6 +130,8 @@ class Term:
         """Never fails: whatever goes wrong with one agent ends its session only."""
         try:
             async for message in messages:
+                if self._sessions.get(session.node_id) is not session:
+                    return  # replaced, or too late
                 self._heartbeats.heard(session.node_id, time.monotonic())
                 await self._handle(session, message)
             session.end(Unavailable("the agent ended its side of the session"))
@@ -164,6 +166,8 @@ class Term:
     def locate_image(self, reference: str, asked_by: str) -> list[str]:
         """Agents that have the image, the least loaded first."""
         view = self._store.view
+        if asked_by not in view.nodes:
+            raise NotFound(f"node {asked_by} is not part of the swarm any more: leave, then join again")
         found = [
             (len(view.node_tasks.get(node_id, ())), view.nodes[node_id].description.agent_address)
             for node_id, session in self._sessions.items()

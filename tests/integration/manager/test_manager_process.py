@@ -270,14 +270,30 @@ async def test_a_removed_manager_ends(cluster: ManagerCluster) -> None:
     await cluster.start_three()
     first, removed = cluster.managers[0], cluster.managers[2]
     node_id = (await removed.health()).node_id
-    node = (await first.control.GetNode(control_pb2.GetNodeRequest(node=node_id))).node
-    node.spec.role = types_pb2.NODE_ROLE_WORKER
-    request = control_pb2.UpdateNodeRequest(node_id=node_id, version=node.meta.version, spec=node.spec)
-    await first.control.UpdateNode(request)
+    await _demote(first, node_id)
     assert removed.process is not None
     assert await asyncio.wait_for(removed.process.wait(), 20.0) == 3
     await create_network(first, "after")
     assert len((await first.health()).members) == 2
+
+
+async def test_a_manager_that_was_away_when_it_was_removed_ends(cluster: ManagerCluster) -> None:
+    await cluster.start_three()
+    first, away = cluster.managers[0], cluster.managers[2]
+    node_id = (await away.health()).node_id
+    await away.kill()
+    await _demote(first, node_id)
+    await first.wait_health(lambda health: len(health.members) == 2)
+    await away.start()
+    assert away.process is not None
+    assert await asyncio.wait_for(away.process.wait(), 20.0) == 3
+
+
+async def _demote(manager: ManagerProcess, node_id: str) -> None:
+    node = (await manager.control.GetNode(control_pb2.GetNodeRequest(node=node_id))).node
+    node.spec.role = types_pb2.NODE_ROLE_WORKER
+    request = control_pb2.UpdateNodeRequest(node_id=node_id, version=node.meta.version, spec=node.spec)
+    await manager.control.UpdateNode(request)
 
 
 async def test_watch_and_root_certificate_over_the_socket(cluster: ManagerCluster) -> None:

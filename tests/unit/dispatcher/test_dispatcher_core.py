@@ -31,7 +31,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.dispatcher.core import heartbeats, reports
 from pyswarm_manager.dispatcher.core.assignments import Given, complete, increment
-from pyswarm_manager.dispatcher.core.tables import JOURNAL_LIMIT, NetworkTables
+from pyswarm_manager.dispatcher.core.tables import JOURNAL_MINIMUM, NetworkTables
 from pyswarm_manager.store.apply import Applied, apply
 from pyswarm_manager.store.changes import (
     Change,
@@ -257,12 +257,12 @@ def test_a_delta_is_serialised_once_for_all_nodes(cluster: Cluster) -> None:
 
 def test_whoever_is_too_far_behind_gets_the_whole_table(cluster: Cluster) -> None:
     cluster.start("n1")
-    for i in range(JOURNAL_LIMIT + 1):
-        cluster.commit(Create(task(f"x{i}", "n2", 100 + i)))
+    for i in range(JOURNAL_MINIMUM + 1):
+        cluster.commit(Create(task(f"x{i}", "n2", 100 + i)), Delete(Kind.TASK, f"x{i - 1}"))
     message = cluster.news("n1")
     assert message is not None
     assert message.networks[0].complete
-    assert len(message.networks[0].endpoints) == JOURNAL_LIMIT + 3
+    assert len(message.networks[0].endpoints) == 3
 
 
 def test_a_node_that_moves_takes_its_endpoints_along(cluster: Cluster) -> None:

@@ -19,8 +19,8 @@ from pyswarm_manager.dispatcher.core.framing import framed, key_of
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Tables
 
-JOURNAL_LIMIT = 512
-"""Changed records of one table that are remembered; older versions get the complete table."""
+JOURNAL_MINIMUM = 512
+"""Changes of one table that are remembered, or as many as it has records; older versions get the complete table."""
 
 _TABLE = pb.NetworkTable.DESCRIPTOR
 _ENDPOINT = key_of(_TABLE, "endpoints")
@@ -70,7 +70,7 @@ class Table:
         else:
             held[key] = record
         self._journal.append((version, kind, key))
-        while len(self._journal) > JOURNAL_LIMIT:
+        while len(self._journal) > max(JOURNAL_MINIMUM, len(held)):
             self._oldest = self._journal.popleft()[0]
         self._moved(version)
         return True
