@@ -2,8 +2,8 @@
 
 Faults: messages dropped, delayed, doubled, reordered; one-way cuts; crashes that lose what was not synced; restarts;
 slow disks; false and true reports of lost connections. Workload: writes, linearizable reads, members that join and
-leave, leadership transfers, snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and must
-converge. All randomness comes from the seed, so a failure is repeated by its seed alone.
+leave, leadership transfers, snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and
+must converge. All randomness comes from the seed, so a failure is repeated by its seed alone.
 """
 
 from __future__ import annotations

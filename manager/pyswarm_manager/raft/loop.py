@@ -275,7 +275,10 @@ class RaftLoop:
         """Shorten the log, once enough was applied."""
         entries, size = self._unsnapshotted
         config = self.config
-        if self._compacting is not None or (entries < config.snapshot_entries and size < config.snapshot_bytes):
+        # While a follower is given a snapshot, the entries after that one are kept for it, within reason.
+        patience = 3 if self.core.is_sending_snapshot() else 1
+        is_enough = entries >= config.snapshot_entries * patience or size >= config.snapshot_bytes * patience
+        if self._compacting is not None or not is_enough:
             return
         log = self.core.state.log
         if log.applied != self.applied_index:

@@ -192,19 +192,21 @@ def handle_append_response(state: RaftState, response: AppendResponse) -> None:
         progress.reject(response.index, hint)
         return
     is_news = progress.acknowledge(response.index)
-    _advance_state(state, progress, is_news=is_news)
+    _advance_state(state, progress)
     if is_news:
         progress.poke = False
         maybe_commit(state)
 
 
-def _advance_state(state: RaftState, progress: Progress, *, is_news: bool) -> None:
+def _advance_state(state: RaftState, progress: Progress) -> None:
     match progress.state:
         case ProgressState.PROBE:
             progress.become_replicate()
         case ProgressState.SNAPSHOT:
-            if is_news and progress.match >= state.log.base_index:
+            if progress.match >= state.log.base_index:
                 progress.become_replicate()
+            elif progress.match >= progress.snapshot_index:
+                progress.become_probe()  # our log was shortened meanwhile: it needs a newer one
         case ProgressState.REPLICATE:
             pass
 
@@ -266,10 +268,22 @@ def handle_heartbeat_response(state: RaftState, response: HeartbeatResponse) -> 
     if not progress.poke:
         return
     progress.poke = False
-    if progress.state is ProgressState.PROBE:
-        progress.probe_sent = False
-    elif progress.state is ProgressState.REPLICATE and progress.match < progress.next - 1:
-        _send_entries(state, response.sender, progress, allow_empty=True)
+    match progress.state:
+        case ProgressState.PROBE:
+            progress.probe_sent = False
+        case ProgressState.REPLICATE:
+            if progress.match < progress.next - 1:
+                _send_entries(state, response.sender, progress, allow_empty=True)
+        case ProgressState.SNAPSHOT:
+            _ask_for_snapshot(state, response.sender, progress)
+
+
+def _ask_for_snapshot(state: RaftState, peer: int, progress: Progress) -> None:
+    """Has the snapshot arrived? Its acknowledgement may have been lost; a refusal of this is ignored."""
+    index = progress.snapshot_index
+    term = state.log.term(index)
+    if term is not None:
+        state.send(Append(peer, state.id, state.term, index, term, state.log.committed))
 
 
 def read_index(state: RaftState, context: int, origin: int) -> bool:
@@ -299,13 +313,12 @@ def transfer(state: RaftState, peer: int) -> None:
     """Begin to hand over: no new proposals, and once `peer` has everything it is told to campaign."""
     if state.role is not Role.LEADER or peer not in state.voters or peer == state.id:
         raise ProposalRefused("leadership can only be handed by the leader to another voter")
-    state.transferee, state.transfer_elapsed = peer, 0
+    state.transferee, state.transfer_elapsed, state.transfer_is_told = peer, 0, False
 
 
 def _hand_over(state: RaftState) -> None:
     progress = state.progress.get(state.transferee)
-    if state.transferee == NOBODY or progress is None or state.transfer_elapsed < 0:
+    if progress is None or state.transfer_is_told or progress.match != state.log.last_index:
         return
-    if progress.match == state.log.last_index:
-        state.send(TimeoutNow(state.transferee, state.id, state.term))
-        state.transfer_elapsed = -state.options.election_ticks  # told once
+    state.send(TimeoutNow(state.transferee, state.id, state.term))
+    state.transfer_is_told = True

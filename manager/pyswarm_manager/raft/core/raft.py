@@ -29,6 +29,7 @@ from pyswarm_manager.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from pyswarm_manager.raft.core.progress import ProgressState
 from pyswarm_manager.raft.core.state import RaftState, RandomBelow
 from pyswarm_manager.raft.core.types import (
     NOBODY,
@@ -132,6 +133,10 @@ class Raft:
     def snapshot_failed(self, peer: int) -> None:
         """The transport could not deliver a snapshot."""
         leader.snapshot_failed(self.state, peer)
+
+    def is_sending_snapshot(self) -> bool:
+        """Whether a follower is being given a snapshot: then the log after it had better stay."""
+        return any(p.state is ProgressState.SNAPSHOT for p in self.state.progress.values())
 
     def compact(self, snapshot: Snapshot, keep: int) -> int:
         """A snapshot of what was applied is stored: shorten the log; the first index that is kept."""

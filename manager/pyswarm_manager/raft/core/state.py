@@ -56,6 +56,7 @@ class RaftState:
         "term",
         "term_start_index",
         "transfer_elapsed",
+        "transfer_is_told",
         "transferee",
         "vote",
         "voters",
@@ -80,6 +81,7 @@ class RaftState:
         self.hurried_campaigns = 0  # how many pre-votes may still be retried soon
         self.transferee = NOBODY
         self.transfer_elapsed = 0
+        self.transfer_is_told = False
         self.pending_conf_index = 0  # a membership change at or below this index may not have taken effect yet
         self.term_start_index = 0  # the index of our no-op, while leading
         self.immediate: list[Message] = []
