@@ -1,4 +1,4 @@
-"""One whole host for real: pyswarmd, its manager, containers and networks, driven by the CLI in a lab host of its own."""
+"""One whole host for real: pyswarmd, its manager, containers and networks, driven by the CLI in a lab host."""
 
 from __future__ import annotations
 
@@ -126,11 +126,12 @@ def test_a_service_runs_scales_and_is_reached(member: Host) -> None:
     member.pyswarm("service", "scale", "-d", "web=3")
     member.wait(lambda: len(member.running("web")) == 3, "three running tasks")
 
+    addresses = ["127.0.0.1", member.lab.host(HOST).address] * 3
+
     def answers() -> set[str]:
-        found = [member.run("curl", "-s", "-m", "2", f"http://{a}:8080/", check=False).stdout for a in _ADDRESSES]
+        found = [member.run("curl", "-s", "-m", "2", f"http://{a}:8080/", check=False).stdout for a in addresses]
         return {answer.strip() for answer in found}
 
-    _ADDRESSES = ["127.0.0.1", member.lab.host(HOST).address] * 3
     member.wait(lambda: len(answers()) == 3, "answers of all three")
     assert member.pyswarm("service", "logs", "web").count("up") == 3
     member.pyswarm("service", "rm", "web")
