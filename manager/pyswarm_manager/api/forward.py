@@ -192,7 +192,8 @@ def _judge(error: grpc.aio.AioRpcError, address: str) -> None:
     if _NOT_LEADING in keys:
         return
     refused_by_leader = "grpc-status-details-bin" in keys
-    lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    codes = grpc.StatusCode
+    lost = error.code() in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.CANCELLED)
     if lost and not refused_by_leader:
         _unknown(address)
     raise error

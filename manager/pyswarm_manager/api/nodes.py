@@ -82,8 +82,12 @@ def _check_removal(node: Node, *, force: bool) -> None:
 
 def _is_down(node: Node) -> bool:
     """Down, or never seen at all. After a change of leader a node that was seen may be unknown and well."""
-    never_seen = node.status.state is NodeState.UNKNOWN and not node.description.engine_version
-    return node.status.state is NodeState.DOWN or never_seen
+    return node.status.state is NodeState.DOWN or is_unseen(node)
+
+
+def is_unseen(node: Node) -> bool:
+    """Whether the node has not opened a session yet, in which it would have described itself."""
+    return node.status.state is NodeState.UNKNOWN and not node.description.engine_version
 
 
 async def _leave_raft(raft: RaftPort, node: Node, raft_id: int) -> None:

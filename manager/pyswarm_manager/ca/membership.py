@@ -12,10 +12,10 @@ from pyswarm.v1 import ca_pb2
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Forbidden, InvalidArgument, Unavailable
 from pyswarm_common.model import ManagerStatus, Node, NodeRole, NodeState, NodeStatus
 from pyswarm_common.rpc import Peer
-from pyswarm_manager.api.nodes import check_quorum_without
+from pyswarm_manager.api.nodes import check_quorum_without, is_unseen
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.issuing import cluster_of, member_node
-from pyswarm_manager.store.changes import Update
+from pyswarm_manager.store.changes import Update, delete
 
 MAX_RAFT_ID = 1 << 63
 LEAVE_REFUSED = (
@@ -68,7 +68,7 @@ async def _claim(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) 
 
 
 async def leave(writer: Writer, request: ca_pb2.LeaveRequest, caller: Peer) -> ca_pb2.LeaveResponse:
-    """Take the calling node out: of Raft if it is a manager, then it is down."""
+    """Take the calling node out: of Raft if it is a manager, then it is down (gone, if it never opened a session)."""
     node = member_node(writer, caller)
     status = node.manager_status
     if (status is not None or node.role is NodeRole.MANAGER) and not request.force:
@@ -86,6 +86,9 @@ async def leave(writer: Writer, request: ca_pb2.LeaveRequest, caller: Peer) -> c
 
 async def _mark_left(writer: Writer, caller: Peer) -> None:
     node = member_node(writer, caller)
+    if is_unseen(node):  # its joining failed half way: nothing is left of it
+        await writer.store.propose([delete(node)])
+        return
     await writer.store.propose([Update(_left(node, writer.clock()))])
 
 

@@ -417,3 +417,24 @@ async def test_a_forwarded_request_is_not_forwarded_again(swarm3: Swarm) -> None
     with pytest.raises(errors.Unavailable, match="no leader"):
         await asked(control.CreateService(request, metadata=metadata))
     assert not swarm3.leader.store.view.services
+
+
+async def never(changes: object) -> int:
+    return await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("how", ["killed", "cut off"])
+async def test_a_leader_lost_before_it_answers_leaves_the_caller_in_doubt(swarm3: Swarm, how: str) -> None:
+    leader, (follower, other) = swarm3.leader, swarm3.followers
+    control = swarm3.control(follower)
+    await asked(control.ListNodes(pb.ListNodesRequest()))  # the channel to the leader stands
+    leader.store.propose = never  # type: ignore[method-assign, assignment]
+    write = asyncio.ensure_future(asked(control.CreateService(pb.CreateServiceRequest(spec=wire(service_spec())))))
+    await asyncio.wait([write], timeout=0.1)
+    assert not write.done()
+    if how == "killed":
+        await swarm3.kill(leader)
+    else:
+        swarm3.board.isolate(leader.raft_id, [follower.raft_id, other.raft_id])
+    with pytest.raises(errors.Unknown, match="may or may not be made"):
+        await write

@@ -199,6 +199,13 @@ async def test_a_worker_leaves(swarm: Swarm) -> None:
     await asked(swarm.control().RemoveNode(pb.RemoveNodeRequest(node=WORKER)))
 
 
+async def test_nothing_is_left_of_a_node_that_never_came(swarm: Swarm) -> None:
+    await swarm.create(Node(id=WORKER))
+    identity = make_identity(swarm.root, WORKER, NodeRole.WORKER)
+    await asked(swarm.ca(identity=identity).Leave(ca_pb2.LeaveRequest()))
+    assert WORKER not in swarm.leader.store.view.nodes
+
+
 @pytest.mark.parametrize("leads", [True, False])
 async def test_a_manager_leaves_only_by_force(swarm3: Swarm, leads: bool) -> None:
     leaving = swarm3.leader if leads else swarm3.followers[0]
