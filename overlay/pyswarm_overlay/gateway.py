@@ -108,17 +108,18 @@ class IngressDevice:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self.name = names.ingress_device(ground.config.prefix)
+        self.port = names.network_port(self.name, "host")
+        """Its other end, on the ingress network's bridge."""
 
     def ensure(self, devices: Devices, addresses: tuple[str, ...]) -> list[str]:
         """Blocking; an end without its port on the ingress bridge is made anew."""
         netlink = self._ground.netlink
-        port = names.network_port(self.name, "host")
         link = rtnl.read_link(netlink, self.name)
         done: list[str] = []
-        if link is None or not devices.has_port(port) or link.mac != mac_of(addresses):
+        if link is None or not devices.has_port(self.port) or link.mac != mac_of(addresses):
             netlink.transact([rtnl.delete_link_named(self.name)])
-            devices.remove_port(port)
-            self._create(devices, port, addresses)
+            devices.remove_port(self.port)
+            self._create(devices, addresses)
             done.append(f"device {self.name} was missing")
             link = rtnl.read_link(netlink, self.name)
             assert link is not None, "a device that was just made"
@@ -130,10 +131,10 @@ class IngressDevice:
         netlink.transact([*messages, rtnl.allow_loopback_routes(link.index)])
         return done or [f"device {self.name}: {message.what}" for message in messages]
 
-    def _create(self, devices: Devices, port: str, addresses: tuple[str, ...]) -> None:
+    def _create(self, devices: Devices, addresses: tuple[str, ...]) -> None:
         """Made from inside the ingress network's namespace, its other end sent to ours."""
         with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123  (a descriptor, not a file to read)
-            devices.join(port, rtnl.VethEnd(self.name, devices.mtu, mac_of(addresses), netns=home.fileno()))
+            devices.join(self.port, rtnl.VethEnd(self.name, devices.mtu, mac_of(addresses), netns=home.fileno()))
 
     def remove(self) -> None:
         self._ground.netlink.transact([rtnl.delete_link_named(self.name)])

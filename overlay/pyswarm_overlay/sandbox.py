@@ -53,7 +53,6 @@ class LiveSandbox:
     """A sandbox that is up. `vips` is what its rules hold, by network."""
 
     record: SandboxRecord
-    path: Path
     sockets: Sockets
     vips: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
@@ -239,14 +238,14 @@ def interfaces_of(
     sandbox: Sandbox,
     networks: Mapping[str, tuple[bool, int, str]],
     prefix: str,
-    gateway_address: str | None,
-    gateway: str,
-    gateway_mtu: int,
+    way_out: tuple[str | None, str, int],
 ) -> tuple[WantedInterface, ...]:
     """The interfaces in their order: overlays, then ingress, then the way out.
 
-    `networks` says of each network whether it is the ingress one, its MTU, and this sandbox's MAC on it.
+    `networks` says of each network whether it is the ingress one, its MTU, and this sandbox's MAC on it; `way_out` its
+    gateway address if it has a way out, the gateway and the MTU.
     """
+    gateway_address, gateway, gateway_mtu = way_out
     ordered = sorted(sandbox.attachments, key=lambda attachment: networks[attachment.network_id][0])
     wanted = [
         WantedInterface(

@@ -1,0 +1,209 @@
+"""The networks that this host has tables of: which are needed here, and bringing kernel and sandboxes to their state.
+
+A network is synced under its lock: tunnels, then the VIPs of every sandbox on it, from what was written last to what
+the newest table says. Callers that waited for the lock find the work done. A sandbox that was built from an older
+table is caught up with by its builder, who compares afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from pyswarm_common.errors import NotFound
+
+from .checks import check_table, check_unchanged
+from .core import names
+from .core.tables import TableState
+from .ground import Ground
+from .kernel import libc, netns, rtnl
+from .kernel.netlink import Netlink
+from .network import Devices, Network
+from .records import Records
+from .refusals import kernel_errors
+from .sandbox import LiveSandbox, VipChange, vip_parts, whole_table
+from .types import NetworkTable, TableDelta
+
+log = logging.getLogger(__name__)
+
+
+class Networks:
+    """`lives` tells the sandboxes that are up."""
+
+    def __init__(self, ground: Ground, records: Records, lives: Callable[[], Iterable[LiveSandbox]]) -> None:
+        self._ground = ground
+        self._records = records
+        self._lives = lives
+        self._rules_table = names.sandbox_table(ground.config.prefix)
+        self._by_id: dict[str, Network] = {}
+
+    def load(self) -> None:
+        """The tables of an earlier daemon."""
+        for table in self._records.networks():
+            self._by_id[table.network_id] = Network(TableState.of(table))
+
+    def ids(self) -> list[str]:
+        return sorted(self._by_id)
+
+    def all(self) -> list[Network]:
+        return list(self._by_id.values())
+
+    def find(self, network_id: str) -> Network | None:
+        return self._by_id.get(network_id)
+
+    def get(self, network_id: str) -> Network:
+        network = self._by_id.get(network_id)
+        if network is None:
+            raise NotFound(f"network {network_id} is not known on this node yet: apply its table first")
+        return network
+
+    def ingress(self) -> Network | None:
+        return next((network for network in self._by_id.values() if network.state.table.ingress), None)
+
+    def ingress_addresses(self) -> frozenset[str]:
+        network = self.ingress()
+        return frozenset() if network is None else network.state.addresses
+
+    async def apply_table(self, table: NetworkTable) -> None:
+        check_table(table)
+        network = self._by_id.get(table.network_id)
+        if network is None:
+            network = self._by_id[table.network_id] = Network(TableState.of(table))
+        else:
+            check_unchanged(network.state.table, table)
+            network.replace(TableState.of(table))
+        await self.sync(network)
+
+    async def apply_delta(self, delta: TableDelta) -> Network | None:
+        """The changed network, or None when the delta does not follow what we hold."""
+        network = self._by_id.get(delta.network_id)
+        state = None if network is None else network.state.after(delta)
+        if network is None or state is None:
+            return None
+        network.replace(state)
+        await self.sync(network)
+        return network
+
+    def forget(self, network: Network) -> None:
+        self._by_id.pop(network.network_id, None)
+        self._records.forget_network(network.network_id)
+
+    async def sync(self, network: Network) -> None:
+        """Bring tunnels and VIPs to the network's present state."""
+        async with network.lock:
+            state = network.state
+            withdrawn, gone = network.turn_over()
+            lives = [live for live in self._lives() if network.network_id in live.network_ids]
+            changes = self._vip_changes(network, lives, withdrawn, gone)
+            with kernel_errors(f"network {state.table.name}"):
+                await self._ground.threads.run(partial(self._write, network.devices, state, changes))
+            for live in lives:
+                live.vips[network.network_id] = state.vips
+
+    def _vip_changes(
+        self, network: Network, lives: Iterable[LiveSandbox], withdrawn: frozenset[str], gone: frozenset[str]
+    ) -> list[VipChange]:
+        wanted, table = network.state.vips, self._rules_table
+        changes = []
+        for live in lives:
+            parts = vip_parts(live, table, network.network_id, wanted)
+            if parts or withdrawn or gone:
+                whole = partial(whole_table, live, table, network.network_id, wanted)
+                sandbox_id, netfilter = live.sandbox.sandbox_id, live.sockets.netfilter
+                changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
+        return changes
+
+    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> None:
+        """Blocking. A sandbox that cannot be written (it may be going) holds up no other."""
+        self._records.save_network(state.to_table())
+        if devices is not None:
+            devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
+        for change in changes:
+            try:
+                change.apply()
+            except OSError as error:
+                log.warning("VIPs of sandbox %s were not updated, verify will: %s", change.sandbox_id, error)
+
+    async def use(self, network: Network, user: str) -> Devices:
+        """The network's devices, made if this is their first user."""
+        async with network.lock:
+            if network.devices is None:
+                network.devices = await self._ground.threads.run(partial(self._open, network.state))
+            network.users.add(user)
+            return network.devices
+
+    def _open(self, state: TableState) -> Devices:
+        devices = Devices(self._ground, state)
+        try:
+            devices.ensure()
+            devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
+        except BaseException:
+            devices.remove()
+            raise
+        return devices
+
+    async def release(self, network: Network, user: str) -> None:
+        """Without users there are no devices."""
+        async with network.lock:
+            network.users.discard(user)
+            if network.users or network.devices is None:
+                return
+            await self._ground.threads.run(network.devices.remove)
+            network.devices = None
+
+    async def verify(self, network: Network, spared_ports: set[str]) -> list[str]:
+        """Repair the devices; ports of nobody go, but for the spared ones."""
+        async with network.lock:
+            if network.devices is None:
+                return []
+            ports = spared_ports | {names.network_port(user, network.network_id) for user in network.users}
+            work = partial(self._verify, network.devices, network.state, ports)
+            network.devices, found = await self._ground.threads.run(work)
+        return [f"network {network.state.table.name}: {problem}" for problem in found]
+
+    def _verify(self, devices: Devices, state: TableState, ports: set[str]) -> tuple[Devices, list[str]]:
+        if not devices.is_kept():
+            devices.close()
+            return self._open(state), ["its namespace was missing"]
+        devices.enter()
+        found = devices.ensure()
+        found += devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
+        for port in sorted(devices.ports() - ports):
+            devices.remove_port(port)
+            found.append(f"removed stray port {port}")
+        return devices, found
+
+    async def remove_strays(self) -> list[str]:
+        """Namespaces of networks that nobody here uses."""
+        directory, threads = self._ground.network_dir, self._ground.threads
+        done: list[str] = []
+        for path in await threads.run(lambda: sorted(directory.iterdir())):
+            network = self._by_id.get(path.name)
+            async with network.lock if network is not None else asyncio.Lock():
+                if network is None or network.devices is None:
+                    await threads.run(partial(_remove_at, path))
+                    done.append(f"removed stray network {path.name}")
+        return done
+
+    async def close(self) -> None:
+        for network in self._by_id.values():
+            async with network.lock:
+                if network.devices is not None:
+                    network.devices.close()
+                    network.devices = None
+
+
+def _remove_at(path: Path) -> None:
+    """A namespace that no daemon has open: the tunnel in it goes first."""
+    fd = netns.open_existing(path)
+    if fd is not None:
+        libc.setns(fd)
+        os.close(fd)
+        netlink = Netlink()
+        netlink.transact([rtnl.delete_link_named(names.VXLAN)])
+        netlink.close()
+    netns.remove(path)
