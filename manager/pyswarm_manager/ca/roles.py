@@ -59,10 +59,12 @@ def next_step(view: Tables, members: frozenset[int]) -> Step | None:
         raft_id = node.manager_status.raft_id if node.manager_status is not None else None
         if node.spec.role is NodeRole.MANAGER:
             claimed.add(raft_id)
-        elif node.role is NodeRole.MANAGER and raft_id not in members:
+        elif raft_id in members:
+            return RemoveMember(raft_id)
+        elif node.role is NodeRole.MANAGER:
             return BecomeWorker(node)
     if None in claimed:
-        return None  # a manager that has not said yet which member it is
+        return None  # a manager that has not said yet which member it is: perhaps one that nobody else claims
     leftover = sorted(members - claimed)
     return RemoveMember(leftover[0]) if leftover else None
 

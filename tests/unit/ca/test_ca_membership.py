@@ -255,6 +255,7 @@ MANAGER, DEMOTED = (NodeRole.MANAGER, NodeRole.MANAGER), (NodeRole.WORKER, NodeR
         ([node(1, *MANAGER)], {1, 2}, RemoveMember(2)),
         ([node(1, *MANAGER), node(2, *MANAGER)], {1}, None),
         ([node(1, *MANAGER), node(None, *MANAGER)], {1, 2}, None),
+        ([node(1, *MANAGER), node(None, *MANAGER), node(2, *DEMOTED)], {1, 2}, RemoveMember(2)),
         ([node(1, *MANAGER), node(2, NodeRole.WORKER, NodeRole.WORKER)], {1, 2}, RemoveMember(2)),
     ],
 )
