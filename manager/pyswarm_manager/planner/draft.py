@@ -93,8 +93,8 @@ class Draft:
         self._statuses[task.id] = status
 
     def delete(self, task: Task) -> None:
+        """Its addresses stay counted during this plan: the deletion may be committed after what the plan creates."""
         self._deleted[task.id] = None
-        self._count(task, None)
 
     def wake(self, service_id: str, key: SlotKey | None, at: float) -> None:
         known = self.wakes.get((service_id, key))

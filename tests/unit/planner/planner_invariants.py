@@ -6,7 +6,7 @@ from collections import Counter
 
 from planner_world import World
 
-from pyswarm_common.model import PublishMode, TaskState
+from pyswarm_common.model import PublishMode, Service, TaskState, UpdateState
 from pyswarm_manager.planner.allocate.addresses import address_number
 from pyswarm_manager.planner.ledger import Ledger, uses_node
 
@@ -80,7 +80,7 @@ def contents(ledger: Ledger) -> dict[str, object]:
         },
         "service_nodes": {service: nodes for service, nodes in ledger.service_nodes.items() if nodes},
         "books": {
-            network: sorted(number for part in book.ranges for number in part.used)
+            network: sorted(item for part in book.ranges for item in part.used.items())
             for network, book in ledger.books.items()
             if book.ranges
         },
@@ -97,10 +97,21 @@ def check_converged(world: World) -> None:
     for service in tables.services.values():
         running = world.running(service.id)
         wanted = len(tables.nodes) if service.spec.mode else service.spec.replicas or 0
-        if any(port.publish_mode is PublishMode.HOST for port in service.endpoint.ports):
-            wanted = min(wanted, len(tables.nodes))
-        assert len(running) == wanted, [(t.id, t.status, t.desired_state) for t in world.tasks(service.id)]
-        assert len({task.slot or task.node_id for task in running}) == wanted
+        room = len(tables.nodes) if has_host_ports(service) else wanted
+        assert min(wanted, room) <= len(running) <= wanted, [(t.id, t.status) for t in world.tasks(service.id)]
+        assert len({task.slot or task.node_id for task in running}) == len(running)
+        if wanted <= room and not is_held(service):
+            image = service.spec.task.container.image
+            assert all(task.spec.container.image == image for task in running), service.update_status
     for task in tables.tasks.values():
         assert task.service_id in tables.services
         assert task.status.state >= TaskState.RUNNING or not task.node_id, task
+
+
+def has_host_ports(service: Service) -> bool:
+    return any(port.publish_mode is PublishMode.HOST for port in service.endpoint.ports)
+
+
+def is_held(service: Service) -> bool:
+    status = service.update_status
+    return status is not None and status.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)

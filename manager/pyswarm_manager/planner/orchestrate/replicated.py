@@ -19,7 +19,11 @@ def wanted_replicas(spec: ServiceSpec) -> int:
 
 def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
     """Bring the number of slots to what is wanted, and settle each; returns the outdated ones."""
-    filled = {key: tasks for key, tasks in slots.items() if tasks[0].desired_state <= _RUNNING or _is_filled(tasks)}
+    filled = {
+        key: tasks
+        for key, tasks in slots.items()
+        if key.__class__ is int and (tasks[0].desired_state <= _RUNNING or _is_filled(tasks))
+    }
     surplus = _surplus(filled, len(filled) - wanted_replicas(work.spec))
     outdated: list[SlotKey] = []
     for key, tasks in slots.items():

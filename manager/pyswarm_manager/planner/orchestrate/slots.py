@@ -6,7 +6,7 @@ Decides from the tasks alone (level-triggered), so that it can go on from any st
   successor runs);
 - a task that ended is replaced as the restart policy says; one that may not be replaced stays as the slot's last word;
 - with order stop-first a successor is prepared (READY) before its predecessor is told to stop, and starts after that
-  has ended.
+  has ended; if there is no room to prepare it, the predecessor stops at once.
 
 Who acts next: `update` replaces slots that are OUTDATED, a few at a time.
 """
@@ -153,18 +153,25 @@ def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted
     _retire(retired, (task for task in wanted.current if task is not keep))
     if keep.status.state is _RUNNING:
         _retire(retired, old)
-    elif old and not work.starts_first and keep.desired_state < _RUNNING:
-        if keep.start_at > work.now:
-            work.draft.wake(work.service.id, key, keep.start_at)
-        elif keep.status.state >= TaskState.READY or _stopping_helps(work, keep, old):
-            _retire(retired, old)
+    elif old and keep.start_at > work.now:
+        work.draft.wake(work.service.id, key, keep.start_at)
+    elif old and (_is_prepared(work, keep) or _stopping_helps(work, keep, old)):
+        _retire(retired, old)
     if keep.desired_state < _RUNNING:
         _release(work, key, tasks, keep, retired)
 
 
+def _is_prepared(work: Work, keep: Task) -> bool:
+    """With stop-first: whether nothing but its predecessor keeps the successor from starting."""
+    return not work.starts_first and keep.desired_state < _RUNNING and keep.status.state >= TaskState.READY
+
+
 def _stopping_helps(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
-    """Whether the successor waits for room that its predecessor's end would give."""
-    if keep.status.state >= TaskState.ASSIGNED or keep.status.state < TaskState.PENDING:
+    """Whether the successor waits for room that its predecessor's end would give.
+
+    With start-first only for host ports, which two tasks can never share: for anything else the user rather waits.
+    """
+    if keep.status.state is not TaskState.PENDING or (work.starts_first and not work.has_host_ports):
         return False
     nodes = (work.node(task) for task in old)
     return any(node is not None and takes_tasks(node) and work.hosts(node) for node in nodes)

@@ -59,6 +59,7 @@ class Work:
         self._clean_specs: dict[int, bool] = {id(service.spec.task): True}
         self._ports = service.endpoint.ports
         self._host_ports = _host_ports(service.endpoint.ports)
+        self.has_host_ports = bool(self._host_ports)
         self._needs_ingress = needs_ingress(draft, service)
 
     def node(self, task: Task) -> Node | None:
@@ -74,7 +75,7 @@ class Work:
         return loss
 
     def is_settled(self, tasks: tuple[Task, ...]) -> bool:
-        """The usual case, told quickly: one task, wanted, running or on its way, of the present spec, on a good node."""
+        """The usual case, told quickly: one task, wanted, running or on its way, by the spec, on a node that can stay."""
         if len(tasks) != 1:
             return False
         task = tasks[0]
