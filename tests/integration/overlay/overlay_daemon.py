@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
 import sys
 from typing import Any
@@ -21,6 +23,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "attach": (Sandbox,),
     "attach_all": (tuple[Sandbox, ...],),
     "attach_and_die": (Sandbox, float),
+    "storm": (tuple[Sandbox, ...], tuple[TableDelta, ...], int),
     "detach": (str,),
     "retain": (tuple[str, ...],),
     "set_ingress": (tuple[str, ...], tuple[IngressPort, ...]),
@@ -38,11 +41,33 @@ async def attach_and_die(host: OverlayHost, sandbox: Sandbox, after_s: float) ->
     await asyncio.sleep(60)
 
 
+async def storm(host: OverlayHost, sandboxes: tuple[Sandbox, ...], deltas: tuple[TableDelta, ...], seed: int) -> bool:
+    """Attach and detach all at once while the table changes; some callers give up in the middle."""
+    rng = random.Random(seed)
+
+    async def come_and_go(sandbox: Sandbox) -> None:
+        for _ in range(3):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rng.choice([0.002, 0.01, 10])):
+                    await host.attach(sandbox)
+            if rng.random() < 0.6:
+                await host.detach(sandbox.sandbox_id)
+        await host.attach(sandbox)
+
+    async def change() -> bool:
+        return all([await host.apply_delta(delta) for delta in deltas])
+
+    *_, applied = await asyncio.gather(*(come_and_go(sandbox) for sandbox in sandboxes), change())
+    return bool(applied)
+
+
 async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
     kinds = ARGUMENTS[method]
     values = [msgspec.convert(value, kind) for value, kind in zip(arguments, kinds, strict=True)]
     if method == "attach_and_die":
         return await attach_and_die(host, *values)
+    if method == "storm":
+        return await storm(host, *values)
     if method == "attach_all":
         return await asyncio.gather(*(host.attach(sandbox) for sandbox in values[0]))
     result = getattr(host, method)(*values)

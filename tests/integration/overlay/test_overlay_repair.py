@@ -11,7 +11,7 @@ import pytest
 from overlay_lab import Host, Lab, Refused, ask, lab_of
 from test_overlay_kernel import INGRESS, NET, VIP, addresses, box, endpoint, ingress_box, resolve, web_table
 
-from pyswarm_overlay import Attachment, EndpointRecord, IngressBackend, IngressPort, NetworkTable, Sandbox
+from pyswarm_overlay import Attachment, EndpointRecord, IngressBackend, IngressPort, NetworkTable, Sandbox, TableDelta
 
 pytestmark = pytest.mark.root
 
@@ -129,6 +129,26 @@ def test_rules_flushed_inside_a_container_are_rewritten_by_the_next_change(one: 
     host.call("apply_table", web_table(endpoint(11, host), version=2))
     assert {host.visit("c10", lambda: ask(VIP))[0] for _ in range(2)} == {"c11"}
     assert addresses(resolve(host, "c10", "web")) == {VIP}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_attaching_and_detaching_while_the_table_changes(one: Lab, seed: int) -> None:
+    host = one.hosts[0]
+    deltas = [
+        TableDelta(
+            network_id=NET,
+            from_version=version,
+            version=version + 1,
+            upsert_endpoints=(endpoint(10 + version % 7, host, ready=version % 3 != 0),),
+            remove_endpoints=(f"t{10 + (version + 3) % 7}",),
+        )
+        for version in range(1, 60)
+    ]
+    assert host.call("storm", [box(number) for number in range(10, 16)], deltas, seed) is True
+    assert host.call("sandboxes") == [f"c{number}" for number in range(10, 16)]
+    assert host.call("verify") == []
+    host.call("retain", [])
+    assert not Path(host.overlay_netns(NET)).exists()
 
 
 def test_attach_twice_is_attach_once(one: Lab) -> None:
