@@ -7,7 +7,9 @@ made.
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from pyswarm_runtime.files import read_bounded, write_atomically
 from pyswarm_runtime.types import ContainerConfig, ContainerState, ImageConfig
 
 MAX_FILE = 4 * 1024 * 1024
+_ID = re.compile(r"[0-9a-f]{64}")
 Phase = Literal["created", "starting", "running", "exited"]
 
 
@@ -102,15 +105,20 @@ class ContainerStore:
         write_atomically(self.paths(container_id).directory / "state.json", msgspec.json.encode(state))
 
     def load_all(self) -> list[tuple[ContainerRecord, StoredState]]:
-        """All that are whole; what is half-made or damaged is taken away."""
+        """All that are whole; what was half-made or half-removed is taken away."""
         loaded = []
         for directory in sorted(self._directory.iterdir()):
-            found = None if directory.name.startswith(".") else _read(directory)
-            if found is None:
+            if directory.name.startswith("."):
                 shutil.rmtree(directory, ignore_errors=True)
-            else:
+            elif (found := _read(directory)) is not None:
                 loaded.append(found)
         return loaded
+
+    def strangers(self, known: Collection[str], oci_root: Path) -> set[str]:
+        """Ids of which there is something, but no readable record: their files were damaged, or they are half-gone."""
+        places = (self._directory, self._bundles, self.exits, oci_root)
+        found = {entry.name for place in places for entry in place.iterdir()}
+        return {name for name in found - set(known) if _ID.fullmatch(name)}
 
     def foreign(self) -> list[ContainerRecord]:
         """Containers of other namespaces: not ours to run, but they hold images."""

@@ -96,8 +96,17 @@ class Runtime:
             self._containers.add(Container(record, state))
         await asyncio.gather(*(self._adopt(container) for container in self._containers))
         self._foreign = await self._blocking(self._store.foreign)
+        await self._blocking(self._remove_strangers)
         await self.images.open()
         self._own(self._keep_logs_short())
+
+    def _remove_strangers(self) -> None:
+        """What has no record can be served to nobody; if it runs, it is ended."""
+        known = {container.id for container in self._containers} | {record.id for record in self._foreign}
+        for container_id in self._store.strangers(known, self._oci.root):
+            _log.warning("removing what is left of container %s, whose record cannot be read", container_id[:12])
+            self._launcher.clean(container_id, is_monitor_gone=False)
+            self._remove_files(container_id)
 
     async def close(self) -> None:
         """Finishes the steps under way and lets go of everything; the containers run on."""

@@ -172,6 +172,18 @@ async def test_damaged_and_half_made_files_are_dropped(config: RuntimeConfig, ro
     await runtime.close()
 
 
+async def test_a_container_whose_record_is_lost_is_ended(config: RuntimeConfig, rootfs_tar: Path) -> None:
+    lost, kept = run_daemon(config, rootfs_tar, "sleep 1000", "sleep 1001")
+    state = stored_state(config, lost)
+    (config.root / "containers/default" / lost / "container.json").write_bytes(b"{")
+    runtime = await Runtime.open(config)
+    assert [(entry.id, entry.status) for entry in await runtime.list()] == [(kept, "running")]
+    assert (start_time(state.pid), start_time(state.monitor_pid)) == (None, None)
+    assert list(config.root.glob(f"**/{lost}*")) + list(config.run_dir.glob(f"**/{lost}*")) == []
+    assert lost not in Path("/proc/self/mountinfo").read_text()
+    await runtime.close()
+
+
 async def test_close_leaves_containers_and_reopens(config: RuntimeConfig, rootfs_tar: Path) -> None:
     runtime = await Runtime.open(config)
     await runtime.images.import_(rootfs_tar, "busybox")
@@ -201,3 +213,71 @@ async def test_a_new_name_for_the_image_does_not_disturb(config: RuntimeConfig, 
     runtime = await Runtime.open(config)
     assert list((config.root / "layers").iterdir()) == []
     await runtime.close()
+
+
+# A daemon that goes on starting, stopping and removing until it is killed.
+BUSY_DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig
+
+async def churn(runtime):
+    made = ContainerConfig(image="busybox", command=("sleep", "1000"), host_network=True, stop_signal="SIGKILL")
+    while True:
+        container_id = await runtime.create(made)
+        await runtime.start(container_id)
+        print("started", flush=True)
+        await runtime.stop(container_id)
+        await runtime.start(container_id)
+        await runtime.remove(container_id, force=True)
+
+async def main():
+    root, run_dir, parent, rootfs = sys.argv[1:]
+    config = RuntimeConfig(root=Path(root), run_dir=Path(run_dir), oci_runtime="crun", cgroup_parent=parent)
+    runtime = await Runtime.open(config)
+    await runtime.images.import_(Path(rootfs), "busybox")
+    await asyncio.gather(*(churn(runtime) for _ in range(6)))
+
+asyncio.run(main())
+"""
+
+
+def run_busy_daemon(config: RuntimeConfig, rootfs: Path, starts: int) -> None:
+    """Kills it after so many starts."""
+    arguments = [str(config.root), str(config.run_dir), config.cgroup_parent, str(rootfs)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", BUSY_DAEMON, *arguments], stdout=subprocess.PIPE, env=environment
+    ) as daemon:
+        assert daemon.stdout is not None
+        for _ in range(starts):
+            daemon.stdout.readline()
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+
+
+async def still_running(runtime: Runtime) -> set[str]:
+    """One that was signalled just before the daemon died may end after it: that is waited for."""
+    found = set()
+    for state in await runtime.list():
+        if state.status == "running":
+            try:
+                assert (await runtime.exec(state.id, ["true"])).exit_code == 0
+                found.add(state.id)
+            except (FailedPrecondition, AssertionError):
+                assert (await runtime.wait(state.id)).status == "exited"
+    return found
+
+
+@pytest.mark.parametrize("starts", [1, 4, 9, 15])
+async def test_killed_at_any_point(config: RuntimeConfig, rootfs_tar: Path, starts: int) -> None:
+    run_busy_daemon(config, rootfs_tar, starts)
+    runtime = await Runtime.open(config)
+    try:
+        running = await still_running(runtime)
+        assert {path.name for path in (config.run_dir / "oci").iterdir() if path.is_dir()} == running
+        assert {path.name for path in (config.run_dir / "c").iterdir()} == running
+        mounts = Path("/proc/self/mountinfo").read_text()
+        assert {state.id for state in await runtime.list() if f"{state.id}/rootfs" in mounts} == running
+    finally:
+        await runtime.close()
