@@ -15,8 +15,8 @@ from google.protobuf.message import Message
 from pyswarm.v1 import ca_pb2, ca_pb2_grpc
 from pyswarm_common.errors import Unauthenticated
 from pyswarm_common.ids import IdSource
-from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api.caller import ANYONE_PEER, Context, caller_of, forwarded_by
+from pyswarm_common.rpc import Caller, Peer, peer_of
+from pyswarm_manager.api.caller import ANYONE_PEER, Context, caller_of, forwarded_by, require_manager
 from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import StorePort, Writer
@@ -60,7 +60,7 @@ class CAServicer(ca_pb2_grpc.CAServicer):
     async def IssueCertificate(
         self, request: ca_pb2.IssueCertificateRequest, context: Context
     ) -> ca_pb2.IssueCertificateResponse:
-        await self._refuse_second_hop(context)
+        await self._check_hop(context)
         return await self.issue(request)
 
     async def RenewCertificate(
@@ -87,6 +87,7 @@ class CAServicer(ca_pb2_grpc.CAServicer):
 
     async def Leave(self, request: ca_pb2.LeaveRequest, context: Context) -> ca_pb2.LeaveResponse:
         caller = _node_of(context)
+        await self._check_hop(context)
         if request.force and self._leads_as(caller) and len(self._raft.members) > 1:
             await self._raft.transfer_leadership()
         return await self._on_leader(
@@ -112,12 +113,16 @@ class CAServicer(ca_pb2_grpc.CAServicer):
         response_type: type[R],
         local: Callable[[], Awaitable[R]],
     ) -> R:
-        await self._refuse_second_hop(context)
+        await self._check_hop(context)
         return await self._forwarder.on_leader(_SERVICE + method, request, response_type, caller_of(context), local)
 
-    async def _refuse_second_hop(self, context: Context) -> None:
-        if forwarded_by(context) and not self._raft.is_leader:
+    async def _check_hop(self, context: Context) -> None:
+        """A request that was passed on: only once, and only by a manager that still is one."""
+        if not forwarded_by(context):
+            return
+        if not self._raft.is_leader:
             await refuse_forwarded(context)
+        require_manager(peer_of(context), self._writer.store.view.nodes)
 
 
 def _node_of(context: Context) -> Peer:

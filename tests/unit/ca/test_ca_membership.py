@@ -89,6 +89,29 @@ async def test_a_manager_that_is_being_demoted_waits(swarm: Swarm) -> None:
         await renewed(swarm, make_identity(swarm.root, node.id, NodeRole.MANAGER))
 
 
+def pretending(node_id: str) -> tuple[tuple[str, str], ...]:
+    return (("pyswarm-forwarded-by", "x"), ("pyswarm-caller", "manager"), ("pyswarm-caller-node", node_id))
+
+
+async def test_a_worker_cannot_pretend_to_be_another_node(swarm: Swarm) -> None:
+    await swarm.create(worker_node(WORKER, "worker1"))
+    request = ca_pb2.RenewCertificateRequest(csr=make_csr(generate_key()))
+    ca = swarm.ca(identity=make_identity(swarm.root, WORKER, NodeRole.WORKER))
+    answer = await asked(ca.RenewCertificate(request, metadata=pretending(swarm.leader.node_id)))
+    mine = NodeIdentity(answer.certificate, b"", answer.root_ca_cert)
+    assert (mine.node_id, mine.role) == (WORKER, NodeRole.WORKER)
+
+
+async def test_a_removed_manager_cannot_ask_for_others(swarm: Swarm) -> None:
+    removed = make_identity(swarm.root, "z" * 25, NodeRole.MANAGER)
+    metadata = pretending(swarm.leader.node_id)
+    request = ca_pb2.RenewCertificateRequest(csr=make_csr(generate_key()))
+    with pytest.raises(errors.Forbidden, match="not a manager of this swarm any more"):
+        await asked(swarm.ca(identity=removed).RenewCertificate(request, metadata=metadata))
+    with pytest.raises(errors.Forbidden):
+        await asked(swarm.ca(identity=removed).Leave(ca_pb2.LeaveRequest(force=True), metadata=metadata))
+
+
 # ---- joining Raft
 
 
