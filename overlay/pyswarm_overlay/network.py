@@ -143,6 +143,11 @@ class Devices:
         finally:
             os.close(fd)
 
+    def keep(self) -> None:
+        """Mount this namespace at its path again."""
+        netns.remove(self._path)
+        netns.keep(self._fd, self._path)
+
 
 class Network:
     """A network that this host has a table of, whether it has devices or not."""

@@ -162,20 +162,21 @@ class Networks:
                 return []
             ports = spared_ports | {names.network_port(user, network.network_id) for user in network.users}
             work = partial(self._verify, network.devices, network.state, ports)
-            network.devices, found = await self._ground.threads.run(work)
+            found = await self._ground.threads.run(work)
         return [f"network {network.state.table.name}: {problem}" for problem in found]
 
-    def _verify(self, devices: Devices, state: TableState, ports: set[str]) -> tuple[Devices, list[str]]:
+    def _verify(self, devices: Devices, state: TableState, ports: set[str]) -> list[str]:
+        found = []
         if not devices.is_kept():
-            devices.close()
-            return self._open(state), ["its namespace was missing"]
+            devices.keep()
+            found.append("its namespace was not mounted")
         devices.enter()
-        found = devices.ensure()
+        found += devices.ensure()
         found += devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
         for port in sorted(devices.ports() - ports):
             devices.remove_port(port)
             found.append(f"removed stray port {port}")
-        return devices, found
+        return found
 
     async def remove_strays(self) -> list[str]:
         """Namespaces of networks that nobody here uses."""

@@ -91,17 +91,27 @@ class Builder:
     def run(self) -> tuple[Sockets, list[str]]:
         """Make it so. Returns the DNS sockets and what had to be done."""
         fd = netns.open_existing(self.path)
-        fresh = fd is None
-        if fd is None:
-            fd = netns.create(self.path)
-        else:
+        lost = fd is None
+        fresh = lost and self.sockets is None
+        if fd is not None:
             libc.setns(fd)
+        else:
+            fd = netns.create(self.path) if fresh else self._mount_again()
         netlink = Netlink()
         try:
-            return self._inside(netlink, fd, fresh)
+            sockets, done = self._inside(netlink, fd, fresh)
+            return sockets, [f"sandbox {self.sandbox_id}: make or mount its namespace", *done] if lost else done
         finally:
             netlink.close()
             os.close(fd)
+
+    def _mount_again(self) -> int:
+        """Somebody unmounted a namespace that lives: our sockets in it still lead there."""
+        assert self.sockets is not None
+        fd = self.sockets.netfilter.namespace()
+        netns.keep(fd, self.path)
+        libc.setns(fd)
+        return fd
 
     def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
         if not any(":" in address for interface in self.interfaces for address in interface.addresses):

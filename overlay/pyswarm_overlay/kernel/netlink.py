@@ -8,6 +8,7 @@ may then be used from any thread (one at a time: it locks itself).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -40,6 +41,7 @@ _RECEIVE = 1 << 17
 _DUMP_TRIES = 5
 _TIMEOUT_S = 10.0
 _SO_SNDBUFFORCE = 32
+_SIOCGSKNS = 0x894C
 _MAX_BATCH = 8 << 20
 
 
@@ -106,6 +108,11 @@ class Netlink:
         """Waits for a request that is under way in another thread."""
         with self._lock:
             self._socket.close()
+
+    def namespace(self) -> int:
+        """A descriptor of the namespace that this socket belongs to."""
+        with self._lock:
+            return int(fcntl.ioctl(self._socket, _SIOCGSKNS))
 
     def transact(self, messages: Sequence[Message]) -> None:
         """Send all and wait for every acknowledgement; raises the first refusal, after the batch it is in."""

@@ -27,7 +27,7 @@ def prepare_directory(directory: Path) -> None:
 
 def is_mounted(directory: Path) -> bool:
     """A bind mount of a directory onto itself has its parent's device, so only the mount table tells."""
-    wanted = os.fsencode(directory.resolve())
+    wanted = os.fsencode(directory.resolve()).replace(b" ", b"\\040")  # as the table writes it
     table = Path("/proc/thread-self/mountinfo").read_bytes()
     return any(line.split(b" ", 5)[4] == wanted for line in table.splitlines())
 
@@ -38,6 +38,12 @@ def create(path: Path) -> int:
     path.touch(mode=0o600, exist_ok=True)
     libc.bind_mount(_OWN, path)
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def keep(fd: int, path: Path) -> None:
+    """Keep the namespace behind `fd` at `path` (again)."""
+    path.touch(mode=0o600, exist_ok=True)
+    libc.bind_mount(f"/proc/thread-self/fd/{fd}", path)
 
 
 def open_existing(path: Path) -> int | None:

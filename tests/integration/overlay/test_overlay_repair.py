@@ -104,6 +104,21 @@ def test_verify_repairs_what_was_removed_by_hand(one: Lab) -> None:
         assert host.call("verify") == []
 
 
+def test_verify_mounts_living_namespaces_again(one: Lab) -> None:
+    host = one.hosts[0]
+    host.call("attach_all", [box(10), box(11)])
+    one.serve(host.netns("c10"), "c10")
+    one.serve(host.netns("c11"), "c11")
+    before = Path(host.netns("c10")).stat().st_ino
+    for path in (host.config.run_dir / "netns" / "c10", host.config.run_dir / "overlays" / NET):
+        host.run("nsenter", "-t", str(host.pid), "-m", "umount", "-l", str(path))
+    problems = host.call("verify")
+    assert any("not mounted" in problem for problem in problems)
+    assert Path(host.netns("c10")).stat().st_ino == before
+    works(host)
+    assert host.call("verify") == []
+
+
 def test_verify_repairs_tunnel_entries(one: Lab) -> None:
     host = one.hosts[0]
     peer = EndpointRecord(endpoint_id="t12", name="web.12", addresses=("10.0.1.12",), node_address="192.0.2.77")
