@@ -109,7 +109,9 @@ class Runtime:
             self._remove_files(container_id)
 
     async def close(self) -> None:
-        """Finishes the steps under way and lets go of everything; the containers run on."""
+        """Finishes the steps under way and lets go of everything; the containers run on. May be called again."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._exits.close()
         while self._tasks:

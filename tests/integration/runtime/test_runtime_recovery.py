@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -41,19 +41,30 @@ asyncio.run(main())
 """
 
 
-def config_in(base: Path) -> RuntimeConfig:
+Reopen = Callable[[], Awaitable[Runtime]]
+
+
+@pytest.fixture
+def config(base: Path) -> RuntimeConfig:
     return RuntimeConfig(
         root=base / "root", run_dir=base / "run", oci_runtime="crun", cgroup_parent=f"/pyswarm-rt-test/{os.getpid()}-r"
     )
 
 
 @pytest.fixture
-async def config(base: Path) -> AsyncIterator[RuntimeConfig]:
-    config = config_in(base)
-    yield config
+async def reopen(config: RuntimeConfig) -> AsyncIterator[Reopen]:
+    """Opens the runtime as the next daemon would, the one before having been closed."""
+    opened: list[Runtime] = []
+
+    async def reopen() -> Runtime:
+        for earlier in opened:
+            await earlier.close()
+        opened.append(await Runtime.open(config))
+        return opened[-1]
+
+    yield reopen
     # Whatever the test came to: a last daemon takes everything away.
-    if config.root.exists():
-        await (await Runtime.open(config)).destroy()
+    await (await reopen()).destroy()
 
 
 def run_daemon(config: RuntimeConfig, rootfs: Path, *scripts: str) -> dict[str, int]:
@@ -81,11 +92,11 @@ def stored_state(config: RuntimeConfig, container_id: str) -> StoredState:
     return msgspec.json.decode(path.read_bytes(), type=StoredState)
 
 
-async def test_containers_outlive_the_daemon(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_containers_outlive_the_daemon(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     started = run_daemon(
         config, rootfs_tar, "sleep 1000", "trap 'echo over; exit 9' TERM; echo up; while :; do sleep 0.05; done"
     )
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     states = {state.id: state for state in await runtime.list()}
     assert {key: state.pid for key, state in states.items()} == started
     assert {state.status for state in states.values()} == {"running"}
@@ -95,10 +106,9 @@ async def test_containers_outlive_the_daemon(config: RuntimeConfig, rootfs_tar: 
         break
     assert (await runtime.stop(second, grace_s=30)).exit_code == 9
     assert (await runtime.exec(next(iter(started)), ["echo", "hello"])).output == b"hello\n"
-    await runtime.close()
 
 
-async def test_exits_in_between_are_noticed(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_exits_in_between_are_noticed(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     (container_id,) = run_daemon(config, rootfs_tar, "trap 'exit 6' TERM; while :; do sleep 0.02; done")
     state = stored_state(config, container_id)
     monitor_fd = os.pidfd_open(state.monitor_pid)
@@ -106,113 +116,101 @@ async def test_exits_in_between_are_noticed(config: RuntimeConfig, rootfs_tar: P
     os.kill(state.pid, signal.SIGKILL)
     assert wait_gone(monitor_fd, 20)
     os.close(monitor_fd)
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     ended = await runtime.inspect(container_id)
     assert (ended.status, ended.exit_code, ended.error) == ("exited", 137, "")
     assert str(config.root) not in Path("/proc/self/mountinfo").read_text()
     await runtime.start(container_id)
-    await runtime.close()
 
 
-async def test_everything_killed_as_by_a_power_cut(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_everything_killed_as_by_a_power_cut(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     (container_id,) = run_daemon(config, rootfs_tar, "echo before; sleep 1000")
     kill_and_wait(*monitor_of(config, container_id))
     state = stored_state(config, container_id)
     kill_and_wait(state.pid, state.pid_started)
     linux.umount(str(config.root / "containers/default" / container_id / "rootfs"), linux.MNT_DETACH)
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     lost = await runtime.inspect(container_id)
     assert (lost.status, lost.exit_code) == ("exited", 255)
     assert "not known" in lost.error
     assert list(Path("/sys/fs/cgroup").glob(f"**/{container_id}")) == []
     assert (await runtime.start(container_id)).status == "running"
-    await runtime.close()
 
 
-async def test_a_container_without_its_monitor_is_ended(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_a_container_without_monitor_is_ended(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     """Nobody could say how it ends, nor keep its output: so it does not go on."""
     (container_id,) = run_daemon(config, rootfs_tar, "sleep 1000")
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     pid = (await runtime.inspect(container_id)).pid
     kill_and_wait(*monitor_of(config, container_id))
     lost = await runtime.wait(container_id)
     assert (lost.status, lost.exit_code) == ("exited", 255)
     assert start_time(pid) is None
-    await runtime.close()
 
 
-async def test_a_half_started_container_is_undone(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_a_half_started_container_is_undone(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     (container_id,) = run_daemon(config, rootfs_tar, "sleep 1000")
     state = stored_state(config, container_id)
     ContainerStore(config.root, config.run_dir, config.namespace).save(container_id, StoredState(phase="starting"))
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     assert (await runtime.inspect(container_id)).status == "created"
     assert start_time(state.pid) is None
     assert start_time(state.monitor_pid) is None
     assert (await runtime.start(container_id)).status == "running"
-    await runtime.close()
 
 
-async def test_damaged_and_half_made_files_are_dropped(config: RuntimeConfig, rootfs_tar: Path) -> None:
-    runtime = await Runtime.open(config)
+async def test_damaged_and_half_made_files_are_dropped(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
+    runtime = await reopen()
     await runtime.images.import_(rootfs_tar, "busybox")
     made = ContainerConfig(image="busybox", command=("true",), host_network=True)
     damaged, whole = [await runtime.create(made) for _ in range(2)]
-    await runtime.close()
     directory = config.root / "containers/default"
     (directory / damaged / "state.json").write_text("")
     (directory / ".tmp-leftover").mkdir()
     (config.root / "layers/.tmp-leftover").mkdir()
     (config.root / "tmp/blob-leftover").write_text("x")
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     assert [state.id for state in await runtime.list()] == [whole]
     assert [path.name for path in directory.iterdir()] == [whole]
     assert list((config.root / "tmp").iterdir()) == []
     assert [path.name for path in (config.root / "layers").iterdir() if path.name.startswith(".")] == []
-    await runtime.close()
 
 
-async def test_a_container_whose_record_is_lost_is_ended(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_a_container_without_record_is_ended(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     lost, kept = run_daemon(config, rootfs_tar, "sleep 1000", "sleep 1001")
     state = stored_state(config, lost)
     (config.root / "containers/default" / lost / "container.json").write_bytes(b"{")
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     assert [(entry.id, entry.status) for entry in await runtime.list()] == [(kept, "running")]
     assert (start_time(state.pid), start_time(state.monitor_pid)) == (None, None)
     assert list(config.root.glob(f"**/{lost}*")) + list(config.run_dir.glob(f"**/{lost}*")) == []
     assert lost not in Path("/proc/self/mountinfo").read_text()
-    await runtime.close()
 
 
-async def test_close_leaves_containers_and_reopens(config: RuntimeConfig, rootfs_tar: Path) -> None:
-    runtime = await Runtime.open(config)
+async def test_close_leaves_containers_and_reopens(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
+    runtime = await reopen()
     await runtime.images.import_(rootfs_tar, "busybox")
     container_id = await runtime.create(ContainerConfig(image="busybox", command=("sleep", "1000"), host_network=True))
     pid = (await runtime.start(container_id)).pid
     with pytest.raises(FailedPrecondition, match="in use by another daemon"):
         await Runtime.open(config)
-    await runtime.close()
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     assert (await runtime.inspect(container_id)).pid == pid
     await runtime.stop(container_id, 0)
-    await runtime.close()
 
 
-async def test_a_new_name_for_the_image_does_not_disturb(config: RuntimeConfig, rootfs_tar: Path) -> None:
+async def test_a_container_whose_image_went(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
     """An image that went while a stopped container stood on it: the container starts again all the same."""
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     await runtime.images.import_(rootfs_tar, "busybox")
     container_id = await runtime.create(ContainerConfig(image="busybox", command=("true",), host_network=True))
     await runtime.images.remove("busybox", force=True)
-    await runtime.close()
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     await runtime.start(container_id)
     assert (await runtime.wait(container_id)).exit_code == 0
     await runtime.remove(container_id)
-    await runtime.close()
-    runtime = await Runtime.open(config)
+    runtime = await reopen()
     assert list((config.root / "layers").iterdir()) == []
-    await runtime.close()
 
 
 # A daemon that goes on starting, stopping and removing until it is killed.
@@ -270,14 +268,11 @@ async def still_running(runtime: Runtime) -> set[str]:
 
 
 @pytest.mark.parametrize("starts", [1, 4, 9, 15])
-async def test_killed_at_any_point(config: RuntimeConfig, rootfs_tar: Path, starts: int) -> None:
+async def test_killed_at_any_point(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path, starts: int) -> None:
     run_busy_daemon(config, rootfs_tar, starts)
-    runtime = await Runtime.open(config)
-    try:
-        running = await still_running(runtime)
-        assert {path.name for path in (config.run_dir / "oci").iterdir() if path.is_dir()} == running
-        assert {path.name for path in (config.run_dir / "c").iterdir()} == running
-        mounts = Path("/proc/self/mountinfo").read_text()
-        assert {state.id for state in await runtime.list() if f"{state.id}/rootfs" in mounts} == running
-    finally:
-        await runtime.close()
+    runtime = await reopen()
+    running = await still_running(runtime)
+    assert {path.name for path in (config.run_dir / "oci").iterdir() if path.is_dir()} == running
+    assert {path.name for path in (config.run_dir / "c").iterdir()} == running
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert {state.id for state in await runtime.list() if f"{state.id}/rootfs" in mounts} == running
