@@ -89,6 +89,10 @@ class Draft:
         if state > TaskState.RUNNING:
             self._count(task, msgspec.structs.replace(task, desired_state=state))
 
+    def discount(self, task: Task) -> None:
+        """The task will leave its node: place what this plan places as if it had, though it still uses resources."""
+        self._count(task, msgspec.structs.replace(task, desired_state=TaskState.SHUTDOWN))
+
     def set_status(self, task: Task, status: TaskStatus) -> None:
         self._statuses[task.id] = status
 

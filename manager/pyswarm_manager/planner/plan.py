@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import TaskState
+from pyswarm_common.model import Service, TaskState
 from pyswarm_manager.planner.allocate import allocator
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
@@ -19,7 +19,7 @@ from pyswarm_manager.planner.ledger import Ledger
 from pyswarm_manager.planner.orchestrate.orchestrator import orchestrate_service, orchestrate_slots
 from pyswarm_manager.planner.schedule.place import schedule
 from pyswarm_manager.store.changes import Change
-from pyswarm_manager.store.tables import SlotKey, Tables, slot_key
+from pyswarm_manager.store.tables import SlotKey, Tables, ingress_ports, slot_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,20 @@ def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, 
             keys[service_id, node_id] = None
     services = dict(dirty.services)
     for network_id in dirty.networks:
-        for service in tables.services.values():
-            if any(attachment.target == network_id for attachment in service.spec.task.networks):
-                services[service.id] = None
+        services.update(
+            (service.id, None) for service in tables.services.values() if _is_on(state, service, network_id)
+        )
     slots: dict[str, list[SlotKey]] = {}
     for service_id, key in keys:
         if service_id not in services:
             slots.setdefault(service_id, []).append(key)
     return services, slots
+
+
+def _is_on(state: State, service: Service, network_id: str) -> bool:
+    if any(attachment.target == network_id for attachment in service.spec.task.networks):
+        return True
+    return network_id == state.ledger.ingress_id and bool(ingress_ports(service))
 
 
 def _allocate_common(draft: Draft, dirty: Dirty, services: dict[str, None]) -> None:

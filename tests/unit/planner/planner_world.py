@@ -102,7 +102,7 @@ class World:
         self.apply(Create(Service(id=name, spec=ServiceSpec(name=name, replicas=replicas, task=task, **spec))))  # type: ignore[arg-type]
         return self.tables.services[name]
 
-    def respec(self, name: str, **changes: object) -> Service:
+    def respec(self, name: str, /, **changes: object) -> Service:
         service = self.tables.services[name]
         spec = msgspec.structs.replace(service.spec, **changes)
         self.apply(Update(msgspec.structs.replace(service, spec=spec)))

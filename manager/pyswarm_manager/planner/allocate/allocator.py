@@ -134,9 +134,13 @@ def _ports(draft: Draft, service: Service) -> tuple[PortConfig, ...]:
 
 
 def _free_port(draft: Draft, config: PortConfig, taken: dict[tuple[int, int], None]) -> int | None:
+    ledger = draft.ledger
     for number in range(FIRST_PORT, LAST_PORT + 1):
         port = (config.protocol, number)
-        if port not in draft.ledger.ports and port not in draft.tables.published and port not in taken:
+        if port in ledger.ports or port in draft.tables.published or port in taken:
+            continue
+        # A task by an older spec may still listen on a port that its service has given up.
+        if not any(port in usage.ports for usage in ledger.usage.values()):
             return number
     return None
 

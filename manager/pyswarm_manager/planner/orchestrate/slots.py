@@ -157,6 +157,9 @@ def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted
         work.draft.wake(work.service.id, key, keep.start_at)
     elif old and (_is_prepared(work, keep) or _stopping_helps(work, keep, old)):
         _retire(retired, old)
+    else:
+        for task in old:
+            work.draft.discount(task)
     if keep.desired_state < _RUNNING:
         _release(work, key, tasks, keep, retired)
 

@@ -132,11 +132,19 @@ def _open(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> None:
     attempts = [task for task in tasks if task.status.state > TaskState.RUNNING and work.is_clean(task)]
     if not attempts:
         work.create(key, desired)
+        _discount(work, tasks)
         return
     restart = next_restart(work.spec.task.restart, attempts[-1], work.now, work.draft.rng)
     if restart is not None:
         state = TaskState.READY if restart.start_at else desired
         work.create(key, state, restart.start_at, restart.restart_times)
+        _discount(work, tasks)
+
+
+def _discount(work: Work, tasks: tuple[Task, ...]) -> None:
+    for task in tasks:
+        if task.desired_state <= TaskState.RUNNING and not work.draft.is_leaving(task):
+            work.draft.discount(task)
 
 
 def _complete_when_settled(work: Work, service: Service, status: UpdateStatus, progress: Progress) -> None:

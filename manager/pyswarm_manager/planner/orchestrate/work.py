@@ -75,7 +75,7 @@ class Work:
         return loss
 
     def is_settled(self, tasks: tuple[Task, ...]) -> bool:
-        """The usual case, told quickly: one task, wanted, running or on its way, by the spec, on a node that can stay."""
+        """The usual case, told quickly: one task that is wanted, runs or will, is by the spec, and may stay."""
         if len(tasks) != 1:
             return False
         task = tasks[0]
