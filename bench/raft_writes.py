@@ -79,7 +79,7 @@ async def manager(spec: dict[str, Any]) -> None:
     """One manager process: prints a line of JSON for each figure asked for on stdin."""
     raft_id, addresses = spec["id"], {int(i): a for i, a in spec["addresses"].items()}
     storage = SqliteStorage(Path(spec["path"]), AesGcmSealer(b"k" * 32))
-    transport = GrpcTransport(CLUSTER, raft_id, grpc.aio.insecure_channel)
+    transport = GrpcTransport(CLUSTER, raft_id, addresses[raft_id], grpc.aio.insecure_channel)
     config = RaftConfig(raft_id, addresses[raft_id])
     node = await RaftNode.open(config, storage, transport, Counter(), addresses)
     server = grpc.aio.server()

@@ -169,6 +169,11 @@ class RaftNode:
         """Messages from other members, in any order; waits while too many are unread."""
         await self._loop.receive(messages)
 
+    def learn_peer(self, raft_id: int, address: str) -> None:
+        """A manager that the configuration does not name yet speaks to us: this is where to answer it."""
+        if address and not self.is_removed(raft_id):
+            self._loop.learn_peer(raft_id, address)
+
     # -- writes and reads ------------------------------------------------------------------------------------------
 
     async def propose(self, data: bytes) -> ApplyResult:
@@ -229,7 +234,7 @@ class RaftNode:
         """The leadership now, then at each change; changes while the reader is busy are seen as one. Ends at close."""
         seen = self.leadership
         yield seen
-        while not self._loop.stopping:
+        while True:
             try:
                 seen = await self.wait_leadership_change(seen)
             except Unavailable:

@@ -39,6 +39,7 @@ from pyswarm_manager.raft.storage.port import RaftStorage, Stored
 from pyswarm_manager.raft.waiting import AppliedWaiters, Proposals, Reads
 
 STOPPED = "this manager is stopping: ask another one"
+MAX_LEARNED_PEERS = 16
 _APPLY_LIMIT = 256
 """Entries applied before the loop looks at messages again."""
 
@@ -89,6 +90,7 @@ class RaftLoop:
         transport.bind(self._transport_lost, self._snapshot_failed)
         self._configuration = self.core.state.configuration
         self._removed: frozenset[int] = frozenset()
+        self._learned: dict[int, str] = {}
         self._tell_peers()
 
     # -- inputs ----------------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ class RaftLoop:
 
     def _role_changed(self, soft: SoftState) -> None:
         if soft.role is not Role.LEADER:
-            self.proposals.fail_all(self.not_leading())
+            self.proposals.fail_all(self.not_leading(), self.core.state.log.committed)
 
     def _notice_leadership(self) -> None:
         state = self.core.state
@@ -323,11 +325,22 @@ class RaftLoop:
             self._configuration = self.core.state.configuration
             self._tell_peers()
 
+    def learn_peer(self, raft_id: int, address: str) -> None:
+        """Answer this stranger there, until the configuration names it. Beyond a few, the oldest is forgotten."""
+        if raft_id in self._configuration.members or self._learned.get(raft_id) == address:
+            return
+        self._learned[raft_id] = address
+        if len(self._learned) > MAX_LEARNED_PEERS:
+            del self._learned[next(iter(self._learned))]
+        self._tell_peers()
+
     def _tell_peers(self) -> None:
         own = self.config.raft_id
         members = self._configuration.members
-        self._transport.set_peers({i: member.address for i, member in members.items() if i != own})
         self._removed = frozenset(self._configuration.removed)
+        self._learned = {i: a for i, a in self._learned.items() if i not in members and i not in self._removed}
+        peers = {i: member.address for i, member in members.items() if i != own}
+        self._transport.set_peers({**self._learned, **peers})
         if own in self._removed:
             self.removed.set()
 

@@ -2,7 +2,8 @@
 
 Who may call it at all (managers of this cluster, by certificate) is the interceptor's decision. Here it is checked that
 the caller means this manager and was not removed. A manager that this one has not heard of is let in: when a member
-lags, its leader may be newer than its configuration, and it could never catch up otherwise.
+lags, its leader may be newer than its configuration, and it could never catch up otherwise. It says where it can be
+answered.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another manager has this address now")
         if self._node.is_removed(peers.sender):
             await self._refuse_removed(context)
+        self._node.learn_peer(peers.sender, peers.sender_address)
 
     async def _refuse_removed(self, context: Context) -> None:
         sentence = "this manager was removed from the cluster: let it join with a fresh state directory"

@@ -47,16 +47,22 @@ class Callbacks(msgspec.Struct):
 
 
 class GrpcTransport:
-    """This manager's way to the others. `run` carries; everything else returns at once."""
+    """This manager's way to the others. `run` carries; everything else returns at once.
+
+    `address` is told to whoever we speak to, so that a manager which does not know us yet can answer.
+    """
 
     def __init__(
         self,
         cluster_id: str,
         raft_id: int,
+        address: str,
         channel_for: ChannelFor,
+        *,
         on_removed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._cluster_id, self._id, self._channel_for = cluster_id, raft_id, channel_for
+        self._names = pb.RaftPeers(cluster_id=cluster_id, sender=raft_id, sender_address=address)
+        self._channel_for = channel_for
         self._callbacks = Callbacks(lambda peer: None, lambda peer: None, on_removed)
         self._peers: dict[int, _Peer] = {}
         self._leaving: list[_Peer] = []
@@ -86,7 +92,9 @@ class GrpcTransport:
                 self._leaving.append(self._peers.pop(raft_id))
         for raft_id, address in peers.items():
             if raft_id not in self._peers:
-                names = pb.RaftPeers(cluster_id=self._cluster_id, sender=self._id, receiver=raft_id)
+                names = pb.RaftPeers()
+                names.CopyFrom(self._names)
+                names.receiver = raft_id
                 self._peers[raft_id] = _Peer(raft_id, address, names, self._channel_for, self._callbacks)
         self._changed.set()
 

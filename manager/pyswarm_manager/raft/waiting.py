@@ -68,15 +68,16 @@ class Proposals:
             if not future.done():
                 future.set_exception(error)
 
-    def fail_all(self, queued_error: PyswarmError) -> None:
-        """Leadership ended: what was queued was not made, what was appended may yet be."""
+    def fail_all(self, queued_error: PyswarmError, committed: int = 0) -> None:
+        """Leadership ended: what was queued was not made; what was appended may yet be, unless it is `committed`, and
+        then its result comes."""
         self.refuse(list(self._queued), queued_error)
         self._queued.clear()
-        for _, size, future in self._appended.values():
+        for index in [index for index in self._appended if index > committed]:
+            _, size, future = self._appended.pop(index)
             self._bytes -= size
             if not future.done():
                 future.set_exception(Unknown(LOST_IN_FLIGHT))
-        self._appended.clear()
 
 
 class AppliedWaiters:

@@ -54,22 +54,26 @@ class RaftPeers(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
     SENDER_FIELD_NUMBER: _builtins.int
     RECEIVER_FIELD_NUMBER: _builtins.int
+    SENDER_ADDRESS_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """Id of the cluster both belong to."""
     sender: _builtins.int
     """Raft id of the manager that sends."""
     receiver: _builtins.int
     """Raft id of the manager that is meant; another manager may have its address by now."""
+    sender_address: _builtins.str
+    """Where the sender is reached, for a receiver that does not know it yet, since it joins or its configuration is old."""
     def __init__(
         self,
         *,
         cluster_id: _builtins.str = ...,
         sender: _builtins.int = ...,
         receiver: _builtins.int = ...,
+        sender_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver", b"receiver", "sender", b"sender"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "receiver", b"receiver", "sender", b"sender", "sender_address", b"sender_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

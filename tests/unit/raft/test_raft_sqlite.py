@@ -1,0 +1,135 @@
+"""What only a real disk does: secrets, damage, locks and failing writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed
+from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
+from pyswarm_manager.raft.storage.sqlite import SqliteStorage
+
+KEY = bytes(range(32))
+
+
+def open_storage(path: Path, key: bytes = KEY) -> SqliteStorage:
+    return SqliteStorage(path, AesGcmSealer(key))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A closed log of three entries."""
+    path = tmp_path / "raft.db"
+    storage = open_storage(path)
+    storage.initialise(7, HardState(1, 0, 0), [])
+    storage.save(HardState(2, 7, 1), [Entry(i, 2, EntryKind.NORMAL, b"password-%d" % i) for i in (1, 2, 3)], None)
+    storage.close()
+    return path
+
+
+def damage(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(statement)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("UPDATE entries SET sealed = zeroblob(80) WHERE idx = 2", "entry 2: a stored blob was changed"),
+        ("UPDATE entries SET term = 1 WHERE idx = 2", "entry 2: a stored blob was changed"),
+        ("DELETE FROM entries WHERE idx = 2", "entry 2 is missing"),
+        ("DELETE FROM entries WHERE idx = 3", "the log ends at 2 but was written up to 3"),
+        ("UPDATE entries SET sealed = (SELECT sealed FROM entries WHERE idx = 1) WHERE idx = 3", "entry 3: "),
+        ("UPDATE head SET sealed = zeroblob(60)", "a stored blob was changed"),
+        ("UPDATE head SET version = 99", "version"),
+        ("DELETE FROM head", "no head row"),
+    ],
+)
+def test_damage_is_found_and_explained(path: Path, statement: str, reason: str) -> None:
+    damage(path, statement)
+    storage = open_storage(path)
+    with pytest.raises(StorageCorrupt, match=f"{reason}.*let it join anew"):
+        storage.load()
+    storage.close()
+
+
+def test_another_key_is_refused(path: Path) -> None:
+    storage = open_storage(path, bytes(32))
+    with pytest.raises(StorageCorrupt, match="another key"):
+        storage.load()
+    storage.close()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "raft.db"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(StorageCorrupt, match="not a database"):
+        open_storage(path)
+
+
+def test_overwritten_pages_are_found(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(StorageCorrupt):
+        open_storage(path).load()
+
+
+def test_a_second_process_is_refused(path: Path) -> None:
+    first = open_storage(path)
+    with pytest.raises(StorageFailed, match="in use by another process"):
+        open_storage(path)
+    first.close()
+    open_storage(path).close()
+
+
+def test_nothing_readable_is_on_the_disk_and_only_the_owner_may_read(path: Path) -> None:
+    files = list(path.parent.glob("raft.db*"))
+    assert b"password" not in b"".join(file.read_bytes() for file in files)
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+
+
+def test_after_a_failed_write_nothing_is_written_any_more(path: Path) -> None:
+    storage = open_storage(path)
+    storage.load()
+    storage._db.execute("PRAGMA max_page_count = 1")  # a full disk
+    big = [Entry(4, 2, EntryKind.NORMAL, b"x" * 1_000_000)]
+    with pytest.raises(StorageFailed, match="cannot be written"):
+        storage.save(HardState(2, 7, 1), big, None)
+    storage._db.execute("PRAGMA max_page_count = 1000000")
+    with pytest.raises(StorageFailed, match="restart this manager"):
+        storage.save(HardState(3, 0, 1), [], None)
+    storage.close()
+    again = open_storage(path)
+    stored = again.load()
+    assert stored is not None
+    assert len(stored.entries) == 3
+    again.close()
+
+
+def test_a_key_file_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "raft.key"
+    key = load_or_create_key(path)
+    assert len(key) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_or_create_key(path) == key
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "raft.key"
+    load_or_create_key(path)
+    path.chmod(0o640)
+    with pytest.raises(StorageCorrupt, match="chmod 600"):
+        load_or_create_key(path)
+
+
+def test_a_short_key_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "raft.key"
+    path.touch(mode=0o600)
+    with pytest.raises(StorageCorrupt, match="damaged"):
+        load_or_create_key(path)
