@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from pyswarm_lab import cgroups, leftovers, machine, records, switch
+from pyswarm_lab import cgroups, cluster, leftovers, machine, records, switch
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.layout import BASE, RUN_DIR, STATE_DIR, Layout, check_size, host_address, host_name
 from pyswarm_lab.processes import ProcessRef, arguments, in_pid_namespace, send_signal, wait_gone
@@ -67,17 +67,20 @@ class Lab:
         base: Path = BASE,
         say: Say = lambda line: None,
     ) -> Lab:
-        """Make a lab; with `init`, form a cluster in it. What was made is removed again when that fails."""
+        """Make a lab; with `init`, form a cluster in it. What was made is removed again when that fails.
+
+        `daemon` is the command line that each host runs in place of pyswarmd.
+        """
         check_size(managers, workers)
         _need_root()
         lab = cls(name, base)
         lab._refuse_leftovers()
         try:
             lab._build(managers, workers, daemon, say)
+            if daemon is None:
+                cluster.wait_daemons(lab)
             if init:
-                from pyswarm_lab.cluster import form_cluster  # noqa: PLC0415 - the cluster's part needs the lab's
-
-                form_cluster(lab, say)
+                cluster.form_cluster(lab, say)
         except BaseException:
             say("Something went wrong: removing what was made of the lab.")
             lab._last_words(say)
