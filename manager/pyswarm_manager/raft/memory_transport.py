@@ -16,14 +16,18 @@ class Switchboard:
     def __init__(self) -> None:
         self.receivers: dict[int, Receiver] = {}
         self.cut: set[tuple[int, int]] = set()  # (from, to)
+        self.on_lost: dict[int, Callable[[int], None]] = {}
 
     def connect(self, raft_id: int, receiver: Receiver) -> None:
         """A member is up."""
         self.receivers[raft_id] = receiver
 
     def disconnect(self, raft_id: int) -> None:
-        """A member is down; connections to it are refused."""
+        """A member is down; connections to it break, and are refused."""
         self.receivers.pop(raft_id, None)
+        for peer, on_lost in self.on_lost.items():
+            if peer != raft_id:
+                on_lost(raft_id)
 
     def isolate(self, raft_id: int, others: Sequence[int]) -> None:
         """Nothing passes between a member and the others."""
@@ -48,7 +52,7 @@ class MemoryTransport:
 
     def bind(self, on_lost: Callable[[int], None], on_snapshot_failed: Callable[[int], None]) -> None:
         """Where to report a refused connection; snapshots are never lost here."""
-        self._on_lost = on_lost
+        self._on_lost = self._board.on_lost[self._id] = on_lost
 
     def set_peers(self, peers: Mapping[int, str]) -> None:
         """The switchboard knows everybody by id."""

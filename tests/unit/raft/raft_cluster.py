@@ -135,7 +135,8 @@ class TestCluster:
         for raft_id in range(2, size + 1):
             await self.start(raft_id)
             await first.add_member(raft_id, self.members[raft_id].address)
-        await self.until(lambda: len(first._loop.core.state.voters) == size)
+        nodes = [member.node for member in self.members.values()]
+        await self.until(lambda: all(len(node._loop.core.state.voters) == size for node in nodes))
         return first
 
     async def leader(self) -> RaftNode:
