@@ -27,7 +27,7 @@ from pyswarm_runtime.layers import layer_name
 from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import find_init, own_capabilities
-from pyswarm_runtime.processes import find_by_arguments, kill_and_wait, reap, start_time
+from pyswarm_runtime.processes import find_by_argument, kill_and_wait, reap, start_time
 from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
 from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
@@ -36,6 +36,7 @@ from pyswarm_runtime.volumes import VolumeStore
 
 MAX_ACCOUNT_FILE = 1024 * 1024
 USER_CACHE_SIZE = 1024
+MAKER_ROUNDS = 5  # conmon, the runtime that it starts, and the process that this starts
 LOST_EXIT_CODE = 255
 LOST_ERROR = "the container's monitor was killed or the host went down: how the container ended is not known"
 
@@ -193,12 +194,20 @@ class Launcher:
         except (OSError, ValueError):
             return Ending(LOST_EXIT_CODE, oom_killed, LOST_ERROR, time.time())
 
+    def _end_makers(self, container_id: str) -> None:
+        """The monitor, and what it runs: an OCI runtime left alone would go on and make the container after all."""
+        for _ in range(MAKER_ROUNDS):
+            makers = find_by_argument(("conmon", Path(self._oci.path).name), container_id)
+            for pid in makers:
+                kill_and_wait(pid, start_time(pid))
+                reap(pid)
+            if not makers:
+                return
+
     def clean(self, container_id: str, *, is_monitor_gone: bool, keep_exit_file: bool = False) -> None:
         """Ends and removes whatever there is of a container but its files; may be called again and again."""
         if not is_monitor_gone:
-            for pid in find_by_arguments("conmon", ("-c", container_id)):
-                kill_and_wait(pid, start_time(pid))
-                reap(pid)
+            self._end_makers(container_id)
         with suppress(PyswarmError):
             self._oci.delete(container_id)
         self._groups.kill_all(container_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -85,15 +85,15 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-def find_by_arguments(program: str, wanted: Iterable[str]) -> list[int]:
-    """Pids of processes of that program name with all of these arguments. Reads all of /proc: for repairs only."""
-    needed = {os.fsencode(argument) for argument in wanted}
+def find_by_argument(programs: Collection[str], wanted: str) -> list[int]:
+    """Pids of processes of these program names with that argument. Reads all of /proc: for repairs only."""
+    needed = os.fsencode(wanted)
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if Path(os.fsdecode(arguments[0])).name == program and needed <= set(arguments):
+                if Path(os.fsdecode(arguments[0])).name in programs and needed in arguments:
                     found.append(int(entry.name))
     return found
 
