@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 
 from pyswarm_common.errors import InvalidArgument
 
 from .core import names
-from .types import IngressPort, NetworkTable, Sandbox
+from .types import EndpointRecord, IngressPort, NetworkTable, Sandbox, ServiceRecord
+
+_MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 
 def check_table(table: NetworkTable) -> None:
     names.check_id("network", table.network_id)
     if not 0 < table.vni < 1 << 24:
         raise InvalidArgument(f"network {table.name}: VNI {table.vni} is outside 1..16777215")
+    check_records(table.name, table.endpoints, table.services)
+
+
+def check_records(network: str, endpoints: Iterable[EndpointRecord], services: Iterable[ServiceRecord]) -> None:
+    """Their addresses become rules, tunnels and answers, so none is taken on trust."""
+    try:
+        for endpoint in endpoints:
+            for address in (endpoint.node_address, *endpoint.addresses):
+                ip_address(address)
+            if endpoint.mac is not None and not _MAC.fullmatch(endpoint.mac):
+                raise ValueError(f"{endpoint.mac!r} is not a MAC address")
+        for service in services:
+            for vip in service.vips:
+                ip_address(vip)
+    except ValueError as error:
+        raise InvalidArgument(f"network {network}: its table has a wrong entry: {error}") from None
 
 
 def check_unchanged(old: NetworkTable, new: NetworkTable) -> None:
@@ -39,6 +58,8 @@ def check_ingress(addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) ->
     _check_addresses(addresses)
     for port in ports:
         _check_ports(port.published_port, port.target_port)
+        for backend in port.backends:
+            _check_addresses((backend.ingress_address,))
 
 
 def _check_addresses(addresses: Iterable[str]) -> None:

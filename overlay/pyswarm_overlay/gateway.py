@@ -13,10 +13,10 @@ import errno
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv4Network, ip_interface
 from typing import Any
 
-from pyswarm_common.errors import Exhausted, FailedPrecondition
+from pyswarm_common.errors import Exhausted
 
 from .core import names, rules
 from .core.names import mac_of
@@ -32,7 +32,7 @@ class Gateway:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self._network = IPv4Network(ground.config.gwbridge_subnet)
+        self._network = IPv4Network(ground.gateway_subnet)
         self.address = str(next(self._network.hosts()))
         self.mtu = ground.underlay_mtu
         self._group = names.link_group(ground.config.prefix)
@@ -61,15 +61,6 @@ class Gateway:
 
     def release(self, address: str) -> None:
         self._used.discard(int(IPv4Interface(address).ip) - int(self._network.network_address))
-
-    def check_subnet(self) -> None:
-        """Blocking: whether somebody else on this host has the subnet."""
-        for route in sorted(rtnl.read_routed_networks(self._ground.netlink)):
-            network = ip_network(route)
-            if network.overlaps(self._network) and network.prefixlen < network.max_prefixlen:
-                raise FailedPrecondition(
-                    f"the gateway subnet {self._network} overlaps with the host's route to {route}: choose another"
-                )
 
     def ensure(self) -> list[str]:
         """Blocking. Says what was missing."""

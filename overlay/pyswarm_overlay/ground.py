@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 
+from .core import subnets
 from .core.names import check_id
 from .kernel import rtnl
 from .kernel.netlink import Netlink
 from .kernel.nft import Context
 from .kernel.threads import Threads
+from .records import GatewayRecord, Records
 from .types import OverlayConfig
 
 VXLAN_OVERHEAD_V4 = 50
@@ -29,6 +31,7 @@ class Ground:
     nft: Context
     threads: Threads
     underlay_mtu: int
+    gateway_subnet: str
 
     def close(self) -> None:
         self.netlink.close()
@@ -64,3 +67,15 @@ def underlay_mtu(netlink: Netlink, node_address: str) -> int:
     raise InvalidArgument(
         f"no interface of this host has the node address {node_address}: give one of its own addresses"
     )
+
+
+def gateway_subnet(netlink: Netlink, configured: str, records: Records) -> str:
+    """The one we have, or a free one: the configured subnet may be another program's (Docker's, say) on this host."""
+    known = records.gateway()
+    if known is not None and known.configured == configured:
+        return known.subnet
+    chosen = subnets.choose(configured, rtnl.read_routed_networks(netlink))
+    if chosen is None:
+        raise FailedPrecondition(f"every private subnet has a route on this host, {configured} too: free one of them")
+    records.save_gateway(GatewayRecord(configured=configured, subnet=chosen))
+    return chosen

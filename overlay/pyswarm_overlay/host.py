@@ -24,7 +24,7 @@ from .checks import check_ingress, check_sandbox
 from .core import names
 from .core.dns_answer import View
 from .gateway import Gateway, IngressDevice
-from .ground import Ground, underlay_mtu
+from .ground import Ground, gateway_subnet, underlay_mtu
 from .kernel import netns
 from .kernel.netlink import NETLINK_NETFILTER, Netlink
 from .kernel.nft import Context
@@ -49,10 +49,10 @@ _MAX_DYING = 10_000
 class OverlayHost:
     """The networks of the host (or lab host) in whose namespaces this process runs."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, records: Records) -> None:
         """Use `open`."""
         self._ground = ground
-        self._records = Records(ground.config.state_dir)
+        self._records = records
         self._known: dict[str, SandboxRecord] = {}
         self._live: dict[str, LiveSandbox] = {}
         self._dying: set[str] = set()
@@ -72,7 +72,7 @@ class OverlayHost:
         """Check the kernel, take over what an earlier daemon left, finish or remove what it left half made."""
         threads = Threads()
         await threads.run(partial(preflight.check, config))
-        host = cls(await threads.run(partial(_ground, config, threads)))
+        host = cls(*await threads.run(partial(_ground, config, threads)))
         try:
             with kernel_errors("this host's networks"):
                 await host._take_over()
@@ -83,7 +83,6 @@ class OverlayHost:
 
     async def _take_over(self) -> None:
         self._networks.load()
-        await self._ground.threads.run(self._gateway.check_subnet)
         await self._ground.threads.run(self._gateway.ensure)
         for record in self._records.sandboxes():
             self._adopt(record)
@@ -407,13 +406,15 @@ class OverlayHost:
         return found
 
 
-def _ground(config: OverlayConfig, threads: Threads) -> Ground:
+def _ground(config: OverlayConfig, threads: Threads) -> tuple[Ground, Records]:
     netlink = Netlink()
     mtu = underlay_mtu(netlink, config.node_address)
-    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, mtu)
+    records = Records(config.state_dir)
+    subnet = gateway_subnet(netlink, config.gwbridge_subnet, records)
+    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, mtu, subnet)
     for directory in (ground.sandbox_dir, ground.network_dir):
         netns.prepare_directory(directory)
-    return ground
+    return ground, records
 
 
 def _remove_sandbox(path: Path, live: LiveSandbox | None) -> None:

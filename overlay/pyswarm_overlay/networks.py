@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pyswarm_common.errors import NotFound
 
-from .checks import check_table, check_unchanged
+from .checks import check_records, check_table, check_unchanged
 from .core import names
 from .core.tables import TableState
 from .ground import Ground
@@ -80,6 +80,7 @@ class Networks:
 
     async def apply_delta(self, delta: TableDelta) -> Network | None:
         """The changed network, or None when the delta does not follow what we hold."""
+        check_records(delta.network_id, delta.upsert_endpoints, delta.upsert_services)
         network = self._by_id.get(delta.network_id)
         state = None if network is None else network.state.after(delta)
         if network is None or state is None:

@@ -102,7 +102,7 @@ class Publisher:
         return rules.HostRules(
             table=names.host_table(config.prefix),
             gateway_ports=names.gateway_port_prefix(config.prefix) + "*",
-            gateway_subnet=config.gwbridge_subnet,
+            gateway_subnet=self._ground.gateway_subnet,
             ingress_device=names.ingress_device(config.prefix),
             ingress_address=plain(addresses[0]) if addresses else None,
             listeners=tuple(listeners),

@@ -1,8 +1,8 @@
-"""What a daemon must know after it was killed: its sandboxes, the last tables, the ingress ports.
+"""What a daemon must know after it was killed: its sandboxes, the last tables, the ingress ports, its gateway subnet.
 
 One JSON file each, replaced by rename. They are a cache of what callers said and of addresses we chose: a file that
-cannot be read counts as absent, and the callers say it again. Nothing here is synced to disk, since after a power cut
-no namespace is left that it could describe.
+cannot be read counts as absent, and the callers say it again. Nothing here is synced to disk, since after a power cut no
+namespace is left that it could describe.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ class IngressRecord(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[IngressPort, ...] = ()
 
 
+class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The subnet of the ways out, and which one was configured when it was chosen."""
+
+    configured: str
+    subnet: str
+
+
 class Records:
     """The files below the state directory. Blocking, but small: a few hundred microseconds at most."""
 
@@ -42,6 +49,7 @@ class Records:
         self._sandboxes = state_dir / "sandboxes"
         self._networks = state_dir / "networks"
         self._ingress = state_dir / "ingress.json"
+        self._gateway = state_dir / "gateway.json"
         for directory in (self._sandboxes, self._networks):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -69,6 +77,12 @@ class Records:
     def ingress(self) -> IngressRecord:
         return _read(self._ingress, IngressRecord) or IngressRecord()
 
+    def save_gateway(self, record: GatewayRecord) -> None:
+        _write(self._gateway, record)
+
+    def gateway(self) -> GatewayRecord | None:
+        return _read(self._gateway, GatewayRecord)
+
     def remove_all(self) -> None:
         for directory in (self._sandboxes, self._networks):
             for file in directory.glob("*.json*"):
@@ -76,6 +90,7 @@ class Records:
             with suppress(OSError):
                 directory.rmdir()
         self._ingress.unlink(missing_ok=True)
+        self._gateway.unlink(missing_ok=True)
 
     @staticmethod
     def _file(directory: Path, name: str) -> Path:

@@ -26,6 +26,7 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The underlay address: the local end of every VXLAN tunnel."""
     data_path_port: int = 4789
     gwbridge_subnet: str = "172.18.0.0/16"
+    """Of the sandboxes' ways out; another private one is taken where this host already routes it."""
     prefix: str = "ps"
     """Begins the name of every interface and nft table we make, and so marks what we may remove."""
     upstream_dns: tuple[str, ...] | None = None

@@ -266,6 +266,23 @@ def test_a_node_address_of_another_host_is_refused(one: Lab) -> None:
         host.start()
 
 
+def test_the_way_out_avoids_a_subnet_that_another_program_has(one: Lab) -> None:
+    host = one.hosts[0]
+    host.call("destroy")
+    host.kill()
+    host.run("ip", "link", "add", "docker9", "type", "bridge")
+    host.run("ip", "address", "add", "172.18.0.1/16", "dev", "docker9")
+    host.run("ip", "link", "set", "docker9", "up")
+    host.start()
+    host.call("attach", Sandbox(sandbox_id="c1"))
+    one.serve(one.outside, "outside", 8000)
+    assert host.visit("c1", lambda: ask("192.0.2.250", 8000)) == ["outside", host.address]
+    assert "172.19.0.2/16" in host.run("ip", "-4", "address", netns=host.netns("c1"))
+    host.kill()
+    host.start()
+    assert host.call("verify") == []
+
+
 def test_destroy_leaves_nothing(one: Lab) -> None:
     host = one.hosts[0]
     before = links(host)

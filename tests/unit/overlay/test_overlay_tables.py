@@ -9,7 +9,8 @@ from overlay_values import HERE, THERE, endpoint, service, table
 
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_overlay import TableDelta
-from pyswarm_overlay.core import names
+from pyswarm_overlay.checks import check_table
+from pyswarm_overlay.core import names, subnets
 from pyswarm_overlay.core.tables import TableState
 from pyswarm_overlay.network import Network
 
@@ -124,3 +125,27 @@ def test_bad_prefixes_are_refused(bad: str) -> None:
 def test_a_mac_follows_from_the_first_address() -> None:
     assert names.mac_of(("10.0.1.5/24",)) == names.mac_of(("10.0.1.5", "fd00::5")) == "02:42:0a:00:01:05"
     assert names.mac_of(("fd00::5/64",)).startswith("02:42:")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vni": 0},
+        {"vni": 1 << 24},
+        {"network_id": "../x"},
+        {"endpoints": (endpoint(5, addresses=("10.0.1.5/24",)),)},
+        {"endpoints": (endpoint(5, node_address=""),)},
+        {"endpoints": (endpoint(5, mac="02:42"),)},
+        {"services": (service(vips=("web",)),)},
+    ],
+)
+def test_tables_with_wrong_entries_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument):
+        check_table(table(**changes))
+
+
+def test_a_gateway_subnet_that_somebody_routes_is_passed_over() -> None:
+    assert subnets.choose("172.18.0.0/16", ["10.0.0.0/24", "172.18.0.5/32", "fd00::/64"]) == "172.18.0.0/16"
+    assert subnets.choose("172.18.0.0/16", ["172.18.0.0/16"]) == "172.19.0.0/16"
+    assert subnets.choose("172.18.0.0/16", ["172.16.0.0/12"]) == "192.168.0.0/20"
+    assert subnets.choose("172.18.0.0/16", ["0.0.0.0/1", "128.0.0.0/1"]) is None
