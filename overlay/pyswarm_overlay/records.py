@@ -1,8 +1,8 @@
 """What a daemon must know after it was killed: its sandboxes, the last tables, the ingress ports, its gateway subnet.
 
 One JSON file each, replaced by rename. They are a cache of what callers said and of addresses we chose: a file that
-cannot be read counts as absent, and the callers say it again. Nothing here is synced to disk, since after a power cut no
-namespace is left that it could describe.
+cannot be read counts as absent, and the callers say it again. Nothing here is synced to disk, since after a power cut
+no namespace is left that it could describe.
 """
 
 from __future__ import annotations

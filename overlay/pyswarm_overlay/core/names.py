@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_interface
 
 from pyswarm_common.errors import InvalidArgument
@@ -71,6 +72,11 @@ def sandbox_table(prefix: str) -> str:
 
 def mac_of(addresses: Sequence[str]) -> str:
     """02:42 and the IPv4 address, as Docker has it; of an IPv6 address, a hash."""
-    packed = ip_interface(addresses[0]).ip.packed
+    return _mac_of(addresses[0])
+
+
+@lru_cache(maxsize=1 << 16)
+def _mac_of(address: str) -> str:
+    packed = ip_interface(address).ip.packed
     tail = packed if len(packed) == 4 else hashlib.blake2s(packed, digest_size=4).digest()
     return (b"\x02\x42" + tail).hex(":")
