@@ -243,13 +243,12 @@ class RaftNode:
 
     async def transfer_leadership(self, to: int | None = None) -> None:
         """Hand over to `to`, or to the voter that has most of the log; returns when another leads."""
-        before = self.leadership
         try:
             self._loop.core.transfer(to if to is not None else self._best_successor())
         except ProposalRefused as refusal:
             raise FailedPrecondition(str(refusal)) from None
         self._loop.wake()
-        await self._wait(lambda: not self.is_leader and self.leadership.term > before.term, TRANSFER_TIMEOUT_S)
+        await self._wait(lambda: self.leader_id not in (None, self.raft_id), TRANSFER_TIMEOUT_S)
 
     def _best_successor(self) -> int:
         members = self.members.items()

@@ -118,9 +118,11 @@ class TestCluster:
     async def stop(self, raft_id: int, transfer: bool = False) -> None:
         """Stop a member; its disk stays."""
         member = self.members[raft_id]
-        self.board.disconnect(raft_id)
+        if not transfer:
+            self.board.disconnect(raft_id)
         if member.task is not None:
             await member.node.close(transfer=transfer)
+            self.board.disconnect(raft_id)
             with contextlib.suppress(Exception):
                 await member.task
             member.task = None
