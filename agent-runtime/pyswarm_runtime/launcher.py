@@ -32,7 +32,7 @@ from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
 from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
 from pyswarm_runtime.users import ProcessUser, resolve_user
-from pyswarm_runtime.volumes import VolumeStore
+from pyswarm_runtime.volumes import NO_COPY, VolumeStore
 
 MAX_ACCOUNT_FILE = 1024 * 1024
 USER_CACHE_SIZE = 1024
@@ -122,7 +122,7 @@ class Launcher:
         )
 
     def _spec(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> dict[str, Any]:
-        config = self._with_sources(record.config)
+        config = self._with_sources(record.config, rootfs)
         bundle = self._write_etc(record, paths, rootfs)
         if config.init and bundle.init is None:
             raise Unsupported("an init process was asked for, but this host has none: apt-get install tini")
@@ -138,13 +138,18 @@ class Launcher:
         group = self._groups.path_of(record.id)
         return build_spec(record.id, config, record.image, user, bundle, facts, group)
 
-    def _with_sources(self, config: ContainerConfig) -> ContainerConfig:
+    def _with_sources(self, config: ContainerConfig, rootfs: Path) -> ContainerConfig:
         """Volumes become binds of their directories; what shall be bound must be there."""
-        return msgspec.structs.replace(config, mounts=tuple(self._with_source(mount) for mount in config.mounts))
+        return msgspec.structs.replace(
+            config, mounts=tuple(self._with_source(mount, rootfs) for mount in config.mounts)
+        )
 
-    def _with_source(self, mount: Mount) -> Mount:
+    def _with_source(self, mount: Mount, rootfs: Path) -> Mount:
         if mount.type == "volume":
-            return msgspec.structs.replace(mount, source=str(self._volumes.ensure(mount.source)))
+            copy = NO_COPY not in mount.options
+            data = self._volumes.ensure(mount.source, rootfs, mount.target, copy=copy)
+            options = tuple(option for option in mount.options if option != NO_COPY)
+            return msgspec.structs.replace(mount, source=str(data), options=options)
         if mount.type == "bind" and not Path(mount.source).exists():
             raise InvalidArgument(
                 f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'

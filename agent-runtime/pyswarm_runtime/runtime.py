@@ -67,6 +67,7 @@ class Runtime:
         self._foreign: Sequence[ContainerRecord] = ()
         self.images = ImageStore(config.root, self._io, config.limits, self._image_uses)
         volumes = VolumeStore(config.root)
+        volumes.sweep()
         self._launcher = Launcher(
             preflight, self._store, self._oci, self._groups, self.images.layers.directory, volumes
         )

@@ -201,6 +201,19 @@ async def test_mounts(runtime: Runtime, tmp_path: Path) -> None:
         await run(runtime, shell("true", mounts=(missing,)))
 
 
+async def test_a_new_volume_takes_over_what_the_image_has(runtime: Runtime) -> None:
+    def volume(name: str, *options: str) -> tuple[Mount, ...]:
+        return (Mount(type="volume", source=name, target="/etc", options=options),)
+
+    _, output = await run(runtime, shell("ls /etc; rm /etc/group", mounts=volume("full")))
+    assert "group" in output.split()
+    _, output = await run(runtime, shell("ls /etc", mounts=volume("full")))
+    assert "group" not in output.split()
+    assert "passwd" in output.split()
+    _, output = await run(runtime, shell("ls /etc", mounts=volume("empty", "nocopy")))
+    assert "passwd" not in output.split()
+
+
 async def test_read_only_root_and_ulimits(runtime: Runtime) -> None:
     limits = (Ulimit(name="nofile", soft=100, hard=100),)
     _, output = await run(runtime, shell("echo x > /file; echo wrote $?; ulimit -n", read_only=True, ulimits=limits))
