@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from pyswarm_common.errors import Unavailable, Unknown
 from pyswarm_manager.raft.driver import RaftNode
@@ -40,9 +40,18 @@ async def _one_group(raft: RaftNode, loops: Sequence[Loop]) -> None:
             for task in running:
                 task.cancel()
     except* (Unavailable, Unknown) as lost:
-        _log.info("the leader's loops stopped: %s", "; ".join(str(error) for error in lost.exceptions))
+        _log.info("the leader's loops stopped: %s", "; ".join(dict.fromkeys(_sentences(lost))))
         await asyncio.sleep(_PAUSE_S)  # if this member still leads, it begins again
 
 
 async def _run(loop: Loop) -> None:
     await loop()
+
+
+def _sentences(error: BaseException) -> Iterator[str]:
+    """What the errors of a group say, whatever their nesting."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _sentences(inner)
+    else:
+        yield str(error)

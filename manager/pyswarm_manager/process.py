@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import grpc
@@ -38,14 +38,15 @@ from pyswarm_manager.config import ManagerConfig, ManagerPaths, split_address
 from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
-from pyswarm_manager.joining import IntroducedTransport, join_raft
+from pyswarm_manager.joining import join_raft
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
 from pyswarm_manager.raft.core.types import MemberRole
-from pyswarm_manager.raft.driver import MemberStatus, RaftConfig, RaftNode
+from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
+from pyswarm_manager.raft.transport import GrpcTransport
 from pyswarm_manager.servers import Register, Services
 from pyswarm_manager.store.store import Store
 
@@ -75,13 +76,12 @@ class Manager:
         identity: LiveIdentity,
         store: Store,
         raft: RaftNode,
-        transport: IntroducedTransport,
         removed: asyncio.Event,
     ) -> None:
         self._config, self._paths, self._identity = config, paths, identity
-        self._store, self._raft, self._transport = store, raft, transport
+        self._store, self._raft = store, raft
         self._forwarder = LeaderForwarder(raft, identity)
-        self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address)
+        self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address, self._silent_members)
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time)
         self._door = JoinServer(self._ca, identity)
         cluster_id = identity().cluster_id
@@ -97,15 +97,16 @@ class Manager:
         paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = Store(time.time)
         removed = asyncio.Event()
-        transport = IntroducedTransport(
+        transport = GrpcTransport(
             identity().cluster_id,
             config.raft_id,
+            config.advertise_address,
             lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
-            removed.set,
+            on_removed=removed.set,
         )
         raft = await _open_raft(config, paths, transport, store)
         store.connect(raft)
-        return cls(config, paths, identity, store, raft, transport, removed)
+        return cls(config, paths, identity, store, raft, removed)
 
     def stop(self) -> None:
         """End soon, without losing what is under way."""
@@ -166,18 +167,11 @@ class Manager:
         """Get into Raft, unless the log says that we are in it; ready once this manager votes."""
         own = self._config.raft_id
         if self._config.join_addresses and own not in self._raft.members:
-            self._transport.introduce(await join_raft(self._config, self._identity))
-            await self._wait_member(lambda member: True)
-            self._transport.introduce({})
-        await self._wait_member(lambda member: member.role is MemberRole.VOTER)
+            await join_raft(self._config, self._identity)
+        while (member := self._raft.members.get(own)) is None or member.role is not MemberRole.VOTER:
+            await self._raft.wait_applied(self._raft.applied_index + 1)  # changes of membership are entries
         await self._services.set_serving(True)
         _log.info("ready: this manager votes")
-
-    async def _wait_member(self, condition: Callable[[MemberStatus], bool]) -> None:
-        """Until this manager is a member of that kind; a change of membership is an entry of the log."""
-        own = self._config.raft_id
-        while (member := self._raft.members.get(own)) is None or not condition(member):
-            await self._raft.wait_applied(self._raft.applied_index + 1)
 
     async def _watch_removal(self) -> None:
         """By its own log, or because the others refuse it: it may have been away when it was removed."""
@@ -193,6 +187,9 @@ class Manager:
         self._paths.socket.unlink(missing_ok=True)
         await server.stop(STOP_GRACE_S)
 
+    def _silent_members(self) -> frozenset[int]:
+        return frozenset(raft_id for raft_id, member in self._raft.members.items() if not member.is_active)
+
     def _registrations(self) -> Sequence[Register]:
         store, raft, forwarder, identity = self._store, self._raft, self._forwarder, self._identity
         control = ControlServicer(store, raft, forwarder, new_id, time.time)
@@ -207,9 +204,7 @@ class Manager:
         )
 
 
-async def _open_raft(
-    config: ManagerConfig, paths: ManagerPaths, transport: IntroducedTransport, store: Store
-) -> RaftNode:
+async def _open_raft(config: ManagerConfig, paths: ManagerPaths, transport: GrpcTransport, store: Store) -> RaftNode:
     """The first manager of a cluster begins with itself as the only member; every other one is let in, or was."""
     storage = SqliteStorage(paths.database, AesGcmSealer(load_or_create_key(paths.key)))
     try:

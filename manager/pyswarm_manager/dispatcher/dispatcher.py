@@ -28,15 +28,17 @@ class Dispatcher:
         clock: Callable[[], float],
         new_id: IdSource,
         leader_address: Callable[[], str | None],
+        silent_members: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
+        """`silent_members`: the raft ids that the leader does not hear of."""
         self._store, self._clock, self._new_id = store, clock, new_id
-        self._leader_address = leader_address
+        self._leader_address, self._silent_members = leader_address, silent_members
         self._term: Term | None = None
 
     async def run(self) -> None:
         """Serve sessions until cancelled: one term."""
         assert self._term is None, "a term begins after the last one ended"
-        term = self._term = Term(self._store, self._clock, self._new_id)
+        term = self._term = Term(self._store, self._clock, self._new_id, self._silent_members)
         try:
             await term.run()
         finally:

@@ -19,7 +19,12 @@ from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unava
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Node, NodeDescription, NodeState, Task, TaskStatus
 from pyswarm_manager.dispatcher.core import reports
-from pyswarm_manager.dispatcher.core.heartbeats import CHECK_INTERVAL_S, Heartbeats, heartbeat_period_s
+from pyswarm_manager.dispatcher.core.heartbeats import (
+    CHECK_INTERVAL_S,
+    SUSPECT_GRACE_S,
+    Heartbeats,
+    heartbeat_period_s,
+)
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.dispatcher.writer import ReportWriter
@@ -35,14 +40,19 @@ LOCATIONS_LIMIT = 10
 TABLES_INTERVAL_S = 0.01
 TABLES_INTERVAL_PER_SESSION_S = 0.0001
 """Changes of tables are pushed at once, then collected for this long: a busy network must not flood its nodes."""
+MEMBERS_SETTLE_S = 2.0
+"""By then a new leader has heard, in Raft, of every manager that lives."""
 _PERIOD_SLACK = 0.2
 
 
 class Term:
     """Use `run` in the leader's group; sessions are opened by the servicer."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], new_id: IdSource) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float], new_id: IdSource, silent_members: Callable[[], frozenset[int]]
+    ) -> None:
         self._store, self._clock, self._new_id = store, clock, new_id
+        self._silent_members = silent_members
         view = store.view
         self._tables = NetworkTables(view)
         self._sessions: dict[str, Session] = {}
@@ -64,6 +74,7 @@ class Term:
                 self._readers = group
                 group.create_task(self._writer.run())
                 group.create_task(self._watch_heartbeats())
+                group.create_task(self._hasten_lost_managers())
                 group.create_task(self._push_tables())
                 try:
                     await asyncio.Event().wait()
@@ -176,6 +187,16 @@ class Term:
         return [address for _, address in sorted(found) if address][:LOCATIONS_LIMIT]
 
     # -- the loops ---------------------------------------------------------------------------------------------------
+
+    async def _hasten_lost_managers(self) -> None:
+        """A manager that is silent in Raft as well went down with its host: its node needs no long grace."""
+        deadline = time.monotonic() + SUSPECT_GRACE_S
+        await asyncio.sleep(MEMBERS_SETTLE_S)
+        silent = self._silent_members()
+        nodes = self._store.view.nodes.values()
+        claims = [(node.id, node.manager_status.raft_id) for node in nodes if node.manager_status is not None]
+        lost = [node_id for node_id, raft_id in claims if raft_id in silent and node_id not in self._sessions]
+        self._heartbeats.expect_by(lost, deadline)
 
     async def _watch_heartbeats(self) -> None:
         while True:

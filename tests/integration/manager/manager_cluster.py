@@ -346,16 +346,19 @@ class FakeAgent:
         call: Any = dispatcher_pb2_grpc.DispatcherStub(channel).Session()  # type: ignore[call-arg]
         beats: asyncio.Task[None] | None = None
         try:
-            await call.write(dispatcher_pb2.AgentMessage(hello=self._hello()))
+            async with asyncio.timeout(2.0):  # a manager that stands still accepts connections
+                await call.write(dispatcher_pb2.AgentMessage(hello=self._hello()))
+                await self._handle(call, await call.read())
             beats = asyncio.create_task(_beat(call))
-            async for message in call:
+            while (message := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
                 await self._handle(call, message)
         except grpc.aio.AioRpcError as error:
             trailers: Any = error.trailing_metadata() or ()
             return str(dict(tuple(pair) for pair in trailers).get("pyswarm-leader", ""))
-        except asyncio.InvalidStateError:
+        except (asyncio.InvalidStateError, TimeoutError):
             pass
         finally:
+            call.cancel()
             if beats is not None:
                 beats.cancel()
             await channel.close(None)
@@ -371,6 +374,8 @@ class FakeAgent:
         return dispatcher_pb2.Hello(description=to_proto(description), address="127.0.0.1")
 
     async def _handle(self, call: Any, message: dispatcher_pb2.ManagerMessage) -> None:
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise asyncio.InvalidStateError
         kind = message.WhichOneof("message")
         if kind == "started":
             self.sessions += 1

@@ -139,6 +139,30 @@ async def test_a_lost_worker_has_its_tasks_elsewhere(cluster: ManagerCluster) ->
     await lost.wait(lambda: not lost.tasks)
 
 
+async def test_a_leader_that_stands_still_is_replaced_and_costs_no_task(cluster: ManagerCluster) -> None:
+    """Its connections stay open, so agents find out by their keepalive alone."""
+    await cluster.start_three()
+    agent = await cluster.agent()
+    await agent.wait(lambda: bool(agent.networks))
+    spec = service_spec("web", 2)
+    spec.task.placement.constraints.append("node.role==worker")
+    leader = await cluster.leader()
+    await create_service(leader, spec)
+    before = {task.id for task in await wait_running(leader, "web", 2)}
+    assert leader.process is not None
+    survivor = next(manager for manager in cluster.managers if manager is not leader)
+    os.kill(leader.process.pid, signal.SIGSTOP)
+    try:
+        await write_soon(survivor, "after")
+        await agent.wait(lambda: agent.sessions == 2)
+        assert {task.id for task in await wait_running(survivor, "web", 2)} == before
+    finally:
+        os.kill(leader.process.pid, signal.SIGCONT)
+    await leader.wait_health(lambda health: health.leader_raft_id not in (0, leader.raft_id))
+    assert {task.id for task in await wait_running(leader, "web", 2)} == before
+    assert sorted(agent.started_tasks) == sorted(before)
+
+
 async def test_a_restarting_agent_keeps_its_tasks(cluster: ManagerCluster) -> None:
     manager = await cluster.start()
     agent, other = await cluster.agent(), await cluster.agent()

@@ -333,6 +333,21 @@ async def test_nodes_that_never_come_to_a_new_leader_are_down(
     await until(lambda: manager.store.view.nodes["w2"].status.state is NodeState.DOWN)
 
 
+async def test_a_manager_lost_with_the_old_leader_is_down_sooner(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await manager.lose()
+    monkeypatch.setattr(term_module, "SUSPECT_GRACE_S", 0.2)
+    monkeypatch.setattr(term_module, "MEMBERS_SETTLE_S", 0.1)
+    manager.dispatcher = Dispatcher(
+        manager.store, lambda: 1_790_000_000.0, lambda: "s", lambda: None, lambda: frozenset({1})
+    )
+    await manager.lead()
+    nodes = manager.store.view.nodes
+    await until(lambda: nodes["m1"].status.state is NodeState.DOWN)
+    assert nodes["w1"].status.state is NodeState.UNKNOWN, "workers have their time to find the new leader"
+
+
 async def test_own_node_and_managers_are_told(manager: Manager, connect: Connect) -> None:
     agent = await start(connect("w1"), "w1")
     await agent.receive()

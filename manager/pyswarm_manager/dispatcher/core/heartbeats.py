@@ -14,8 +14,9 @@ NODES_PER_SECOND = 500
 """Heartbeats that a leader takes per second; beyond them the period grows."""
 SUSPECT_GRACE_S = 4.0
 """For an agent that restarts. Long enough for a daemon to load on a busy host, short enough to be a fast failover."""
-RECONNECT_GRACE_S = 6.0
-"""For nodes to find a new leader, and for a new node to open its first session."""
+RECONNECT_GRACE_S = 10.0
+"""For nodes to find a new leader, and for a new node to open its first session. Longer than an agent needs to notice,
+by its channel's keepalive (8 s), that the old leader fell silent: or a leader's end would cost workers their tasks."""
 CHECK_INTERVAL_S = 0.25
 _LATE_S = 0.5
 
@@ -45,6 +46,12 @@ class Heartbeats:
         """These may take a while to open a session."""
         deadline = now + max(RECONNECT_GRACE_S, GRACE_PERIODS * self.period_s)
         self._deadlines.update(dict.fromkeys(node_ids, deadline))
+
+    def expect_by(self, node_ids: Iterable[str], deadline: float) -> None:
+        """These have no longer than that, if they are expected at all."""
+        for node_id in node_ids:
+            if node_id in self._deadlines:
+                self._deadlines[node_id] = min(self._deadlines[node_id], deadline)
 
     def forget(self, node_id: str) -> None:
         """The node is gone from the cluster."""
