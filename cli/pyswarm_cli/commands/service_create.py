@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
-from pyswarm_cli.connection import call, connect
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import detach_option
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import CREATE_LISTS, SCALARS, declared
+from pyswarm_cli.service.names import random_name
+from pyswarm_common import errors
 from pyswarm_common.codec import to_proto
+from pyswarm_common.model import ServiceSpec
+
+_NAME_ATTEMPTS = 5
+
+
+def _create(connection: Connection, spec: ServiceSpec) -> Any:
+    return call(connection.control.CreateService, control_pb2.CreateServiceRequest(spec=to_proto(spec))).service
+
+
+def _create_with_some_name(connection: Connection, spec: ServiceSpec) -> Any:
+    """Find a name, and another one when it is taken."""
+    for attempt in range(_NAME_ATTEMPTS):
+        try:
+            return _create(connection, replace(spec, name=random_name(secrets.choice)))
+        except FromDaemon as error:
+            if not isinstance(error.refusal, errors.AlreadyExists) or attempt == _NAME_ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 @click.command(
@@ -34,8 +57,7 @@ def create(
     """`service create`."""
     spec = build.create(image, command, options, os.environ)
     connection = connect(ctx)
-    request = control_pb2.CreateServiceRequest(spec=to_proto(spec))
-    service = call(connection.control.CreateService, request).service
+    service = _create(connection, spec) if spec.name else _create_with_some_name(connection, spec)
     click.echo(service.id)
     if not detach:
         from pyswarm_cli.service.follow import follow  # noqa: PLC0415 - only who waits needs it

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
-from pyswarm_cli.service.follow import bar_line, plain_line
+from pyswarm.v1 import watch_pb2
+from pyswarm_cli.service.follow import bar_line, plain_line, take
 from pyswarm_cli.service.progress import Outcome, Progress, TaskLine
+from pyswarm_common.codec import to_proto
 from pyswarm_common.model import (
     ContainerSpec,
     Meta,
@@ -146,3 +150,31 @@ def test_a_pending_task_says_why() -> None:
 def test_bars_grow_with_the_state() -> None:
     assert bar_line(TaskLine("1/2", "running", 9)) == "1/2: running     [" + "=" * 49 + ">]"
     assert bar_line(TaskLine("1/2", "no such image", 0)) == "1/2: no such image"
+
+
+def test_an_event_that_is_older_than_what_is_known_changes_nothing() -> None:
+    newer = replace(task(1, TaskState.STARTING), id="t", meta=Meta(version=9))
+    waiting = progress(newer, service=replace(SERVICE, meta=Meta(version=9)))
+    older = replace(newer, meta=Meta(version=8), status=TaskStatus(state=TaskState.PREPARING))
+    take(waiting, event(watch_pb2.CHANGE_ACTION_UPDATE, task=to_proto(older)))
+    take(waiting, event(watch_pb2.CHANGE_ACTION_UPDATE, service=to_proto(replace(SERVICE, meta=Meta(version=8)))))
+    assert waiting.tasks["t"] is newer
+    assert waiting.service.meta.version == 9
+
+
+def test_events_change_what_they_name_and_nothing_of_other_services() -> None:
+    waiting = progress(task(1, TaskState.STARTING))
+    (known,) = waiting.tasks.values()
+    running = replace(known, meta=Meta(version=1), status=TaskStatus(state=TaskState.RUNNING))
+    take(waiting, event(watch_pb2.CHANGE_ACTION_UPDATE, task=to_proto(running)))
+    assert waiting.tasks == {known.id: running}
+    take(waiting, event(watch_pb2.CHANGE_ACTION_REMOVE, task=to_proto(replace(running, service_id="other"))))
+    assert waiting.tasks == {known.id: running}
+    take(waiting, event(watch_pb2.CHANGE_ACTION_REMOVE, task=to_proto(running)))
+    assert waiting.tasks == {}
+    take(waiting, event(watch_pb2.CHANGE_ACTION_REMOVE, service=to_proto(SERVICE)))
+    assert waiting.removed
+
+
+def event(action: int, **content: Any) -> Any:
+    return watch_pb2.WatchEvent(action=action, **content)
