@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 HOST = "n1"
 _WAIT_S = 60.0
 PAGE = 'hostname > /tmp/index.html; echo up; trap "exit 0" TERM; httpd -p 80 -h /tmp; while :; do sleep 1; done'
+LISTEN = """echo $$ > /run/listener
+exec python3 -c 'import socket, time; taken = [socket.create_server(("", port)) for port in (2377, 7946)]
+time.sleep(600)'"""
 
 
 class Host:
@@ -176,6 +179,41 @@ def test_a_killed_manager_comes_back_and_touches_no_container(member: Host) -> N
     assert member.containers() == before
 
 
+@pytest.mark.parametrize("after_s", [0.15, 0.4, 0.8])
+def test_a_daemon_killed_in_the_middle_of_starting_many(member: Host, after_s: float) -> None:
+    """Whatever was half made is finished or removed: in the end there is exactly what was asked for."""
+    member.pyswarm("network", "create", "-d", "overlay", "many")
+    options = ["--network", "many", "--stop-signal", "SIGKILL", "--restart-delay", "0s"]
+    member.pyswarm(
+        *("service", "create", "-d", "--name", "many", "--replicas", "25", *options), "busybox", "sleep", "999"
+    )
+    time.sleep(after_s)  # not waiting for anything: where it is hit is left to chance
+    member.stop_daemon("pyswarmd")
+    member.start_daemon()
+    member.wait(lambda: len(member.running("many")) == 25, "all of them")
+    member.wait(lambda: len(member.containers()) == 25, "no more than them")
+    sandboxes = member.run("ls", "/var/lib/pyswarm/network/sandboxes").stdout.split()
+    assert len(sandboxes) == 25
+    member.pyswarm("service", "rm", "many")
+    member.wait(lambda: not member.containers(), "the end of the containers")
+    member.wait(lambda: not member.run("ls", "/var/lib/pyswarm/network/sandboxes").stdout, "the end of the sandboxes")
+    member.wait(lambda: not member.run("ls", "/run/pyswarm/network/sandboxes", check=False).stdout, "their namespaces")
+
+
+def test_after_a_power_cut_the_tasks_run_again(member: Host) -> None:
+    member.pyswarm(
+        *("service", "create", "-d", "--name", "back", "--replicas", "2", "--restart-delay", "0s"),
+        *("busybox", "sleep", "999"),
+    )
+    member.wait(lambda: len(member.running("back")) == 2, "two running tasks")
+    before = member.running("back")
+    member.lab.kill(HOST)
+    member.start_daemon()
+    member.wait(lambda: len(member.running("back")) == 2 and member.running("back") != before, "their replacements")
+    errors = [row["Error"] for row in member.tasks("back") if row["ID"] in before]
+    assert all(error for error in errors), errors
+
+
 def test_an_image_that_nobody_has_is_said(member: Host) -> None:
     member.pyswarm("service", "create", "-d", "--name", "none", "nothere")
     member.wait(lambda: any("No such image: nothere" in row["Error"] for row in member.tasks("none")), "the reason")
@@ -189,11 +227,11 @@ def test_refusals_are_one_line_and_leave_nothing(host: Host) -> None:
     token = f"SWMTKN-1-{'0' * 50}-{'0' * 25}"
     assert "cannot reach the manager at 127.0.0.1:2378" in host.refused("join", "--token", token, "127.0.0.1")
     # nsenter does not pass signals on to what it runs in another pid namespace, so that says its own pid there.
-    listen = "echo $$ > /run/listener; exec python3 -m http.server 2377"
-    listener = subprocess.Popen(host.lab.exec_argv(HOST, ["sh", "-c", listen]), stdout=subprocess.DEVNULL)
+    listener = subprocess.Popen(host.lab.exec_argv(HOST, ["sh", "-c", LISTEN]))
     try:
         host.wait(lambda: ":2377" in host.run("ss", "-Hltn").stdout, "the port's taker")
         assert "cannot listen on 0.0.0.0:2377" in host.refused("init")
+        assert "cannot listen on 0.0.0.0:7946" in host.refused("init", "--listen-addr", "0.0.0.0:3377")
     finally:
         host.run("kill", host.run("cat", "/run/listener").stdout.strip())
         listener.wait()

@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 FIRST, SECOND = "n1", "n2"
 _WAIT_S = 60.0
 PORT = 5790
+LISTEN = """echo $$ > /run/listener
+exec python3 -c 'import socket, time; taken = socket.create_server(("", 2377)); time.sleep(600)'"""
 
 
 class Pair:
@@ -134,8 +136,7 @@ def test_a_join_that_is_refused_leaves_nothing(cluster: Pair) -> None:
         assert words in refused.stderr
         assert refused.stderr.count("\n") == 1
     # The certificate is issued, but the manager cannot listen: everything is undone, on both sides.
-    listen = "echo $$ > /run/listener; exec python3 -m http.server 2377"
-    listener = subprocess.Popen(cluster.lab.exec_argv(SECOND, ["sh", "-c", listen]), stdout=subprocess.DEVNULL)
+    listener = subprocess.Popen(cluster.lab.exec_argv(SECOND, ["sh", "-c", LISTEN]))
     try:
         cluster.wait(lambda: ":2377" in cluster.run(SECOND, "ss", "-Hltn").stdout, "the port's taker")
         refused = cluster.join(cluster.token("manager"))
