@@ -46,6 +46,7 @@ IO_THREADS = 4
 KILL_WAIT_S = 30.0
 PARALLEL_REMOVALS = 32
 PARALLEL_EXECS = 32
+LOCK_TRIES, LOCK_RETRY_S = 40, 0.05
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Runtime:
         preflight = await asyncio.to_thread(check_host, config, layout)
         for path in (config.root, config.run_dir, config.run_dir / "oci"):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        runtime = cls(config, preflight, layout, _lock(config.root / "lock"))
+        runtime = cls(config, preflight, layout, await _lock(config.root / "lock"))
         try:
             await runtime._open()
         except BaseException:
@@ -440,17 +441,21 @@ class Runtime:
         return await asyncio.shield(self._own(step))
 
 
-def _lock(path: Path) -> int:
-    """One runtime per root; the kernel lets go when the process ends, however it ends."""
+async def _lock(path: Path) -> int:
+    """One runtime per root; the kernel lets go when the process ends, however it ends.
+
+    Not quite at once: a program that it was just starting holds the descriptor until its exec. So we try for a while.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise FailedPrecondition(
-            f"{path.parent} is in use by another daemon: stop it first, or choose another state directory"
-        ) from None
-    return fd
+    for _ in range(LOCK_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        await asyncio.sleep(LOCK_RETRY_S)
+    os.close(fd)
+    raise FailedPrecondition(
+        f"{path.parent} is in use by another daemon: stop it first, or choose another state directory"
+    )
 
 
 def _running(launched: Launched, boot_id: str) -> StoredState:
