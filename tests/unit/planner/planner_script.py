@@ -1,8 +1,9 @@
 """The commands of the planner's transcripts, on a `World`.
 
-A command prints what the plan that follows it decided. Words: `node NAME [key=value…]`, `service NAME [key=value…]`,
-`set SERVICE key=value…`, `network NAME`, `plan`, `agents [NODE…]`, `fail TASK`, `reject TASK`, `down|up|drain|activate NODE`,
-`wait SECONDS`, `settle SECONDS` (quietly), `tasks SERVICE`, `status SERVICE`.
+`plan` prints what the plan decides; most others change something and print nothing: `node NAME [key=value…]`,
+`network NAME`, `service NAME [key=value…]`, `set SERVICE key=value…`, `rm NAME`, `label NODE key=value…`,
+`drain|pause|activate|down|up NODE`, `agents [NODE…]` (one step), `fail|reject|complete TASK`, `wait SECONDS`, `settle
+[SECONDS]` (quietly, until nothing moves), `tasks SERVICE`, `status SERVICE`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def wanted_replicas(spec: ServiceSpec) -> int:
 
 def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
     """Bring the number of slots to what is wanted, and settle each; returns the outdated ones."""
-    filled = {
+    filled: Slots = {
         key: tasks
         for key, tasks in slots.items()
         if key.__class__ is int and (tasks[0].desired_state <= _RUNNING or _is_filled(tasks))

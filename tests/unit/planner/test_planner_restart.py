@@ -1,0 +1,101 @@
+"""The restart policy: conditions, attempts, windows, and the delay that doubles."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyswarm_common.model import RestartCondition, RestartPolicy, Task, TaskState, TaskStatus
+from pyswarm_manager.planner.orchestrate.restart import MAX_BACKOFF_S, STABLE_S, next_restart
+
+NOW = 10_000.0
+
+
+def ended(state: TaskState = TaskState.FAILED, *, lived: float = 1.0, times: tuple[float, ...] = ()) -> Task:
+    return Task(id="t", status=TaskStatus(state=state), running_at=NOW - lived, ended_at=NOW, restart_times=times)
+
+
+def no_jitter() -> float:
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("condition", "state", "restarts"),
+    [
+        (RestartCondition.ANY, TaskState.COMPLETE, True),
+        (RestartCondition.ANY, TaskState.FAILED, True),
+        (RestartCondition.ON_FAILURE, TaskState.COMPLETE, False),
+        (RestartCondition.ON_FAILURE, TaskState.FAILED, True),
+        (RestartCondition.ON_FAILURE, TaskState.REJECTED, True),
+        (RestartCondition.NONE, TaskState.FAILED, False),
+    ],
+)
+def test_condition(condition: RestartCondition, state: TaskState, restarts: bool) -> None:
+    found = next_restart(RestartPolicy(condition=condition), ended(state), NOW, no_jitter)
+    assert (found is not None) is restarts
+
+
+def test_the_default_delay_is_dockers() -> None:
+    assert next_restart(RestartPolicy(), ended(), NOW, no_jitter) == (NOW + 5.0, (NOW,))
+
+
+def test_no_delay_is_at_once() -> None:
+    assert next_restart(RestartPolicy(delay_s=0.0), ended(), NOW, no_jitter) == (0.0, (NOW,))
+
+
+@pytest.mark.parametrize(
+    ("policy", "times", "restarts"),
+    [
+        (RestartPolicy(max_attempts=2), (1.0,), True),
+        (RestartPolicy(max_attempts=2), (1.0, 2.0), False),
+        (RestartPolicy(max_attempts=2, window_s=60.0), (1.0, NOW - 61), True),
+        (RestartPolicy(max_attempts=2, window_s=60.0), (NOW - 59, NOW - 1), False),
+        (RestartPolicy(), tuple(float(n) for n in range(16)), True),
+    ],
+)
+def test_attempts(policy: RestartPolicy, times: tuple[float, ...], restarts: bool) -> None:
+    assert (next_restart(policy, ended(times=times), NOW, no_jitter) is not None) is restarts
+
+
+def delays(policy: RestartPolicy, count: int, lived: float = 1.0) -> list[float]:
+    """The delays of so many failures in a row, each so long after its start."""
+    now, found = NOW, []
+    times: tuple[float, ...] = ()
+    for _ in range(count):
+        task = Task(
+            id="t", status=TaskStatus(state=TaskState.FAILED), running_at=now - lived, ended_at=now, restart_times=times
+        )
+        restart = next_restart(policy, task, now, no_jitter)
+        assert restart is not None
+        delay = max(0.0, restart.start_at - now)
+        found.append(delay)
+        times = restart.restart_times
+        now += delay + lived
+    return found
+
+
+def test_quick_failures_back_off_up_to_a_cap() -> None:
+    assert delays(RestartPolicy(), 9) == [5, 5, 10, 20, 40, 80, MAX_BACKOFF_S, MAX_BACKOFF_S, MAX_BACKOFF_S]
+    assert delays(RestartPolicy(delay_s=0.0), 5) == [0, 0, 2, 4, 8]
+
+
+def test_a_policys_own_longer_delay_is_kept() -> None:
+    assert delays(RestartPolicy(delay_s=300.0), 5) == [300.0] * 5
+
+
+def test_a_task_that_ran_for_a_while_starts_afresh() -> None:
+    assert delays(RestartPolicy(), 6, lived=STABLE_S) == [5.0] * 6
+
+
+def test_jitter_only_lengthens_backed_off_delays() -> None:
+    late = next_restart(RestartPolicy(), ended(times=(NOW - 20, NOW - 10)), NOW, lambda: 0.999)
+    assert late is not None
+    assert 10.0 < late.start_at - NOW <= 11.0
+    first = next_restart(RestartPolicy(), ended(), NOW, lambda: 0.999)
+    assert first is not None
+    assert first.start_at - NOW == 5.0
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    found = next_restart(RestartPolicy(), ended(times=tuple(float(n) for n in range(100))), NOW, no_jitter)
+    assert found is not None
+    assert len(found.restart_times) == 16
