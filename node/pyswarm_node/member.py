@@ -47,14 +47,7 @@ class Member:
     async def start(
         cls, options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
     ) -> Member:
-        overlay = await OverlayHost.open(
-            OverlayConfig(
-                run_dir=options.run_dir / "network",
-                state_dir=options.network,
-                node_address=record.data_path_address,
-                data_path_port=record.data_path_port,
-            )
-        )
+        overlay = await open_overlay(options, record.data_path_address, record.data_path_port)
         try:
             agent = await Agent.open(
                 _agent_config(options, record),
@@ -95,6 +88,18 @@ class Member:
     async def _end_run(self) -> None:
         self._run.cancel()
         await asyncio.gather(self._run, return_exceptions=True)
+
+
+async def open_overlay(options: Options, node_address: str, data_path_port: int) -> OverlayHost:
+    """With everything of it that an earlier daemon left."""
+    return await OverlayHost.open(
+        OverlayConfig(
+            run_dir=options.run_dir / "network",
+            state_dir=options.network,
+            node_address=node_address,
+            data_path_port=data_path_port,
+        )
+    )
 
 
 def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:

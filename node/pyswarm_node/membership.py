@@ -27,6 +27,7 @@ from pyswarm_common.model import Availability, NodeRole
 from pyswarm_common.rpc import open_local_channel
 from pyswarm_manager.config import ManagerConfig
 from pyswarm_runtime import Runtime
+from pyswarm_worker.tasks import task_id_of
 
 from . import certificates
 from .addresses import choose_advertised, listen_address, read_interfaces, split_host_port
@@ -35,8 +36,8 @@ from .forward import no_manager
 from .founding import cluster_spec, found, new_raft_id
 from .identity import CurrentIdentity
 from .manager_process import ManagerProcess
-from .member import Member, MemberHooks
-from .paths import NodeRecord, Options, join_host_port
+from .member import Member, MemberHooks, open_overlay
+from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options, join_host_port
 from .roles import RoleLoop, Step, next_step, renewal_time
 
 _log = logging.getLogger(__name__)
@@ -79,12 +80,22 @@ class Membership:
         """Take the membership up again, if there is one."""
         record = NodeRecord.load(self._options)
         if record is None:
-            self._options.forget_membership()  # what a crash in the middle of joining left
+            await self._sweep()
             return
         identity = CurrentIdentity.load(self._options.certificates)
         if identity().role is NodeRole.MANAGER and self._options.manager.config.exists():
             self.manager.start()
         await self._enter(record, identity)
+
+    async def _sweep(self) -> None:
+        """What a crash in the middle of joining or leaving left: containers of tasks, networks, files."""
+        for state in await self._runtime.list():
+            if task_id_of(state):
+                _log.info("container %s is of a swarm that this node has left: removing it", state.config.name)
+                await self._runtime.remove(state.id, force=True)
+        if self._options.network.exists():
+            await (await open_overlay(self._options, "127.0.0.1", DEFAULT_DATA_PATH_PORT)).destroy()
+        self._options.forget_membership()
 
     async def close(self) -> None:
         """Containers run on."""

@@ -284,7 +284,7 @@ class Agent:
             task_id = task_id_of(state)
             if not task_id:
                 continue  # not a task's container
-            if task_id in saved.tasks and task_id not in kept and has_started(state):
+            if task_id in saved.tasks and task_id not in kept and has_started(state) and not _is_stray(saved, state):
                 kept[task_id] = state
             elif task_id in saved.tasks and not has_started(state):
                 await self._runtime.remove(state.id, force=True)  # its task will make it again, under the same name
@@ -301,3 +301,9 @@ class Agent:
             await self._runtime.remove(state.id, force=True)
         except PyswarmError as error:
             _log.warning("container %s cannot be removed: %s", state.id[:12], error)
+
+
+def _is_stray(saved: SavedState, state: ContainerState) -> bool:
+    """Runs although its task has ended: it could not be stopped then."""
+    status = saved.statuses.get(task_id_of(state))
+    return status is not None and status.state.is_terminal and state.status != "exited"

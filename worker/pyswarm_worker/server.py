@@ -11,7 +11,6 @@ from pyswarm.v1 import agent_pb2, agent_pb2_grpc, logs_pb2
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
 from pyswarm_common.identity import NodeIdentity
-from pyswarm_common.model import Task
 from pyswarm_common.rpc import SERVER_OPTIONS, Caller, GuardInterceptor, Table
 
 from .ports import ContainerRuntime, ImageStore
@@ -55,16 +54,13 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
             tail=request.tail if request.HasField("tail") else None,
             since=timestamp(request.since) if request.HasField("since") else None,
         )
+        node_id, hostname = self._node()
         async for record in records:
-            message = self._log_message(task)
+            message = logs_pb2.LogMessage(task_id=task.id, task_name=task.name, node_id=node_id, node_hostname=hostname)
             message.stream = _STREAMS[record.stream]
             message.data = record.data
             set_timestamp(message.timestamp, record.timestamp)
             yield message
-
-    def _log_message(self, task: Task) -> logs_pb2.LogMessage:
-        node_id, hostname = self._node()
-        return logs_pb2.LogMessage(task_id=task.id, task_name=task.name, node_id=node_id, node_hostname=hostname)
 
     async def GetImage(  # noqa: N802
         self, request: agent_pb2.GetImageRequest, context: Any

@@ -162,6 +162,9 @@ class Session:
             return f"{address}: no answer within {_START_TIMEOUT_S:g} s"
         except _OutOfStep as error:
             return f"{address}: {error}"
+        except ValueError as error:  # a number this version has no name for
+            _log.error("the manager at %s says what this version does not understand: %s", address, error)
+            return f"{address}: {error}"
         return f"{address}: the manager ended the session"
 
     # ---------------------------------------------------------------- one session

@@ -15,7 +15,7 @@ from typing import assert_never
 
 import msgspec
 
-from pyswarm_common.errors import PyswarmError
+from pyswarm_common.errors import Exhausted, PyswarmError
 from pyswarm_common.model import HealthCheck, Task, TaskStatus
 from pyswarm_runtime.types import ContainerState
 
@@ -128,7 +128,10 @@ class Tasks:
             self._post(entry, tm.Wanted(task.desired_state))
 
     async def _readopt(self, entry: _Entry, state: ContainerState) -> None:
-        entry.plan = await self._probe_plan(entry.task)
+        try:
+            entry.plan = await self._probe_plan(entry.task)
+        except PyswarmError as error:  # its image was removed by force: it runs on, without a health check
+            _log.warning("task %s: its health check is not known any more: %s", entry.task.id, error)
         entry.work = None
         if state.status == "exited":
             self._post(entry, _exited(state))
@@ -137,11 +140,24 @@ class Tasks:
         self._post(entry, tm.Wanted(entry.task.desired_state))
 
     async def run_exits(self) -> None:
-        """Hand every container's end to its task."""
-        async for state in self._runtime.exits():
-            entry = self._entries.get(self._by_container.get(state.id, ""))
-            if entry is not None:
-                self._post(entry, _exited(state))
+        """Hand every container's end to its task, also those that ended while nobody listened."""
+        while True:
+            exits = self._runtime.exits()
+            for state in await self._runtime.list():
+                if state.status == "exited":
+                    self._on_exit(state)
+            try:
+                async for state in exits:
+                    self._on_exit(state)
+            except Exhausted as error:
+                _log.warning("%s", error)
+                continue
+            return
+
+    def _on_exit(self, state: ContainerState) -> None:
+        entry = self._entries.get(self._by_container.get(state.id, ""))
+        if entry is not None:
+            self._post(entry, _exited(state))
 
     async def close(self) -> None:
         """Stop performing; containers are left as they are."""

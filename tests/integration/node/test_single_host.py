@@ -200,6 +200,21 @@ def test_a_daemon_killed_in_the_middle_of_starting_many(member: Host, after_s: f
     member.wait(lambda: not member.run("ls", "/run/pyswarm/network/sandboxes", check=False).stdout, "their namespaces")
 
 
+def test_a_crash_while_leaving_is_swept_up_at_the_next_start(member: Host) -> None:
+    """As if the daemon had died right after it had decided that it is no member any more."""
+    member.pyswarm("network", "create", "-d", "overlay", "left")
+    member.pyswarm("service", "create", "-d", "--name", "left", "--network", "left", "busybox", "sleep", "999")
+    member.wait(lambda: member.running("left"), "a running task")
+    member.stop_daemon("pyswarmd")
+    member.run("rm", "/var/lib/pyswarm/node.json")
+    member.lab.start(HOST)
+    member.wait(lambda: "not part of a swarm" in member.run("pyswarm", "leave", check=False).stderr, "pyswarmd")
+    assert member.containers() == set()
+    assert member.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
+    assert "psgw" not in member.run("ip", "-br", "link").stdout
+    member.pyswarm("init")
+
+
 def test_after_a_power_cut_the_tasks_run_again(member: Host) -> None:
     member.pyswarm(
         *("service", "create", "-d", "--name", "back", "--replicas", "2", "--restart-delay", "0s"),

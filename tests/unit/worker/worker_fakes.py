@@ -101,9 +101,12 @@ class FakeRuntime:
     ) -> AsyncIterator[LogRecord]:
         yield LogRecord(1.5, "stdout", f"hello from {container_id}\n".encode())
 
-    async def exits(self) -> AsyncIterator[ContainerState]:
+    def exits(self) -> AsyncIterator[ContainerState]:
         queue: asyncio.Queue[ContainerState] = asyncio.Queue()
         self._listeners.append(queue)
+        return self._exits(queue)
+
+    async def _exits(self, queue: asyncio.Queue[ContainerState]) -> AsyncIterator[ContainerState]:
         while True:
             yield await queue.get()
 
