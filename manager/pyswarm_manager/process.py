@@ -19,7 +19,7 @@ from functools import partial
 import grpc
 
 from pyswarm.v1 import ca_pb2_grpc, control_pb2_grpc, health_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc, watch_pb2_grpc
-from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.errors import FailedPrecondition, PyswarmError
 from pyswarm_common.identity import role_name
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import NodeRole
@@ -117,7 +117,7 @@ class Manager:
         try:
             self._identity.reload()
             self._door.reload()
-        except FailedPrecondition as error:
+        except (PyswarmError, ValueError) as error:  # ValueError: not PEM at all
             _log.error("the certificate was not reloaded: %s", error)
         else:
             _log.info("certificate reloaded")
