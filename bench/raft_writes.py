@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import uvloop
@@ -131,27 +131,39 @@ class Cluster:
     def wait_leader(self) -> int:
         """The first manager that announces a write of its own."""
         with selectors.DefaultSelector() as selector:
-            for i, process in self.processes.items():
-                selector.register(process.stdout, selectors.EVENT_READ, i)
+            for i in self.processes:
+                selector.register(self._pipes(i)[1], selectors.EVENT_READ, i)
             while True:
                 for key, _ in selector.select(timeout=30):
-                    line = self.processes[key.data].stdout.readline()
+                    i = int(key.data)
+                    line = self._pipes(i)[1].readline()
                     if line and "leads" in json.loads(line):
-                        return key.data
+                        return i
 
     def ask(self, leader: int, order: dict[str, Any]) -> dict[str, Any]:
-        process = self.processes[leader]
-        process.stdin.write(json.dumps(order) + "\n")
-        return json.loads(process.stdout.readline())
+        """Have the leader measure."""
+        orders, answers = self._pipes(leader)
+        orders.write(json.dumps(order) + "\n")
+        answer: dict[str, Any] = json.loads(answers.readline())
+        return answer
+
+    def _pipes(self, i: int) -> tuple[IO[str], IO[str]]:
+        process = self.processes[i]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        return process.stdin, process.stdout
 
     def kill(self, i: int) -> None:
+        """kill -9."""
+        pipes = self._pipes(i)
         process = self.processes.pop(i)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        for pipe in pipes:
+            pipe.close()
 
     def stop(self) -> None:
+        """End all."""
         for i in list(self.processes):
             self.kill(i)
 

@@ -170,7 +170,7 @@ class RaftNode:
         await self._loop.receive(messages)
 
     def learn_peer(self, raft_id: int, address: str) -> None:
-        """A manager that the configuration does not name yet speaks to us: this is where to answer it."""
+        """A manager that speaks to us says where it is; the configuration may not name it yet, or an old address."""
         if address and not self.is_removed(raft_id):
             self._loop.learn_peer(raft_id, address)
 

@@ -321,13 +321,20 @@ class RaftLoop:
         self.leadership_changed = asyncio.Event()
 
     def _notice_configuration(self) -> None:
-        if self.core.state.configuration is not self._configuration:
-            self._configuration = self.core.state.configuration
-            self._tell_peers()
+        before, now = self._configuration, self.core.state.configuration
+        if now is before:
+            return
+        for raft_id in list(self._learned):
+            if before.members.get(raft_id) != now.members.get(raft_id) or raft_id in now.removed:
+                del self._learned[raft_id]
+        self._configuration = now
+        self._tell_peers()
 
     def learn_peer(self, raft_id: int, address: str) -> None:
-        """Answer this stranger there, until the configuration names it. Beyond a few, the oldest is forgotten."""
-        if raft_id in self._configuration.members or self._learned.get(raft_id) == address:
+        """Reach this manager there, until the configuration says something new. The oldest of many is forgotten."""
+        configured = self._configuration.members.get(raft_id)
+        known = self._learned.get(raft_id, configured.address if configured is not None else None)
+        if known == address:
             return
         self._learned[raft_id] = address
         if len(self._learned) > MAX_LEARNED_PEERS:
@@ -338,9 +345,8 @@ class RaftLoop:
         own = self.config.raft_id
         members = self._configuration.members
         self._removed = frozenset(self._configuration.removed)
-        self._learned = {i: a for i, a in self._learned.items() if i not in members and i not in self._removed}
         peers = {i: member.address for i, member in members.items() if i != own}
-        self._transport.set_peers({**self._learned, **peers})
+        self._transport.set_peers({**peers, **self._learned})
         if own in self._removed:
             self.removed.set()
 

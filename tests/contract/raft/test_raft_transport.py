@@ -162,3 +162,15 @@ def test_a_snapshot_survives_the_wire() -> None:
     header, *rest = list(snapshot_chunks(message, peers))
     assert max(chunk.ByteSize() for chunk in rest) < 1_000_000
     assert assemble_snapshot(header.peers, header.header, b"".join(chunk.data for chunk in rest)) == message
+
+
+async def test_a_member_that_moved_is_answered_where_it_says_it_is() -> None:
+    async with TestCluster("grpc") as cluster:
+        leader = await cluster.grow(3)
+        await cluster.stop(3)
+        old = cluster.members[3].address
+        cluster.members[3].address = "moved"
+        await cluster.start(3)
+        assert cluster.members[3].address != old
+        await leader.propose(b"x")
+        await cluster.until(lambda: cluster.journal(3) == [b"x"])

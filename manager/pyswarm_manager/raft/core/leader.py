@@ -244,6 +244,7 @@ def maybe_commit(state: RaftState) -> None:
             _send_entries(state, peer, progress, allow_empty=True)
         step_down(state)
     else:
+        _tell_commit(state)  # who counts for a majority had better be known before we may die
         maybe_commit(state)  # fewer voters may be a smaller majority
 
 
