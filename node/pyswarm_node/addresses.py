@@ -41,7 +41,7 @@ def parse_interfaces(output: bytes) -> tuple[Interface, ...]:
     found = []
     for link in json.loads(output or b"[]"):
         name, flags = str(link.get("ifname", "")), link.get("flags", ())
-        if "LOOPBACK" in flags or name.startswith(("psgw", "docker", "veth", "br-")):
+        if "LOOPBACK" in flags or name.startswith(("ps-", "docker", "veth", "br-")):
             continue
         infos = [info for info in link.get("addr_info", ()) if info.get("scope") == "global" and "local" in info]
         addresses = [str(info["local"]) for info in sorted(infos, key=lambda info: info.get("family") != "inet")]

@@ -322,11 +322,17 @@ class Membership:
         self._roles.forget()
 
     async def _end_roles(self) -> None:
-        tasks = [task for task in (self._role_task, self._restart) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._role_task = self._restart = None
+        if self._restart is not None:
+            self._restart.cancel()
+            await asyncio.gather(self._restart, return_exceptions=True)
+            self._restart = None
+        await self._end_role_task()
+
+    async def _end_role_task(self) -> None:
+        if self._role_task is not None:
+            self._role_task.cancel()
+            await asyncio.gather(self._role_task, return_exceptions=True)
+            self._role_task = None
 
     # ---------------------------------------------------------------- leave
 
@@ -428,8 +434,7 @@ class Membership:
             await self.member.close()
             self.member = None
             self._restart = None
-            if self._role_task is not None:
-                self._role_task.cancel()
+            await self._end_role_task()
             await self._enter(record, self.identity)
 
     # ---------------------------------------------------------------- shared

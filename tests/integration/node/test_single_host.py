@@ -115,7 +115,7 @@ def member(host: Host, archive: Path) -> Iterator[Host]:
     host.start_daemon()
     host.pyswarm("leave", "--force")
     assert host.containers() == set()
-    assert "psgw" not in host.run("ip", "-br", "link").stdout
+    assert "ps-" not in host.run("ip", "-br", "link").stdout
     assert host.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
 
 
@@ -211,7 +211,7 @@ def test_a_crash_while_leaving_is_swept_up_at_the_next_start(member: Host) -> No
     member.wait(lambda: "not part of a swarm" in member.run("pyswarm", "leave", check=False).stderr, "pyswarmd")
     assert member.containers() == set()
     assert member.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
-    assert "psgw" not in member.run("ip", "-br", "link").stdout
+    assert "ps-" not in member.run("ip", "-br", "link").stdout
     member.pyswarm("init")
 
 

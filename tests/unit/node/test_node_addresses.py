@@ -69,7 +69,11 @@ def test_host_and_port() -> None:
 def test_interfaces_without_loopback_and_our_own() -> None:
     links = [
         {"ifname": "lo", "flags": ["LOOPBACK"], "addr_info": [{"local": "127.0.0.1", "scope": "host"}]},
-        {"ifname": "psgw0", "flags": [], "addr_info": [{"local": "172.18.0.1", "scope": "global", "family": "inet"}]},
+        {
+            "ifname": "ps-g1a2b3c4",
+            "flags": [],
+            "addr_info": [{"local": "172.18.0.1", "scope": "global", "family": "inet"}],
+        },
         {
             "ifname": "eth0",
             "flags": ["UP"],
