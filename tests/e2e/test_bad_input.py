@@ -297,8 +297,9 @@ def test_the_state_directory_of_another_cluster(pair: Cluster) -> None:
         for path in (state["n1"] / "certificates").iterdir():
             (state["n2"] / "certificates" / path.name).write_bytes(path.read_bytes())
         pair.cli("lab", "start", "--name", pair.name, "n2")
-        eventually(lambda: "another cluster" in pair.lab.log("n2"), "the daemon says what is wrong")
+        eventually(lambda: complains(pair, "n2"), "the daemon says what is wrong")
         assert "Traceback" not in pair.lab.log("n2")
+        assert list(pair.nodes("n1")) == ["n1"]
     finally:
         pair.cli("lab", "kill", "--name", pair.name, "n2")
         for name, content in own.items():
@@ -307,6 +308,14 @@ def test_the_state_directory_of_another_cluster(pair: Cluster) -> None:
     eventually(lambda: pair.nodes("n2"), "n2 leads its own swarm again")
     pair.run("n2", "leave", "--force")
     assert pair.state_of("n2") == "inactive"
+
+
+def complains(cluster: Cluster, host: str) -> bool:
+    """Whether the daemon refused to start, or runs and says that it has no part in the cluster."""
+    if cluster.lab.daemon_status(host).startswith("ended with exit code"):
+        return "cluster" in cluster.lab.log(host).splitlines()[-1]
+    done = cluster.on(host, "pyswarm", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.Error}}")
+    return done.stdout.startswith("error ") and "cluster" in done.stdout
 
 
 # ---------------------------------------------------------------- the command line
