@@ -46,6 +46,7 @@ IO_THREADS = 4
 KILL_WAIT_S = 30.0
 PARALLEL_REMOVALS = 32
 PARALLEL_EXECS = 32
+OTHER_STEPS = 4  # threads for what is not a start
 LOCK_TRIES, LOCK_RETRY_S = 40, 0.05
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,7 +61,9 @@ class Runtime:
         self._lock_fd = lock_fd
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._io = ThreadPoolExecutor(IO_THREADS, "runtime-io")
-        self._pool = ThreadPoolExecutor(config.max_parallel_starts, "runtime-container")
+        # Starts wait for slots, not in the pool's queue: a hundred of them must not hold up one container's end.
+        self._start_slots = asyncio.Semaphore(config.max_parallel_starts)
+        self._pool = ThreadPoolExecutor(config.max_parallel_starts + OTHER_STEPS, "runtime-container")
         self._groups = cgroups.ContainerGroups(layout, config.cgroup_parent)
         self._store = ContainerStore(config.root, config.run_dir, config.namespace)
         self._oci = OciRuntime(preflight.oci_runtime_path, config.run_dir / "oci")
@@ -193,7 +196,8 @@ class Runtime:
                 return self._launcher.launch(container.record)
 
             try:
-                launched = await self._blocking(launch)
+                async with self._start_slots:
+                    launched = await self._blocking(launch)
             except Exception as error:
                 await self._keep(container, _failed(container.state, error))
                 raise _as_refusal(error) from error
