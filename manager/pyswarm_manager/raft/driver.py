@@ -77,6 +77,7 @@ class RaftNode:
 
     async def run(self) -> None:
         """Take part until `close`, or until something fails that this process must not survive (raises)."""
+        assert not self._is_running, "a node runs once"
         self._is_running = True
         carrier = asyncio.ensure_future(self._transport.run())
         member = asyncio.ensure_future(self._loop.run())
@@ -92,9 +93,7 @@ class RaftNode:
             await asyncio.gather(member, return_exceptions=True)
             carrier.cancel()
             await asyncio.gather(carrier, return_exceptions=True)
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
-            self._writer.shutdown(wait=False)
-            self._stopped.set()
+            await self._let_go()
 
     async def close(self, transfer: bool = True) -> None:
         """Stop; a leader first hands over, so that the others need not find out by themselves."""
@@ -106,6 +105,14 @@ class RaftNode:
         self._loop.wake()
         if self._is_running:
             await self._stopped.wait()
+        else:
+            await self._let_go()  # opened and never run
+
+    async def _let_go(self) -> None:
+        """Close the disk in the thread that used it."""
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
+        self._writer.shutdown(wait=False)
+        self._stopped.set()
 
     # -- facts -----------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from raft_cluster import TestCluster, TestMember
+from raft_cluster import Journal, TestCluster, TestMember
 
 from pyswarm_common.errors import Exhausted, FailedPrecondition, NotFound, Unavailable, Unknown
 from pyswarm_manager.raft.core.types import Entry, HardState, MemberRole, Snapshot
+from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.memory_transport import MemoryTransport, Switchboard
 from pyswarm_manager.raft.storage.memory import MemoryStorage
 from pyswarm_manager.raft.storage.port import StorageFailed
+from pyswarm_manager.raft.storage.sealer import AesGcmSealer
+from pyswarm_manager.raft.storage.sqlite import SqliteStorage
 
 
 async def test_a_sole_member_leads_and_gives_the_result_of_apply() -> None:
@@ -239,3 +244,11 @@ async def test_a_member_that_lags_behind_a_snapshot_gets_it() -> None:
         await cluster.stop(1)
         await cluster.start(1)
         await cluster.until(lambda: cluster.journal(1) == cluster.journal(3))
+
+
+async def test_a_node_that_is_closed_before_it_runs_lets_go_of_its_disk(tmp_path: Path) -> None:
+    for _ in range(2):
+        storage = SqliteStorage(tmp_path / "raft.db", AesGcmSealer(bytes(32)))
+        transport = MemoryTransport(1, Switchboard())
+        node = await RaftNode.open(RaftConfig(1, "host1:1"), storage, transport, Journal(), None)
+        await node.close()
