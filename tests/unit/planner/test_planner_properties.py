@@ -50,6 +50,7 @@ tasks_specs = st.builds(
     restart=st.builds(RestartPolicy, delay_s=st.sampled_from([0.0, 1.0, None])),
     placement=st.builds(
         Placement,
+        constraints=st.sampled_from([(), ("node.labels.zone!=north",)]),
         preferences=st.sampled_from([(), (PlacementPreference(spread_descriptor="node.labels.zone"),)]),
     ),
     networks=st.lists(st.sampled_from(NETWORKS), unique=True).map(
@@ -107,6 +108,11 @@ class Cluster(RuleBasedStateMachine):
     def set_availability(self, name: str, availability: Availability) -> None:
         if name in self.world.tables.nodes:
             self.world.drain(name, availability)
+
+    @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["east", "west", "north"]))
+    def label(self, name: str, zone: str) -> None:
+        if name in self.world.tables.nodes:
+            self.world.respec_node(name, labels={"zone": zone})
 
     @rule(
         name=st.sampled_from(SERVICES),
@@ -194,7 +200,7 @@ class Cluster(RuleBasedStateMachine):
             if name not in world.tables.nodes:
                 world.node(name, memory=64 * GIB)
             world.node_state(name, NodeState.READY)
-            world.drain(name, Availability.ACTIVE)
+            world.respec_node(name, labels={"zone": "east"}, availability=Availability.ACTIVE)
         world.settle(3600)
         check_converged(world)
 
