@@ -23,7 +23,7 @@ from pyswarm.v1 import dispatcher_pb2_grpc
 from pyswarm_common.errors import PyswarmError, Unavailable
 from pyswarm_common.identity import NodeIdentity, role_name
 from pyswarm_common.model import NodeRole
-from pyswarm_common.rpc import error_from_rpc, open_channel
+from pyswarm_common.rpc import CHANNEL_OPTIONS, error_from_rpc
 
 from .statuses import StatusOutbox
 
@@ -33,6 +33,7 @@ _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 LEADER_METADATA = "pyswarm-leader"
 _START_TIMEOUT_S = 5.0
 _LOCATE_TIMEOUT_S = 5.0
+_WATCHFUL = {"grpc.keepalive_time_ms": 1_000, "grpc.keepalive_timeout_ms": 1_500}
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _MAX_HINTS = 3  # in one round: managers that point at one another must not keep us busy
@@ -151,7 +152,7 @@ class Session:
     async def _attempt(self, address: str) -> str:
         """One session with one manager, however long it lasts; says why it ended."""
         try:
-            async with open_channel(address, self._identity(), role_name(NodeRole.MANAGER)) as channel:
+            async with _open_channel(address, self._identity()) as channel:
                 stub = dispatcher_pb2_grpc.DispatcherStub(channel)
                 await self._converse(stub)
         except grpc.aio.AioRpcError as error:
@@ -240,6 +241,12 @@ class Session:
             await self._images_changed.wait()
             self._images_changed.clear()
             await self._put(pb.AgentMessage(images=await self._listener.inventory()))
+
+
+def _open_channel(address: str, identity: NodeIdentity) -> grpc.aio.Channel:
+    """As every channel, but a manager whose host has gone silent is noticed in a few seconds."""
+    options = {**dict(CHANNEL_OPTIONS), **_WATCHFUL, "grpc.ssl_target_name_override": role_name(NodeRole.MANAGER)}
+    return grpc.aio.secure_channel(address, identity.channel_credentials(), options=tuple(options.items()))
 
 
 async def _send(call: Any, message: pb.AgentMessage) -> None:

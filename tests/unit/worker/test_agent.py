@@ -149,6 +149,42 @@ async def test_a_restarted_daemon_takes_its_containers_up_again(node: Fixture) -
     assert sorted(node.overlay.sandboxes) == [runs.id]
 
 
+async def test_an_exit_that_was_not_told_is_found(node: Fixture) -> None:
+    task = make_task()
+    async with node.agent():
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+        node.runtime.overflow()
+        node.runtime.exit("c0", 7)  # nobody listens at this moment
+        await eventually(lambda: node.manager.state_of(task) is TaskState.FAILED)
+
+
+async def test_a_task_whose_image_has_gone_runs_on_after_a_restart(node: Fixture) -> None:
+    task = make_task()
+    async with node.agent():
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+    node.images.manifests.clear()
+    node.manager.complete.update_tasks.append(to_proto(task))
+    async with node.agent():
+        await eventually(lambda: node.manager.sessions == 2)
+        node.runtime.exit("c0", 0)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.COMPLETE)
+
+
+async def test_a_container_that_runs_on_after_its_task_has_ended_is_removed(node: Fixture) -> None:
+    task = make_task()
+    async with node.agent():
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+        node.runtime.exit("c0", 1)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.FAILED)
+    node.runtime._set("c0", status="running")
+    node.manager.complete.update_tasks.append(to_proto(task))
+    async with node.agent():
+        await eventually(lambda: not node.runtime.states)
+
+
 async def test_a_container_without_a_task_is_removed(node: Fixture) -> None:
     async with node.agent():
         node.manager.assign(make_task())

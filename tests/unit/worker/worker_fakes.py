@@ -66,7 +66,7 @@ class FakeRuntime:
         self.states: dict[str, ContainerState] = {}
         self.healthy = True
         self.start_error: errors.PyswarmError | None = None
-        self._listeners: list[asyncio.Queue[ContainerState]] = []
+        self._listeners: list[asyncio.Queue[ContainerState | None]] = []
 
     async def create(self, config: ContainerConfig) -> str:
         container_id = f"c{len(self.states)}"
@@ -102,13 +102,20 @@ class FakeRuntime:
         yield LogRecord(1.5, "stdout", f"hello from {container_id}\n".encode())
 
     def exits(self) -> AsyncIterator[ContainerState]:
-        queue: asyncio.Queue[ContainerState] = asyncio.Queue()
+        queue: asyncio.Queue[ContainerState | None] = asyncio.Queue()
         self._listeners.append(queue)
         return self._exits(queue)
 
-    async def _exits(self, queue: asyncio.Queue[ContainerState]) -> AsyncIterator[ContainerState]:
-        while True:
-            yield await queue.get()
+    async def _exits(self, queue: asyncio.Queue[ContainerState | None]) -> AsyncIterator[ContainerState]:
+        while (state := await queue.get()) is not None:
+            yield state
+        raise errors.Exhausted("too many exits were not taken in time")
+
+    def overflow(self) -> None:
+        """Whoever listens has fallen behind."""
+        listeners, self._listeners = self._listeners, []
+        for queue in listeners:
+            queue.put_nowait(None)
 
     def exit(self, container_id: str, exit_code: int) -> None:
         state = self._set(container_id, status="exited", exit_code=exit_code, finished_at=2.0)
