@@ -22,12 +22,14 @@ def orchestrate_service(draft: Draft, service_id: str) -> None:
         for key, tasks in slots.items():
             _dismiss_orphans(draft, service_id, key, tasks)
         return
-    judged = update.judge(Work(draft, service), slots)
+    work = Work(draft, service)
+    progress = update.progress_of(work, slots)
+    judged = update.judge(work, progress)
     if judged.spec is not service.spec:
         return  # rolled back: the next plan goes on from the committed spec
-    work = Work(draft, judged)
+    work = work if judged is service else Work(draft, judged)
     outdated = global_.reconcile(work, slots) if work.is_global else replicated.reconcile(work, slots)
-    update.advance(work, slots, outdated)
+    update.advance(work, slots, outdated, progress)
 
 
 def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> None:
@@ -45,7 +47,7 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
     settle = global_.reconcile_slot if work.is_global else replicated.reconcile_slot
     outdated = [key for key in keys if settle(work, key, slots.get(key, ())) is Verdict.OUTDATED]
     if outdated:
-        update.advance(work, slots, outdated)
+        update.advance(work, slots, outdated, update.Progress())
 
 
 def _dismiss_orphans(draft: Draft, service_id: str, key: SlotKey, tasks: tuple[Task, ...]) -> None:

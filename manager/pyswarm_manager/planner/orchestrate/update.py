@@ -50,19 +50,24 @@ def is_running(service: Service) -> bool:
     return service.update_status is not None and service.update_status.state in _RUNS
 
 
-def judge(work: Work, slots: Slots) -> Service:
+def progress_of(work: Work, slots: Slots) -> Progress:
+    """How far the running update is; nothing of it if none runs."""
+    status = work.service.update_status
+    if status is None or status.state not in _RUNS:
+        return Progress()
+    return measure(work, slots, status.started_at)
+
+
+def judge(work: Work, progress: Progress) -> Service:
     """The service as it goes on: the same, or paused or rolled back because the running update fails too often."""
     service = work.service
-    if service.update_status is None or not is_running(service):
-        return service
-    progress = measure(work, slots, service.update_status.started_at)
     allowed = work.config.max_failure_ratio * max(progress.slots, 1)
     if progress.failures <= allowed or work.config.failure_action is FailureAction.CONTINUE:
         return service
     return _stopped(work, service, progress.failed)
 
 
-def advance(work: Work, slots: Slots, outdated: list[SlotKey]) -> None:
+def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progress) -> None:
     """Start, go on with, or complete the update of the service."""
     service = work.service
     status = service.update_status
@@ -73,7 +78,6 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey]) -> None:
             return
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=work.now, message="update in progress")
         _say(work, service, status)
-    progress = measure(work, slots, status.started_at)
     room = len(outdated) if work.config.parallelism == 0 else work.config.parallelism - progress.open
     for key in _in_order(slots, outdated)[: max(0, room)]:
         _open(work, key, slots[key])
