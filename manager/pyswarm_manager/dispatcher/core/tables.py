@@ -181,6 +181,8 @@ class NetworkTables:
 
     def service_changed(self, old: Service | None, new: Service | None, version: int) -> None:
         """A service appears, changes or goes."""
+        if old is not None and new is not None and _same_service(old, new):
+            return
         service_id = _id_of(old, new)
         before = {} if old is None else records.service_records(old, self.ingress_network_id)
         after = {} if new is None else records.service_records(new, self.ingress_network_id)
@@ -257,6 +259,16 @@ def _same_endpoint(old: Task, new: Task) -> bool:
         and records.holds_addresses(old) == records.holds_addresses(new)
         and records.is_ready(old) == records.is_ready(new)
         and old.networks == new.networks
+    )
+
+
+def _same_service(old: Service, new: Service) -> bool:
+    """Whether both make the same records and ports, without making them. Most updates only change counts and images."""
+    return (
+        old.endpoint == new.endpoint
+        and old.spec.name == new.spec.name
+        and old.spec.endpoint.mode == new.spec.endpoint.mode
+        and old.spec.task.networks == new.spec.task.networks
     )
 
 
