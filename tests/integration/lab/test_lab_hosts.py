@@ -203,3 +203,23 @@ def test_a_failure_on_the_way_up_removes_what_was_made(tmp_path: Path) -> None:
         )
     assert not Lab(name, tmp_path / "labs").exists()
     assert any("no such kernel" in line for line in said)
+
+
+def test_ctrl_c_on_the_way_up_removes_what_was_made(tmp_path: Path) -> None:
+    name, base = f"it-c-{os.getpid()}", tmp_path / "labs"
+    program = "import sys; from pathlib import Path; from pyswarm_lab import Lab; "
+    program += "Lab.up(sys.argv[1], 1, 0, daemon=['/bin/sleep', '600'], base=Path(sys.argv[2]), say=print)"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", program, name, str(base)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as up:
+        assert up.stdout is not None
+        for line in up.stdout:
+            if line.strip().endswith("up"):  # the host stands; now its daemon is waited for
+                break
+        up.send_signal(signal.SIGINT)
+        up.communicate(timeout=60)
+    assert up.returncode != 0
+    assert not Lab(name, base).exists()
