@@ -14,7 +14,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
 from pyswarm_common.model import TaskStatus
 
-from .store import AgentStore, Operation, acknowledge_status, put_status
+from .store import AgentStore, Operation, acknowledge_status, drop_status, put_status
 
 _MAX_BATCH = 1_000
 
@@ -28,7 +28,7 @@ class StatusOutbox:
         self._unsent: dict[str, None] = {}  # in the order they happened
         self._in_flight: deque[tuple[int, dict[str, TaskStatus]]] = deque()
         self._sequence = 0
-        self._unwritten: list[tuple[str, TaskStatus]] = []
+        self._unwritten: list[tuple[str, TaskStatus | None]] = []  # None: forget it
         self._written = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -49,18 +49,19 @@ class StatusOutbox:
             await self._written.wait()
             self._written.clear()
             added, self._unwritten = self._unwritten, []
-            await self._store.write(put_status(task_id, status) for task_id, status in added)
+            await self._store.write(_operation(task_id, status) for task_id, status in added)
             for task_id, status in added:
-                self._latest[task_id] = status
                 self._unsent.pop(task_id, None)
-                self._unsent[task_id] = None
+                self._latest.pop(task_id, None)
+                if status is not None:
+                    self._latest[task_id] = status
+                    self._unsent[task_id] = None
             self._changed.set()
 
     def forget(self, task_id: str) -> None:
         """The task is no longer assigned: nobody asks how it ended."""
-        self._unwritten = [(key, status) for key, status in self._unwritten if key != task_id]
-        self._latest.pop(task_id, None)
-        self._unsent.pop(task_id, None)
+        self._unwritten.append((task_id, None))
+        self._written.set()
 
     def begin_session(self) -> None:
         """Nothing that was sent in the last session counts as received."""
@@ -94,3 +95,7 @@ class StatusOutbox:
                     operations.append(acknowledge_status(task_id, status))
         if operations:
             await self._store.write(operations)
+
+
+def _operation(task_id: str, status: TaskStatus | None) -> Operation:
+    return put_status(task_id, status) if status is not None else drop_status(task_id)

@@ -114,8 +114,12 @@ def drop_task(task_id: str) -> Sequence[Operation]:
     """The assignment and what is left of its statuses: nobody asks for them any more."""
     return (
         ("DELETE FROM tasks WHERE id = ?", (task_id,)),
-        ("DELETE FROM statuses WHERE task_id = ?", (task_id,)),
+        drop_status(task_id),
     )
+
+
+def drop_status(task_id: str) -> Operation:
+    return "DELETE FROM statuses WHERE task_id = ?", (task_id,)
 
 
 def put_status(task_id: str, status: TaskStatus) -> Operation:
