@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -288,6 +289,24 @@ async def test_a_taken_port_is_named(cluster: ManagerCluster) -> None:
             assert await asyncio.wait_for(manager.process.wait(), 20.0) == 1
         last = manager.log.read_text().splitlines()[-1]
         assert f"cannot listen on {host}:{taken}" in last
+
+
+async def test_a_full_disk_ends_the_manager_and_loses_nothing(cluster: ManagerCluster) -> None:
+    manager = await cluster.start()
+    await create_network(manager, "before")
+    assert manager.process is not None
+    resource.prlimit(manager.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    with pytest.raises(grpc.aio.AioRpcError):
+        await create_network(manager, "lost")
+    assert await asyncio.wait_for(manager.process.wait(), 20.0) == 1
+    log = manager.log.read_text()
+    assert "look at its disk" in log.splitlines()[-1]
+    assert "Traceback" not in log
+    await manager.close_channel()
+    await manager.start()
+    await create_network(await cluster.leader(), "after")
+    names = {n.spec.name for n in (await manager.control.ListNetworks(control_pb2.ListNetworksRequest())).networks}
+    assert {"before", "after"} <= names
 
 
 async def test_a_removed_manager_ends(cluster: ManagerCluster) -> None:
