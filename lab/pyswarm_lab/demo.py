@@ -49,7 +49,7 @@ def main() -> int:
 def _opening(story: Story) -> None:
     story.say("pyswarm runs your services on a swarm of machines. This demo makes five machines out of namespaces of")
     story.say("this one, forms a swarm on them, runs a web service, breaks things, and cleans up. It changes nothing")
-    story.say(f"outside of /var/lib/pyswarm-lab/{LAB}, and takes about two minutes.")
+    story.say(f"outside of /var/lib/pyswarm-lab/{LAB}, and takes about a minute.")
     if story.lab.exists():
         story.say("\nAn earlier demo left something behind. That goes first:")
         story.here("lab", "down", "--name", LAB)
