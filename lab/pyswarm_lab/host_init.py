@@ -124,9 +124,10 @@ def _reap_for_ever(daemon: _Daemon) -> None:
         number = signal.sigwaitinfo(_SIGNALS).si_signo
         if number == signal.SIGTERM:
             return
+        # First of all: a daemon that has just ended must not count as running, though SIGCHLD may come after SIGUSR1.
+        _reap(daemon)
         if number == signal.SIGUSR1:
             daemon.start()
-        _reap(daemon)
 
 
 def _reap(daemon: _Daemon) -> None:
