@@ -102,6 +102,11 @@ class _Daemon:
         )
         self._say("running")
 
+    def wait_if_dying(self) -> None:
+        """A daemon that was just killed must not count as running: its last threads may take a moment to end."""
+        if self.pid and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            self.ended(os.waitpid(self.pid, 0)[1])
+
     def ended(self, status: int) -> None:
         """Note how it ended."""
         self.pid = 0
@@ -124,10 +129,10 @@ def _reap_for_ever(daemon: _Daemon) -> None:
         number = signal.sigwaitinfo(_SIGNALS).si_signo
         if number == signal.SIGTERM:
             return
-        # First of all: a daemon that has just ended must not count as running, though SIGCHLD may come after SIGUSR1.
-        _reap(daemon)
         if number == signal.SIGUSR1:
+            daemon.wait_if_dying()
             daemon.start()
+        _reap(daemon)
 
 
 def _reap(daemon: _Daemon) -> None:
