@@ -12,17 +12,15 @@ import contextlib
 import logging
 import random
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
 import msgspec
 
-from pyswarm.v1 import ca_pb2, health_pb2, health_pb2_grpc, node_pb2
+from pyswarm.v1 import health_pb2, health_pb2_grpc, node_pb2
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError, Unavailable
-from pyswarm_common.identity import JoinToken, NodeIdentity, generate_key, key_to_pem, make_csr
-from pyswarm_common.identity.join_client import fetch_root_certificate, join_address, request_certificate
+from pyswarm_common.identity import JoinToken, NodeIdentity
 from pyswarm_common.model import Availability, NodeRole
 from pyswarm_common.rpc import open_local_channel
 from pyswarm_manager.config import ManagerConfig
@@ -32,12 +30,13 @@ from pyswarm_worker.tasks import task_id_of
 from . import certificates
 from .addresses import choose_advertised, listen_address, read_interfaces, split_host_port
 from .describe import describe
+from .entrance import address_towards, get_certificate, grpc_address
 from .forward import no_manager
 from .founding import cluster_spec, found, new_raft_id
 from .identity import CurrentIdentity
 from .manager_process import ManagerProcess
 from .member import Member, MemberHooks, open_overlay
-from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options, join_host_port
+from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options
 from .roles import RoleLoop, Step, next_step, renewal_time
 
 _log = logging.getLogger(__name__)
@@ -183,7 +182,7 @@ class Membership:
         interfaces = await read_interfaces()
         advertised = request.advertise_addr
         if not advertised and isinstance(request, node_pb2.JoinRequest):
-            advertised = _address_towards(request.remote_addrs[0])
+            advertised = address_towards(request.remote_addrs[0])
         address, port = choose_advertised(advertised, interfaces)
         listens_at = listen_address(request.listen_addr, interfaces)
         if ":" not in request.advertise_addr.rpartition("]")[2]:
@@ -210,12 +209,12 @@ class Membership:
             if not 0 < len(request.remote_addrs) <= _MAX_REMOTES:
                 raise InvalidArgument(f"give the address of a manager to join at (at most {_MAX_REMOTES})")
             record = await self._plan(request)
-            identity, answer = await self._get_certificate(request, token, record)
+            identity, answer = await get_certificate(request, token, record.address)
             record = msgspec.structs.replace(
                 record,
                 node_id=answer.node_id,
                 cluster_id=answer.cluster_id,
-                managers=tuple(answer.manager_addresses) or tuple(_grpc_address(a) for a in request.remote_addrs),
+                managers=tuple(answer.manager_addresses) or tuple(grpc_address(a) for a in request.remote_addrs),
             )
             async with self._undone_on_failure() as undo:
                 undo.push_async_callback(self._take_back, identity, record.managers)
@@ -224,31 +223,6 @@ class Membership:
                 await self._become(undo, record, identity)
             await self._wait_session()
             return node_pb2.JoinResponse(node_id=record.node_id, role=int(identity.role))  # type: ignore[arg-type]
-
-    async def _get_certificate(
-        self, request: node_pb2.JoinRequest, token: JoinToken, record: NodeRecord
-    ) -> tuple[NodeIdentity, ca_pb2.IssueCertificateResponse]:
-        """From the first manager that answers. A refusal is an answer."""
-        key = generate_key()
-        ask = ca_pb2.IssueCertificateRequest(
-            csr=make_csr(key),
-            token=request.token.strip(),
-            availability=request.availability,
-            hostname=socket.gethostname(),
-            address=record.address,
-        )
-        for address in request.remote_addrs:
-            join_address(address)  # refuse a wrong one before the first is asked
-        last: PyswarmError = Unavailable("no manager was given")
-        for address in request.remote_addrs:
-            try:
-                root = await fetch_root_certificate(address, token.digest)
-                answer = await request_certificate(address, root, ask)
-            except Unavailable as error:
-                last = error
-                continue
-            return NodeIdentity(answer.certificate, key_to_pem(key), answer.root_ca_cert), answer
-        raise last
 
     async def _take_back(self, identity: NodeIdentity, managers: Sequence[str]) -> None:
         """The cluster already counts us in: tell it that we are not coming."""
@@ -449,20 +423,3 @@ class Membership:
             raise Unavailable("this node's membership is being changed already: try again in a moment")
         async with self._changing:
             yield
-
-
-def _grpc_address(address: str) -> str:
-    host, door = join_address(address)
-    return join_host_port(host, door - 1)
-
-
-def _address_towards(remote: str) -> str:
-    """This machine's own address on the way to the manager; nothing is sent."""
-    host, door = join_address(remote)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((host, door))
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise Unavailable(f"cannot reach the manager at {remote}: {error.strerror or error}") from error
