@@ -91,7 +91,7 @@ def _setters(struct_type: type) -> tuple[tuple[str, Any, _Setter], ...]:
 def _is_wire_default(default: Any) -> bool:
     """Whether a field left out on the wire reads back as this default."""
     if isinstance(default, msgspec.Struct):
-        return default == type(default)()
+        return all(_is_wire_default(getattr(default, name)) for name in default.__struct_fields__)
     return default is None or default in (0, 0.0, "", b"", (), {}, False)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -51,10 +52,10 @@ def public_key_of_csr(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     """The request's key, after checking that the requester holds its private half."""
     try:
         csr = x509.load_pem_x509_csr(csr_pem)
-    except ValueError as error:
+        key, is_signed = csr.public_key(), csr.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise InvalidArgument("not a certificate signing request in PEM form") from error
-    key = csr.public_key()
-    if not csr.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+    if not is_signed or not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidArgument("the certificate signing request is not signed by an ECDSA key of its own")
     return key
 

@@ -99,3 +99,8 @@ def test_round_trip_through_storage(struct: type[msgspec.Struct]) -> None:
 def test_defaults_that_the_wire_does_not_share_are_written() -> None:
     spec = from_proto(model.ClusterSpec, to_proto(model.ClusterSpec()))
     assert spec == model.ClusterSpec()
+
+
+def test_a_default_spec_arrives_with_its_numbers() -> None:
+    """Whoever reads the message without our model sees what holds, not zeros."""
+    assert to_proto(model.Cluster(id="c")).spec.task_history_limit == model.ClusterSpec().task_history_limit

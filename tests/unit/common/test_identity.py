@@ -1,5 +1,6 @@
 """Keys, certificates and tokens."""
 
+import base64
 import stat
 import time
 from pathlib import Path
@@ -41,12 +42,21 @@ def test_no_identity_is_none(tmp_path: Path) -> None:
     assert NodeIdentity.load(tmp_path) is None
 
 
-def test_csr_without_proof_of_the_key_is_refused() -> None:
-    csr = bytearray(make_csr(generate_key()))
-    middle = len(csr) // 2
-    csr[middle] = ord("A") if csr[middle] != ord("A") else ord("B")
+CSR_DER = base64.b64decode(b"".join(make_csr(generate_key()).splitlines()[1:-1]))
+
+
+@given(st.integers(0, len(CSR_DER) - 1), st.integers(1, 255))
+def test_a_csr_with_any_byte_changed_is_refused(position: int, flip: int) -> None:
+    """Whatever breaks, the structure, the key or the proof that the requester holds its private half."""
+    der = bytearray(CSR_DER)
+    der[position] ^= flip
+    pem = (
+        b"-----BEGIN CERTIFICATE REQUEST-----\n"
+        + base64.encodebytes(bytes(der))
+        + b"-----END CERTIFICATE REQUEST-----\n"
+    )
     with pytest.raises(errors.InvalidArgument):
-        ROOT.issue(bytes(csr), node_id="n", cluster_id="c", role=NodeRole.WORKER, now=0, lifetime_s=1)
+        ROOT.issue(pem, node_id="n", cluster_id="c", role=NodeRole.WORKER, now=0, lifetime_s=1)
 
 
 def test_token_pins_the_root() -> None:
