@@ -81,7 +81,7 @@ class Membership:
         if record is None:
             await self._sweep()
             return
-        identity = CurrentIdentity.load(self._options.certificates)
+        identity = CurrentIdentity.load(self._options, record)
         if identity().role is NodeRole.MANAGER and self._options.manager.config.exists():
             self.manager.start()
         await self._enter(record, identity)
