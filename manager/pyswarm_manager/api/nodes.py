@@ -13,7 +13,7 @@ from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.model import Node, NodeRole, NodeSpec, NodeState
 from pyswarm_manager.api.ports import RaftPort
 from pyswarm_manager.api.validate import check_node_spec, decode, refuse
-from pyswarm_manager.api.writes import Writer, retried
+from pyswarm_manager.api.writes import Writer, check_read_version, retried
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.store.changes import Change, Delete, Update, delete
 from pyswarm_manager.store.lookup import find_node
@@ -21,15 +21,21 @@ from pyswarm_manager.store.tables import Kind, Tables
 
 
 async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest) -> Node:
-    view = writer.store.view
-    node = find_node(view, request.node_id)
     spec = decode(NodeSpec, request.spec)
     refuse(check_node_spec(spec))
-    if node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER:
-        _check_demotion(view, writer.raft, node)
-    changed = replace(node, spec=spec, meta=replace(node.meta, version=request.version))
-    await writer.store.propose([Update(changed)])
-    return writer.store.view.nodes.get(node.id, changed)
+
+    async def attempt() -> Node:
+        view = writer.store.view
+        node = find_node(view, request.node_id)
+        # What the dispatcher and the planner write of a node moves its version too, and contradicts no user.
+        check_read_version("node", node.id, view.node_specs[node.id], request.version, node.meta.version)
+        if node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER:
+            _check_demotion(view, writer.raft, node)
+        changed = replace(node, spec=spec)
+        await writer.store.propose([Update(changed)])
+        return writer.store.view.nodes.get(node.id, changed)
+
+    return await retried(attempt)
 
 
 async def remove_node(writer: Writer, request: control_pb2.RemoveNodeRequest) -> None:

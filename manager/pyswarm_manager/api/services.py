@@ -23,7 +23,7 @@ from pyswarm_common.model import (
     UpdateStatus,
 )
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
-from pyswarm_manager.api.writes import Writer, retried
+from pyswarm_manager.api.writes import Writer, check_read_version, retried
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
 from pyswarm_manager.store.tables import Tables
@@ -42,19 +42,22 @@ async def create_service(writer: Writer, request: control_pb2.CreateServiceReque
 
 
 async def update_service(writer: Writer, request: control_pb2.UpdateServiceRequest) -> Service:
-    view = writer.store.view
-    service = find_service(view, request.service_id)
-    if request.rollback:
-        changed = _rolled_back(service, writer.clock())
-    else:
+    spec = None
+    if not request.rollback:
         spec = decode(ServiceSpec, request.spec)
         refuse(check_service_spec(spec))
-        _check_what_may_change(service, spec)
-        changed = replace(service, spec=resolve_networks(view, spec))
-    _check_ports(view, changed.spec, own_id=service.id)
-    # The version the caller read decides, not the one here: the store refuses the change if it moved since.
-    await writer.store.propose([Update(replace(changed, meta=replace(service.meta, version=request.version)))])
-    return writer.store.view.services.get(service.id, changed)
+
+    async def attempt() -> Service:
+        view = writer.store.view
+        service = find_service(view, request.service_id)
+        # What the planner writes (endpoint, update status) moves the version too, and contradicts no user.
+        check_read_version("service", service.id, service.spec_version, request.version, service.meta.version)
+        changed = _rolled_back(service, writer.clock()) if spec is None else _respecified(view, service, spec)
+        _check_ports(view, changed.spec, own_id=service.id)
+        await writer.store.propose([Update(changed)])
+        return writer.store.view.services.get(service.id, changed)
+
+    return await retried(attempt)
 
 
 async def remove_service(writer: Writer, request: control_pb2.RemoveServiceRequest) -> str:
@@ -108,6 +111,11 @@ def _ports_of_others(view: Tables, own_id: str) -> Iterator[tuple[Service, PortC
         for port in (*other.spec.endpoint.ports, *other.endpoint.ports):
             if port.published_port:
                 yield other, port
+
+
+def _respecified(view: Tables, service: Service, spec: ServiceSpec) -> Service:
+    _check_what_may_change(service, spec)
+    return replace(service, spec=resolve_networks(view, spec))
 
 
 def _check_what_may_change(service: Service, spec: ServiceSpec) -> None:

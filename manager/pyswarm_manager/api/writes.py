@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from pyswarm_common.errors import OutOfSequence
+from pyswarm_common.errors import InvalidArgument, OutOfSequence
 from pyswarm_common.ids import IdSource
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.store.changes import Change
@@ -15,7 +15,7 @@ from pyswarm_manager.store.tables import Tables
 R = TypeVar("R")
 
 ATTEMPTS = 8
-"""How often a change that names no version is tried again when the object moves under it."""
+"""How often a change is tried again when the object moves under it."""
 
 
 class StorePort(Protocol):
@@ -36,8 +36,19 @@ class Writer:
     clock: Clock
 
 
+def check_read_version(kind: str, object_id: str, spec_version: int, read: int, current: int) -> None:
+    """Refuse a new spec that was made from an older one: the version read must not be before the spec's last change."""
+    if read == 0:
+        raise InvalidArgument(f"the change of {kind} {object_id} does not say which version it read")
+    if not spec_version <= read <= current:
+        raise OutOfSequence(
+            f"update out of sequence: the spec of {kind} {object_id} changed at version {spec_version}, "
+            f"and the change was made from version {read}"
+        )
+
+
 async def retried(attempt: Callable[[], Awaitable[R]]) -> R:
-    """For changes that hold whatever the object's version is, such as a removal: read and try again if it moved."""
+    """For changes that hold although the object moved, which the attempt decides each time: read and try again."""
     for _ in range(ATTEMPTS - 1):
         try:
             return await attempt()

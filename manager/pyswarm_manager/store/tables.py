@@ -91,6 +91,9 @@ class Tables:
     """Wanted tasks that wait for addresses or a node."""
     published: dict[Port, str] = field(default_factory=dict)
     """Service id by published ingress port."""
+    node_specs: dict[str, int] = field(default_factory=dict, compare=False)
+    """Version at which the spec of each node last changed, as far as this member saw: after a snapshot it may say a
+    later one, which only makes the leader stricter. Never read by `apply`, since members may differ in it."""
 
     @property
     def cluster(self) -> Cluster | None:
@@ -123,8 +126,11 @@ class Tables:
             self._put_task(item)
             return
         kind = KIND_OF[type(item)]
-        self._unindex(kind, self.table(kind).get(item.id))
+        old = self.table(kind).get(item.id)
+        self._unindex(kind, old)
         self._write(kind, item)
+        if isinstance(item, Node) and (old is None or old.spec != item.spec):
+            self.node_specs[item.id] = item.meta.version
         if name := unique_name(item):
             self.ids_by_name[kind, name] = item.id
         if isinstance(item, Service):
@@ -135,6 +141,7 @@ class Tables:
             self._remove_task(object_id)
             return
         self._unindex(kind, self.table(kind)[object_id])
+        self.node_specs.pop(object_id, None)
         del self._table(kind)[object_id]
 
     def copy(self) -> Tables:
@@ -151,6 +158,7 @@ class Tables:
             node_tasks={node_id: dict(tasks) for node_id, tasks in self.node_tasks.items()},
             unplaced=dict(self.unplaced),
             published=dict(self.published),
+            node_specs=dict(self.node_specs),
         )
 
     def _table(self, kind: Kind) -> dict[str, Any]:

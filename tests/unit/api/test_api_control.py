@@ -28,7 +28,9 @@ from pyswarm_common.model import (
     TaskState,
     TaskStatus,
     UpdateState,
+    UpdateStatus,
 )
+from pyswarm_manager.store.changes import SetNodeStatus, Update
 
 # ---- services
 
@@ -78,6 +80,41 @@ async def test_an_update_from_an_old_version_is_refused(swarm: Swarm) -> None:
     await asked(control.UpdateService(request))
     with pytest.raises(errors.OutOfSequence, match="update out of sequence"):
         await asked(control.UpdateService(request))
+
+
+async def test_what_the_planner_writes_refuses_no_update(swarm: Swarm) -> None:
+    """Right after a create or an update the planner allocates and writes the update's status."""
+    control, store = swarm.control(), swarm.leader.store
+    first = (await asked(control.CreateService(pb.CreateServiceRequest(spec=wire(service_spec()))))).service
+    for replicas in (2, 3):
+        service = store.view.services[first.id]
+        status = UpdateStatus(state=UpdateState.UPDATING, message=f"before {replicas}")
+        await store.propose([Update(replace(service, update_status=status))])
+        moved = store.view.services[first.id]
+        assert moved.meta.version > moved.spec_version
+        request = pb.UpdateServiceRequest(
+            service_id="web", version=moved.spec_version, spec=wire(service_spec(replicas=replicas))
+        )
+        assert (await asked(control.UpdateService(request))).service.spec.replicas == replicas
+    request = pb.UpdateServiceRequest(service_id="web", version=1 << 40, spec=wire(service_spec()))
+    with pytest.raises(errors.OutOfSequence):
+        await asked(control.UpdateService(request))
+    request = pb.UpdateServiceRequest(service_id="web", spec=wire(service_spec()))
+    with pytest.raises(errors.InvalidArgument, match="does not say which version it read"):
+        await asked(control.UpdateService(request))
+
+
+async def test_one_of_two_updates_from_one_version_is_refused(swarm: Swarm) -> None:
+    control = swarm.control()
+    first = (await asked(control.CreateService(pb.CreateServiceRequest(spec=wire(service_spec()))))).service
+    updates = [
+        control.UpdateService(
+            pb.UpdateServiceRequest(service_id="web", version=first.meta.version, spec=wire(service_spec(replicas=n)))
+        )
+        for n in (2, 3)
+    ]
+    results = await asyncio.gather(*(asked(update) for update in updates), return_exceptions=True)
+    assert sorted(isinstance(result, errors.OutOfSequence) for result in results) == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +308,18 @@ async def test_labels_and_availability_of_a_node(swarm: Swarm) -> None:
     assert changed.spec.labels["disk"] == "ssd"
     with pytest.raises(errors.OutOfSequence):
         await asked(control.UpdateNode(request))
+
+
+async def test_what_the_dispatcher_writes_refuses_no_update_of_a_node(swarm: Swarm) -> None:
+    await swarm.create(worker_node("w" * 25, "worker1"))
+    control, store = swarm.control(), swarm.leader.store
+    node = (await asked(control.GetNode(pb.GetNodeRequest(node="worker1")))).node
+    await store.propose([SetNodeStatus(node.id, NodeStatus(state=NodeState.SUSPECT))])
+    node.spec.labels["disk"] = "ssd"
+    request = pb.UpdateNodeRequest(node_id="worker1", version=node.meta.version, spec=node.spec)
+    changed = (await asked(control.UpdateNode(request))).node
+    assert changed.spec.labels["disk"] == "ssd"
+    assert changed.status.state == NodeState.SUSPECT
 
 
 async def test_the_last_manager_stays(swarm: Swarm) -> None:
