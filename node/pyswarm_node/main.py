@@ -17,6 +17,7 @@ from pyswarm_common.errors import PyswarmError
 
 from .daemon import run_daemon
 from .describe import version
+from .limits import raise_open_files
 from .paths import Options
 
 _log = logging.getLogger("pyswarm_node")
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.umask(0o077)
+    raise_open_files()
     sys.exit(uvloop.run(_run(options)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from pyswarm_common.model import HealthCheck, Task, TaskStatus
 from pyswarm_runtime.types import ContainerState
 
 from .core import task_machine as tm
-from .core.assembly import LABEL_TASK_ID, container_config, sandbox, stop_grace_s, uses_host_network
+from .core.assembly import LABEL_TASK_ID, container_config, open_files, sandbox, stop_grace_s, uses_host_network
 from .core.health import Health, ProbePlan, after_probe, is_unhealthy, next_delay_s, probe_plan
 from .images import ImageFetcher
 from .networks import Networks
@@ -73,6 +74,7 @@ class Tasks:
         self._by_container: dict[str, str] = {}
         self._starts = asyncio.Semaphore(_MAX_STARTS)
         self._is_closing = False
+        self._ulimits = (open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),)
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._entries
@@ -267,7 +269,7 @@ class Tasks:
 
     async def _create(self, entry: _Entry, netns_path: str) -> tm.Created:
         entry.plan = await self._probe_plan(entry.task)
-        container_id = await self._runtime.create(container_config(entry.task, netns_path))
+        container_id = await self._runtime.create(container_config(entry.task, netns_path, self._ulimits))
         self._by_container[container_id] = entry.task.id
         return tm.Created(container_id)
 

@@ -23,7 +23,7 @@ from pyswarm_common.model import (
     Task,
     TaskSpec,
 )
-from pyswarm_worker.core.assembly import container_config, sandbox
+from pyswarm_worker.core.assembly import container_config, open_files, sandbox
 from pyswarm_worker.core.assignments import change_of
 from pyswarm_worker.core.health import Health, after_probe, is_unhealthy, next_delay_s, probe_plan
 from pyswarm_worker.core.tables import KnownTable, ingress_ports
@@ -49,6 +49,13 @@ def test_command_and_arguments(
 ) -> None:
     config = container_config(task(ContainerSpec(image="i", command=command, args=args)), "/ns")
     assert (config.entrypoint, config.command) == (entrypoint, cmd)
+
+
+@pytest.mark.parametrize(("own", "soft", "hard"), [(1048576, 1024, 524288), (4096, 1024, 4096), (512, 512, 512)])
+def test_a_containers_limit_of_open_files(own: int, soft: int, hard: int) -> None:
+    limit = open_files(own)
+    assert (limit.name, limit.soft, limit.hard) == ("nofile", soft, hard)
+    assert container_config(task(ContainerSpec(image="i")), "/ns", (limit,)).ulimits == (limit,)
 
 
 def test_a_container_of_a_task() -> None:

@@ -16,6 +16,9 @@ LABEL_SERVICE_NAME = "com.pyswarm.service.name"
 LABEL_NODE_ID = "com.pyswarm.node.id"
 HOST_NETWORK = "host"
 
+OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 524288
+"""Of a container, as docker's default: programs that close or poll every possible descriptor stay quick."""
+
 PROTOCOLS: dict[Protocol, overlay.Protocol] = {Protocol.TCP: "tcp", Protocol.UDP: "udp", Protocol.SCTP: "sctp"}
 
 _DNS_ADDRESS = "127.0.0.11"
@@ -40,7 +43,13 @@ def stop_grace_s(task: Task) -> float:
     return DEFAULT_STOP_GRACE_PERIOD_S if grace is None else grace
 
 
-def container_config(task: Task, netns_path: str) -> runtime.ContainerConfig:
+def open_files(own_hard_limit: int) -> runtime.Ulimit:
+    """A container's limit. Without CAP_SYS_RESOURCE none is higher than the daemon's own."""
+    hard = min(own_hard_limit, OPEN_FILES_HARD)
+    return runtime.Ulimit(name="nofile", soft=min(hard, OPEN_FILES_SOFT), hard=hard)
+
+
+def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit, ...] = ()) -> runtime.ContainerConfig:
     """An empty `netns_path` is the host's own network."""
     spec, resources = task.spec.container, task.spec.resources
     # As docker: an overridden entrypoint takes the image's command out of play.
@@ -72,6 +81,7 @@ def container_config(task: Task, netns_path: str) -> runtime.ContainerConfig:
         cap_drop=spec.cap_drop,
         sysctls=spec.sysctls,
         init=spec.init,
+        ulimits=ulimits,
     )
 
 
