@@ -20,7 +20,7 @@ from bench.memory import host_cpu_s, host_memory
 from pyswarm.v1 import types_pb2
 from pyswarm_lab import Lab
 from pyswarm_lab.cluster import wait_ready
-from pyswarm_lab.demo_image import write_rootfs
+from pyswarm_lab.image import write_rootfs
 
 IMAGE = "bench:1"
 OVERLAY_SUBNET = "10.90.0.0/20"
