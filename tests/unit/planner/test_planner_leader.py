@@ -131,7 +131,8 @@ async def test_what_waits_for_a_time_goes_on_then(bench: Bench) -> None:
     async with bench.leading():
         await bench.until(lambda: len(bench.states()) == 2)
         first = next(iter(bench.store.view.tasks))
-        await bench.store.propose([SetTaskStatus(first, TaskStatus(state=TaskState.FAILED))])
+        for state in (TaskState.RUNNING, TaskState.FAILED):
+            await bench.store.propose([SetTaskStatus(first, TaskStatus(state=state))])
         await bench.until(lambda: len(bench.states()) == 3)
         replacement = list(bench.store.view.tasks.values())[-1]
         assert (replacement.desired_state, replacement.start_at) == (TaskState.READY, 105.0)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
 
-from pyswarm_common.model import RestartCondition, RestartPolicy, Task, TaskState, TaskStatus
+import pytest
+from msgspec.structs import replace
+from planner_world import World
+
+from pyswarm_common.model import (
+    FailureAction,
+    RestartCondition,
+    RestartPolicy,
+    ServiceMode,
+    Task,
+    TaskState,
+    TaskStatus,
+    UpdateConfig,
+    UpdateState,
+)
 from pyswarm_manager.planner.orchestrate.restart import MAX_BACKOFF_S, STABLE_S, next_restart
 
 NOW = 10_000.0
@@ -35,11 +49,80 @@ def test_condition(condition: RestartCondition, state: TaskState, restarts: bool
 
 
 def test_the_default_delay_is_dockers() -> None:
-    assert next_restart(RestartPolicy(), ended(), NOW, no_jitter) == (NOW + 5.0, (NOW,))
+    assert next_restart(RestartPolicy(), ended(), NOW, no_jitter) == (NOW + 5.0, (NOW,), 0.0)
 
 
 def test_no_delay_is_at_once() -> None:
-    assert next_restart(RestartPolicy(delay_s=0.0), ended(), NOW, no_jitter) == (0.0, (NOW,))
+    assert next_restart(RestartPolicy(delay_s=0.0), ended(), NOW, no_jitter) == (0.0, (NOW,), 0.0)
+
+
+def test_the_successor_of_a_task_that_never_ran_is_made_only_after_the_delay() -> None:
+    rejected = Task(id="t", status=TaskStatus(state=TaskState.REJECTED), ended_at=NOW)
+    assert next_restart(RestartPolicy(), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW + 5.0)
+    assert next_restart(RestartPolicy(delay_s=0.0), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW)
+    again = replace(rejected, restart_times=(NOW - 11, NOW - 6))
+    assert next_restart(RestartPolicy(), again, NOW, no_jitter) == (0.0, (NOW - 11, NOW - 6, NOW), NOW + 10.0)
+
+
+@pytest.mark.parametrize("mode", list(ServiceMode))
+def test_an_image_that_cannot_be_had_is_tried_as_often_as_the_delay_says(mode: ServiceMode) -> None:
+    """Agents that reject within a second: for two minutes, with the delays 5, 5, 10, 20, 40, 80."""
+    world = World()
+    world.node("n1")
+    world.service("web", mode=mode)
+    made: list[float] = []
+    for _ in range(120):
+        world.plan_all()
+        for task in world.tasks("web"):
+            if task.status.state is TaskState.ASSIGNED:
+                made.append(world.now)
+                world.report(task, TaskState.REJECTED, "No such image")
+        world.now += 1
+    assert [round(later - earlier) for earlier, later in pairwise(made)] == [5, 5, 10, 20, 40]
+
+
+def test_an_update_to_an_image_that_cannot_be_had_goes_on_at_the_same_pace() -> None:
+    world = World()
+    for name in ("n1", "n2"):
+        world.node(name)
+    update = UpdateConfig(parallelism=1, failure_action=FailureAction.CONTINUE)
+    world.service("web", 4, update=update)
+    world.settle()
+    world.image("web", "nonsense")
+    rejected = 0
+    for _ in range(60):
+        world.plan_all()
+        for task in world.tasks("web"):
+            if task.status.state is TaskState.ASSIGNED:
+                rejected += 1
+                world.report(task, TaskState.REJECTED, "No such image")
+        assert (
+            len({task.slot for task in world.tasks("web", wanted=False) if task.spec.container.image != "img:1"}) == 1
+        )
+        world.now += 1
+    assert rejected == 5
+    assert len(world.running("web")) == 4
+    status = world.tables.services["web"].update_status
+    assert status is not None
+    assert status.state is UpdateState.UPDATING
+
+
+def test_an_update_whose_tasks_fail_to_start_is_not_complete() -> None:
+    world = World()
+    world.node("n1")
+    world.service("web", 1, update=UpdateConfig(parallelism=1, failure_action=FailureAction.CONTINUE))
+    world.settle()
+    world.image("web", "img:2")
+    for _ in range(40):
+        world.plan_all()
+        world.agents_step()
+        for task in world.tasks("web"):
+            if task.spec.container.image == "img:2" and task.status.state is TaskState.STARTING:
+                world.report(task, TaskState.FAILED, "no such program")
+        world.now += 1
+    status = world.tables.services["web"].update_status
+    assert status is not None
+    assert status.state is UpdateState.UPDATING
 
 
 @pytest.mark.parametrize(

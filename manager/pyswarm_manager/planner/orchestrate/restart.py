@@ -3,6 +3,10 @@
 Everything it counts is in the task objects (`restart_times`), so a new leader goes on counting. The policy's delay is
 kept for the first restarts; a slot that goes on failing soon after each start waits twice as long each time, up to a
 cap, so that a broken service does not keep its nodes busy. A task that ran for a while starts afresh.
+
+The successor of a task that ran is made at once, and prepared while it waits for its start. One that never ran was
+refused or failed in its preparation, which would most likely fail again: its successor is made only after the delay, so
+that no slot prepares more often than that.
 """
 
 from __future__ import annotations
@@ -25,18 +29,29 @@ class Restart(NamedTuple):
     start_at: float
     """Zero: at once."""
     restart_times: tuple[float, ...]
+    make_at: float = 0.0
+    """The successor may not be made before. Zero: at once."""
 
 
 def next_restart(policy: RestartPolicy, ended: Task, now: float, rng: Rng) -> Restart | None:
-    """When the successor of the ended task may start; None if the policy wants none."""
-    if not _condition_holds(policy.condition, ended.status.state):
+    """When the successor of the ended task may be made and start; None if the policy wants none."""
+    if not will_restart(policy, ended, now):
         return None
     counted = _counted(policy, ended.restart_times, now)
-    if policy.max_attempts and len(counted) >= policy.max_attempts:
-        return None
-    delay = _delay(policy, ended, rng)
     times = (*counted, now)[-max(policy.max_attempts, _REMEMBERED) :]
+    delay = _delay(policy, ended)
+    if not ended.running_at:
+        return Restart(0.0, times, make_at=ended.ended_at + delay)
+    if delay > _base_delay(policy):
+        delay *= 1.0 + 0.1 * rng()  # spread out what failed together
     return Restart(now + delay if delay > 0 else 0.0, times)
+
+
+def will_restart(policy: RestartPolicy, ended: Task, now: float) -> bool:
+    """Whether the ended task gets a successor."""
+    if not _condition_holds(policy.condition, ended.status.state):
+        return False
+    return not policy.max_attempts or len(_counted(policy, ended.restart_times, now)) < policy.max_attempts
 
 
 def _condition_holds(condition: RestartCondition, state: TaskState) -> bool:
@@ -55,14 +70,17 @@ def _counted(policy: RestartPolicy, times: tuple[float, ...], now: float) -> tup
     return times
 
 
-def _delay(policy: RestartPolicy, ended: Task, rng: Rng) -> float:
-    base = DEFAULT_RESTART_DELAY_S if policy.delay_s is None else policy.delay_s
+def _base_delay(policy: RestartPolicy) -> float:
+    return DEFAULT_RESTART_DELAY_S if policy.delay_s is None else policy.delay_s
+
+
+def _delay(policy: RestartPolicy, ended: Task) -> float:
+    base = _base_delay(policy)
     doublings = _quick_failures(ended) - PATIENT_RESTARTS
     if doublings < 0:
         return base
     backoff = max(base, MIN_BACKOFF_S) * 2.0 ** min(doublings + 1, 16)
-    capped = max(base, min(backoff, MAX_BACKOFF_S))
-    return capped * (1.0 + 0.1 * rng())  # spread out what failed together
+    return max(base, min(backoff, MAX_BACKOFF_S))
 
 
 def _quick_failures(ended: Task) -> int:

@@ -4,7 +4,8 @@ Decides from the tasks alone (level-triggered), so that it can go on from any st
 - one task by the present spec is enough; others stop once it runs (or at once, if they are of no use);
 - a task whose node is lost, drained or unfit is replaced at once (with order start-first, a drained one stays until its
   successor runs);
-- a task that ended is replaced as the restart policy says; one that may not be replaced stays as the slot's last word;
+- a task that ended is replaced as the restart policy says; one that may not be replaced (yet) stays as the slot's last
+  word;
 - with order stop-first a successor is prepared (READY) before its predecessor is told to stop, and starts after that
   has ended; if there is no room to prepare it, the predecessor stops at once.
 
@@ -133,10 +134,14 @@ def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
         _retire(retired, (last,))
         return
     restart = next_restart(work.spec.task.restart, last, work.now, work.draft.rng)
-    if restart is not None:
-        desired = TaskState.READY if restart.start_at else _RUNNING
-        work.create(key, desired, restart.start_at, restart.restart_times)
-        _retire(retired, (last,))
+    if restart is None:
+        return
+    if restart.make_at > work.now:
+        work.draft.wake(work.service.id, key, restart.make_at)
+        return
+    desired = TaskState.READY if restart.start_at else _RUNNING
+    work.create(key, desired, restart.start_at, restart.restart_times)
+    _retire(retired, (last,))
 
 
 def _may_start(work: Work, key: SlotKey) -> bool:

@@ -23,7 +23,7 @@ from pyswarm_common.model import (
     UpdateState,
     UpdateStatus,
 )
-from pyswarm_manager.planner.orchestrate.restart import next_restart
+from pyswarm_manager.planner.orchestrate.restart import next_restart, will_restart
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
@@ -79,7 +79,7 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=work.now, message="update in progress")
         _say(work, service, status)
     room = len(outdated) if work.config.parallelism == 0 else work.config.parallelism - progress.open
-    for key in _in_order(slots, outdated)[: max(0, room)]:
+    for key in _in_order(work, slots, outdated)[: max(0, room)]:
         _open(work, key, slots[key])
     if not outdated and not progress.open:
         _complete_when_settled(work, service, status, progress)
@@ -99,7 +99,7 @@ def measure(work: Work, slots: Slots, since: float) -> Progress:
                 continue
             if task.status.state in _FAILED and _failed_soon(task, monitor):
                 failed = task.id
-            elif task.desired_state <= TaskState.RUNNING and len(tasks) > 1:
+            if task.desired_state <= TaskState.RUNNING and len(tasks) > 1:
                 _count(work, task, monitor, progress)
         if failed:
             progress.failed = failed
@@ -109,6 +109,7 @@ def measure(work: Work, slots: Slots, since: float) -> Progress:
 
 def _count(work: Work, task: Task, monitor: float, progress: Progress) -> None:
     if task.status.state > TaskState.RUNNING:
+        progress.open += will_restart(work.spec.task.restart, task, work.now)
         return
     if task.status.state < TaskState.RUNNING:
         progress.open += 1
@@ -124,25 +125,33 @@ def _failed_soon(task: Task, monitor: float) -> bool:
     return not task.running_at or task.ended_at - task.running_at <= monitor
 
 
-def _in_order(slots: Slots, outdated: list[SlotKey]) -> list[SlotKey]:
-    """Slots that serve nobody now come first."""
+def _in_order(work: Work, slots: Slots, outdated: list[SlotKey]) -> list[SlotKey]:
+    """Slots that serve nobody now come first, then those whose successor failed: they stay open until one runs."""
     serving = {key: any(task.status.state is TaskState.RUNNING for task in slots[key]) for key in outdated}
-    return sorted(outdated, key=lambda key: serving[key])
+    return sorted(outdated, key=lambda key: (serving[key], not _attempts(work, slots[key])))
+
+
+def _attempts(work: Work, tasks: tuple[Task, ...]) -> list[Task]:
+    return [task for task in tasks if task.status.state > TaskState.RUNNING and work.is_clean(task)]
 
 
 def _open(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> None:
     """Make the successor. The predecessor stops when that is ready (stop-first) or runs (start-first)."""
     desired = TaskState.RUNNING if work.starts_first else TaskState.READY
-    attempts = [task for task in tasks if task.status.state > TaskState.RUNNING and work.is_clean(task)]
+    attempts = _attempts(work, tasks)
     if not attempts:
         work.create(key, desired)
         _discount(work, tasks)
         return
     restart = next_restart(work.spec.task.restart, attempts[-1], work.now, work.draft.rng)
-    if restart is not None:
-        state = TaskState.READY if restart.start_at else desired
-        work.create(key, state, restart.start_at, restart.restart_times)
-        _discount(work, tasks)
+    if restart is None:
+        return
+    if restart.make_at > work.now:
+        work.draft.wake(work.service.id, None, restart.make_at)
+        return
+    state = TaskState.READY if restart.start_at else desired
+    work.create(key, state, restart.start_at, restart.restart_times)
+    _discount(work, tasks)
 
 
 def _discount(work: Work, tasks: tuple[Task, ...]) -> None:
