@@ -133,6 +133,7 @@ class Agent:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._outbox.run())
             group.create_task(self.tasks.run_exits())
+            group.create_task(self._networks.run_retries())
             group.create_task(self._run_session())
 
     async def _run_session(self) -> None:
@@ -225,6 +226,8 @@ class Agent:
         if operations:
             await self._store.write(operations)
         await self._networks.apply(tables, change.remove_network_ids, change.ingress)
+        if message.type == pb.Assignments.TYPE_COMPLETE:
+            await self._networks.remove_unknown()
         for task_id in change.remove_task_ids:
             self.tasks.forget(task_id)
         for task in change.update_tasks:

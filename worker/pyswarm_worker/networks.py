@@ -12,12 +12,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from pyswarm.v1 import dispatcher_pb2 as pb
-from pyswarm_common.errors import FailedPrecondition, PyswarmError
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition, PyswarmError
 
 from .core.tables import KnownTable, delta_to_overlay, ingress_ports
 from .ports import Overlay
 
 _log = logging.getLogger(__name__)
+
+_CONFLICT_RETRY_S = 5.0
 
 Say = Callable[[pb.AgentMessage], None]
 """Tell the managers, if there is a session."""
@@ -34,6 +36,8 @@ class Networks:
         self._leaving: dict[str, None] = {}
         self._tables: dict[str, KnownTable] = {}
         self._ingress: pb.IngressTable | None = None
+        self._ingress_error = ""
+        self._has_conflict = asyncio.Event()
         self._lock = asyncio.Lock()
 
     @property
@@ -81,6 +85,23 @@ class Networks:
             if touched:
                 await self._set_ingress()
             await self._remove_leaving()
+
+    async def remove_unknown(self) -> None:
+        """Remove what the overlay holds beyond our tables: left by a daemon that ended between its disk and its kernel.
+
+        To be called once the managers have named everything that this node is to have.
+        """
+        async with self._lock:
+            self._leaving.update(dict.fromkeys(key for key in self._overlay.networks() if key not in self._tables))
+            await self._remove_leaving()
+
+    async def run_retries(self) -> None:
+        """For ever: take a published port that another program on this host has as soon as that lets go of it."""
+        while True:
+            await self._has_conflict.wait()
+            await asyncio.sleep(_CONFLICT_RETRY_S)
+            async with self._lock:
+                await self._set_ingress()
 
     async def sweep(self) -> None:
         """Remove what could not be removed while it was in use. To be called when a sandbox has gone."""
@@ -139,7 +160,21 @@ class Networks:
             return
         known = self._tables.get(ingress.network_id)
         ports = ingress_ports(ingress.ports, known.endpoints if known is not None else {})
+        self._has_conflict.clear()
+        reason = ""
         try:
             await self._overlay.set_ingress(tuple(ingress.node_addresses), ports)
+        except AlreadyExists as error:  # the other ports work
+            reason = str(error)
+            self._has_conflict.set()
         except PyswarmError as error:
-            _log.error("published ports cannot be programmed: %s", error)
+            reason = f"published ports cannot be programmed: {error}"
+        self._say_ingress(reason)
+
+    def _say_ingress(self, reason: str) -> None:
+        """Once, however often it is tried; and when it is over."""
+        if reason and reason != self._ingress_error:
+            _log.error("%s", reason)
+        if self._ingress_error and not reason:
+            _log.info("all published ports work now")
+        self._ingress_error = reason

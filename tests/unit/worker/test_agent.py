@@ -20,7 +20,9 @@ from pyswarm_common.codec import to_proto
 from pyswarm_common.identity import NODE_SERVER_NAME, NodeIdentity, RootAuthority
 from pyswarm_common.model import HealthCheck, Node, NodeDescription, NodeRole, TaskState
 from pyswarm_common.rpc import open_channel
+from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
+from pyswarm_worker import networks
 from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
 
 NETWORK = "w" * 25
@@ -279,6 +281,45 @@ async def test_published_ports_lead_to_the_ready_endpoints(node: Fixture) -> Non
         addresses, (programmed,) = node.overlay.ingress
         assert addresses == ("10.0.0.2/24",)
         assert [backend.ingress_address for backend in programmed.backends] == ["10.0.0.5"]
+
+
+async def test_a_published_port_that_another_program_has_is_taken_when_it_is_free(
+    node: Fixture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "_CONFLICT_RETRY_S", 0.01)
+    caplog.set_level("INFO")
+    ports = [pb.IngressPort(service_id="s", published_port=number, target_port=80) for number in (8080, 8081)]
+    node.manager.complete.ingress.CopyFrom(pb.IngressTable(version=1, node_addresses=["10.0.0.2/24"], ports=ports))
+    node.overlay.taken_ports.add(8080)
+    calls = 0
+    set_ingress = node.overlay.set_ingress
+
+    async def counted(addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) -> None:
+        nonlocal calls
+        calls += 1
+        await set_ingress(addresses, ports)
+
+    monkeypatch.setattr(node.overlay, "set_ingress", counted)
+    async with node.agent():
+        await eventually(lambda: calls > 3)
+        assert [port.published_port for port in node.overlay.ingress[1]] == [8081]
+        said = [record.message for record in caplog.records if "8080/tcp is already allocated" in record.message]
+        assert len(said) == 1
+        node.overlay.taken_ports.clear()
+        await eventually(lambda: len(node.overlay.ingress[1]) == 2)
+        await eventually(lambda: "all published ports work now" in caplog.text)
+        tried = calls
+        await asyncio.sleep(0.05)
+        assert calls == tried  # and it rests
+
+
+async def test_a_network_that_only_the_kernel_knows_is_removed(node: Fixture) -> None:
+    """The daemon ended after it had taken the network off its disk, and before it was gone."""
+    stale = NetworkTable(network_id="o" * 25, name="old", vni=4098, subnets=("10.0.2.0/24",))
+    node.overlay.tables[stale.network_id] = stale
+    node.manager.complete.networks.append(table(1))
+    async with node.agent():
+        await eventually(lambda: list(node.overlay.tables) == [NETWORK])
 
 
 async def test_a_network_in_use_is_removed_after_its_last_task(node: Fixture) -> None:

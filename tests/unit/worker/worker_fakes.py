@@ -205,6 +205,10 @@ class FakeOverlay:
         self.sandboxes: dict[str, Sandbox] = {}
         self.ingress: tuple[tuple[str, ...], tuple[IngressPort, ...]] = ((), ())
         self.attach_error: errors.PyswarmError | None = None
+        self.taken_ports: set[int] = set()
+
+    def networks(self) -> list[str]:
+        return sorted(self.tables)
 
     async def apply_table(self, table: NetworkTable) -> None:
         self.tables[table.network_id] = table
@@ -228,7 +232,10 @@ class FakeOverlay:
         self.sandboxes.pop(sandbox_id, None)
 
     async def set_ingress(self, node_addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) -> None:
-        self.ingress = (node_addresses, ports)
+        taken = [port.published_port for port in ports if port.published_port in self.taken_ports]
+        self.ingress = (node_addresses, tuple(port for port in ports if port.published_port not in taken))
+        if taken:
+            raise errors.AlreadyExists(f"published port {taken[0]}/tcp is already allocated by another program")
 
     async def retain(self, sandbox_ids: Iterable[str]) -> None:
         kept = set(sandbox_ids)
