@@ -19,7 +19,7 @@ from pyswarm_common.model import Node, NodeRole
 _log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
-_LOOK_AGAIN_S = 3600.0
+_LOOK_AGAIN_S = 60.0  # a certificate may live for an hour only, and clocks are set
 _RENEW_FROM, _RENEW_UNTIL = 0.5, 0.8  # of a certificate's life
 
 

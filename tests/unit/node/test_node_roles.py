@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pyswarm_common.model import Node, NodeRole, NodeSpec
+from pyswarm_manager.api.validate.cluster import MIN_CERT_EXPIRY_S
+from pyswarm_node import roles
 from pyswarm_node.roles import Step, next_step, renewal_time
 
 W, M = NodeRole.WORKER, NodeRole.MANAGER
@@ -30,6 +32,11 @@ def node(wanted: NodeRole, is_now: NodeRole) -> Node:
 def test_next_step(wanted: NodeRole, is_now: NodeRole, certificate: NodeRole, set_up: bool, expected: Step) -> None:
     step = next_step(node(wanted, is_now), certificate, is_manager_set_up=set_up, renew_at=100.0, now=0.0)
     assert step is expected
+
+
+def test_the_shortest_life_that_a_certificate_may_have_is_renewed_in_time() -> None:
+    seen_at = renewal_time(0.0, MIN_CERT_EXPIRY_S, 1.0) + roles._LOOK_AGAIN_S
+    assert seen_at < MIN_CERT_EXPIRY_S - 300.0  # a few minutes are left to retry
 
 
 def test_renewal_needs_only_the_clock() -> None:
