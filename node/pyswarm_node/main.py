@@ -66,6 +66,13 @@ def parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--cgroup-parent", default=defaults.cgroup_parent, help="default: %(default)s")
     parser.add_argument("--agent-port", type=_port, default=defaults.agent_port, help="default: %(default)s")
     parser.add_argument("--oci-runtime", default=None, help="name or path; default: crun, else runc")
+    parser.add_argument(
+        "--network-check-period",
+        type=_period,
+        default=defaults.network_check_period_s,
+        metavar="SECONDS",
+        help="how often networks are verified and repaired; default: %(default)g",
+    )
     parser.add_argument("--log-level", choices=_LEVELS, default=defaults.log_level)
     parser.add_argument("--version", action="version", version=f"pyswarmd {version()}")
     arguments = parser.parse_args(argv)
@@ -76,7 +83,18 @@ def parse(argv: Sequence[str] | None) -> Options:
         agent_port=arguments.agent_port,
         oci_runtime=arguments.oci_runtime,
         log_level=arguments.log_level,
+        network_check_period_s=arguments.network_check_period,
     )
+
+
+def _period(text: str) -> float:
+    try:
+        period_s = float(text)
+    except ValueError:
+        period_s = 0.0
+    if not 0.1 <= period_s <= 86_400:  # also not a number
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0.1 to 86400")
+    return period_s
 
 
 def _port(text: str) -> int:

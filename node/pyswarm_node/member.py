@@ -19,6 +19,7 @@ from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
 
 from .describe import describe
 from .identity import CurrentIdentity
+from .network_watch import watch_networks
 from .paths import NodeRecord, Options, join_host_port
 
 _log = logging.getLogger(__name__)
@@ -37,11 +38,13 @@ class MemberHooks:
 class Member:
     """Made by `start`."""
 
-    def __init__(self, overlay: OverlayHost, agent: Agent, on_failed: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self, overlay: OverlayHost, agent: Agent, on_failed: Callable[[BaseException], None], check_period_s: float
+    ) -> None:
         self.overlay = overlay
         self.agent = agent
         self._on_failed = on_failed
-        self._run = asyncio.create_task(self._run_agent())
+        self._run = asyncio.create_task(self._run_parts(check_period_s))
 
     @classmethod
     async def start(
@@ -59,11 +62,13 @@ class Member:
         except BaseException:
             await overlay.close()
             raise
-        return cls(overlay, agent, hooks.on_failed)
+        return cls(overlay, agent, hooks.on_failed, options.network_check_period_s)
 
-    async def _run_agent(self) -> None:
+    async def _run_parts(self, check_period_s: float) -> None:
         try:
-            await self.agent.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.agent.run())
+                group.create_task(watch_networks(self.overlay, check_period_s))
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)
             self._on_failed(error)

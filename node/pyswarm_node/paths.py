@@ -25,6 +25,7 @@ class Options:
     agent_port: int = 7946
     oci_runtime: str | None = None
     log_level: str = "info"
+    network_check_period_s: float = 30.0
 
     @property
     def socket(self) -> Path:

@@ -240,7 +240,7 @@ def test_refusals_are_one_line_and_leave_nothing(host: Host) -> None:
     assert "could not find network interface or address" in host.refused("init", "--advertise-addr", "nope0")
     assert "invalid join token" in host.refused("join", "--token", "x", "127.0.0.1:2377")
     token = f"SWMTKN-1-{'0' * 50}-{'0' * 25}"
-    assert "cannot reach the manager at 127.0.0.1:2378" in host.refused("join", "--token", token, "127.0.0.1")
+    assert "could not reach a manager at 127.0.0.1:2377" in host.refused("join", "--token", token, "127.0.0.1")
     # nsenter does not pass signals on to what it runs in another pid namespace, so that says its own pid there.
     listener = subprocess.Popen(host.lab.exec_argv(HOST, ["sh", "-c", LISTEN]))
     try:
