@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# The Debian packages that pyswarm needs on a host, and those that its tests use. Does nothing when all are there.
+# The Debian packages that pyswarm needs on a host, and (unless TESTS=no) those that its tests use. Does nothing when all
+# are there.
 set -euo pipefail
 
 runtime=(crun runc conmon libnftables1 iproute2 busybox-static python3 python3-venv)
 tests=(nftables procps curl iputils-ping util-linux)
 
+wanted=("${runtime[@]}")
+[ "${TESTS:-yes}" = no ] || wanted+=("${tests[@]}")
 missing=()
-for package in "${runtime[@]}" "${tests[@]}"; do
+for package in "${wanted[@]}"; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
 if [ ${#missing[@]} -eq 0 ]; then
