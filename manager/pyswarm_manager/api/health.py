@@ -37,7 +37,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             term=raft.term,
             leader_raft_id=raft.leader_id or 0,
             applied_index=raft.applied_index,
-            commit_index=raft.applied_index,  # what this member knows as committed, it applies in the same turn
+            commit_index=raft.commit_index,
             version=VERSION,
         )
         for raft_id, member in raft.members.items():

@@ -149,6 +149,11 @@ class RaftNode:
         return self._loop.applied_index
 
     @property
+    def commit_index(self) -> int:
+        """What this member knows to be committed; it may not be applied yet."""
+        return self._loop.core.state.log.committed
+
+    @property
     def members(self) -> Mapping[int, MemberStatus]:
         """All members; activity and progress only as seen from the leader."""
         state = self._loop.core.state

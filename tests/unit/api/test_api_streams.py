@@ -113,6 +113,8 @@ async def test_health_without_a_leader_and_with_one(swarm3: Swarm) -> None:
     assert answer.node_id == leader.node_id
     assert answer.cluster_id == "c" * 25
     assert answer.leader_raft_id == answer.raft_id == leader.raft_id
+    assert answer.commit_index >= answer.applied_index > 0
+    assert leader.raft.commit_index == answer.commit_index
     assert [member.leader for member in answer.members].count(True) == 1
     survivor = swarm3.followers[0]
     for manager in [manager for manager in swarm3.managers if manager is not survivor]:
