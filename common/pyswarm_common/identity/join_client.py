@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import ssl
 from typing import TypeVar
@@ -97,13 +98,13 @@ async def request_certificate(
 
 async def _call(address: str, method: str, request: Message, answer_type: type[R], context: ssl.SSLContext) -> R:
     host, port = join_address(address)
-    netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    netloc = f"[{host}]" if ":" in host else host
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.post(
-                f"https://{netloc}/pyswarm.v1.CA/{method}",
+                f"https://{netloc}:{port}/pyswarm.v1.CA/{method}",
                 data=request.SerializeToString(),
                 headers={"Content-Type": "application/proto"},
                 ssl=context,
@@ -114,13 +115,12 @@ async def _call(address: str, method: str, request: Message, answer_type: type[R
             status, body = response.status, await _read(response.content, address)
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
         raise errors.FailedPrecondition(
-            f"the manager at {address} does not prove to be one of this cluster: {error}"
+            f"the manager at {address} does not prove to be one of this cluster: {_reason(error)}"
         ) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        reason = str(error) or "no answer in time"
         raise errors.Unavailable(
-            f"cannot reach the manager at {netloc}: {reason}; check the address, and that ports {port - 1} and {port} "
-            "are open"
+            f"could not reach a manager at {netloc}:{port - 1} ({_reason(error)}): "
+            f"check the address and that port {port} is open"
         ) from error
     if status != 200:
         raise _refusal(status, body, address)
@@ -128,6 +128,21 @@ async def _call(address: str, method: str, request: Message, answer_type: type[R
         return answer_type.FromString(body)
     except DecodeError as error:
         raise errors.FailedPrecondition(f"{address} did not answer as a manager does") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why in a few words: aiohttp's own sentences name the objects it worked with."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLError):
+        return (cause.reason or "TLS failed").replace("_", " ").lower()
+    if isinstance(cause, TimeoutError):
+        return "no answer in time"
+    if isinstance(cause, OSError) and cause.errno is not None:
+        known = cause.strerror if cause.errno < 0 else os.strerror(cause.errno)  # below zero: of the resolver
+        return (known or type(cause).__name__).lower()
+    return str(cause) or type(cause).__name__
 
 
 async def _read(content: aiohttp.StreamReader, address: str) -> bytes:

@@ -191,8 +191,12 @@ async def test_a_renewed_certificate_serves_the_next_connection(swarm: Swarm) ->
 
 
 async def test_nobody_there(swarm: Swarm, unused_tcp_port: int) -> None:
-    with pytest.raises(errors.Unavailable, match=r"cannot reach the manager at 127\.0\.0\.1:"):
-        await join(f"127.0.0.1:{unused_tcp_port}", tokens(swarm).worker)
+    with pytest.raises(errors.Unavailable) as refused:
+        await join(f"127.0.0.1:{unused_tcp_port - 1}", tokens(swarm).worker)
+    assert str(refused.value) == (
+        f"could not reach a manager at 127.0.0.1:{unused_tcp_port - 1} (connection refused): "
+        f"check the address and that port {unused_tcp_port} is open"
+    )
 
 
 async def test_somebody_else_there(swarm: Swarm) -> None:
