@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from pyswarm_common.model import Node, NodeState, Task, TaskState, TaskStatus, UpdateState
+from pyswarm_common.model import ClusterSpec, Node, NodeState, Task, TaskState, TaskStatus, UpdateState
 from pyswarm_manager.planner.orchestrate.restart import next_restart
 from pyswarm_manager.planner.orchestrate.work import Loss, Work
 from pyswarm_manager.planner.schedule.board import takes_tasks
@@ -63,12 +63,17 @@ def close(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) 
         desired = max(task.desired_state, TaskState.SHUTDOWN) if task.id in retired else task.desired_state
         if desired > _RUNNING and _end(work, task, desired, key):
             past.append(task)
-    cluster = work.draft.tables.cluster
-    limit = cluster.spec.task_history_limit if cluster is not None else 5
+    limit = history_limit(work)
     if _is_updating(work):
         limit = max(limit, 1)  # the update tells from the history which slots it has replaced
     for task in past[: max(0, len(past) - limit)]:
         work.draft.delete(task)
+
+
+def history_limit(work: Work) -> int:
+    """How many ended tasks a slot keeps."""
+    cluster = work.draft.tables.cluster
+    return cluster.spec.task_history_limit if cluster is not None else ClusterSpec().task_history_limit
 
 
 @dataclass(slots=True)

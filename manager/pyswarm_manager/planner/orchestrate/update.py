@@ -23,6 +23,7 @@ from pyswarm_common.model import (
     UpdateState,
     UpdateStatus,
 )
+from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.restart import next_restart, will_restart
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
@@ -82,7 +83,7 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
     for key in _in_order(work, slots, outdated)[: max(0, room)]:
         _open(work, key, slots[key])
     if not outdated and not progress.open:
-        _complete_when_settled(work, service, status, progress)
+        _complete_when_settled(work, slots, status, progress)
 
 
 def measure(work: Work, slots: Slots, since: float) -> Progress:
@@ -160,7 +161,8 @@ def _discount(work: Work, tasks: tuple[Task, ...]) -> None:
             work.draft.discount(task)
 
 
-def _complete_when_settled(work: Work, service: Service, status: UpdateStatus, progress: Progress) -> None:
+def _complete_when_settled(work: Work, slots: Slots, status: UpdateStatus, progress: Progress) -> None:
+    service = work.service
     if progress.settled_at > work.now:
         work.draft.wake(service.id, None, progress.settled_at)
         return
@@ -172,6 +174,10 @@ def _complete_when_settled(work: Work, service: Service, status: UpdateStatus, p
         message="rollback completed" if is_rollback else "update completed",
     )
     _say(work, service, done)
+    if slot_rules.history_limit(work) == 0:  # the update needed what is history now
+        completed = Work(work.draft, msgspec.structs.replace(service, update_status=done))
+        for key, tasks in slots.items():
+            slot_rules.close(completed, key, tasks, {})
 
 
 def _stopped(work: Work, service: Service, task_id: str) -> Service:
