@@ -8,15 +8,12 @@ from pyswarm.v1 import control_pb2
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition
 from pyswarm_common.model import Network, NetworkSpec
 from pyswarm_manager.api.validate import check_network_spec, decode, refuse
-from pyswarm_manager.api.validate.network import OVERLAY
+from pyswarm_manager.api.validate.network import OVERLAY, PREDEFINED
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.planner.allocate.subnets import check_subnets
 from pyswarm_manager.store.changes import Create, delete
 from pyswarm_manager.store.lookup import find_network
 from pyswarm_manager.store.tables import Tables
-
-_PREDEFINED = frozenset({"bridge", "host", "none"})
-"""Networks that every host has of its own."""
 
 
 async def create_network(writer: Writer, request: control_pb2.CreateNetworkRequest) -> Network:
@@ -44,7 +41,7 @@ async def remove_network(writer: Writer, request: control_pb2.RemoveNetworkReque
 
 def check_against_others(view: Tables, spec: NetworkSpec) -> None:
     """Refuse a name, a role or a subnet that is taken."""
-    if spec.name in _PREDEFINED:
+    if spec.name in PREDEFINED:
         raise AlreadyExists(f"network with name {spec.name} already exists on every host: choose another name")
     for other in view.networks.values():
         if spec.ingress and other.spec.ingress:

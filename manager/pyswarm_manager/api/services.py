@@ -26,7 +26,7 @@ from pyswarm_manager.api.validate import check_service_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer, check_read_version, retried
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
-from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.store.tables import HOST_NETWORK, Tables
 
 _PUBLISHED_AS = {PublishMode.INGRESS: "an ingress", PublishMode.HOST: "a host-published"}
 
@@ -71,6 +71,8 @@ async def remove_service(writer: Writer, request: control_pb2.RemoveServiceReque
 
 def resolve_networks(view: Tables, spec: ServiceSpec) -> ServiceSpec:
     """The spec with network ids in place of names. NotFound, or InvalidArgument with every network that is wrong."""
+    if any(attachment.target == HOST_NETWORK for attachment in spec.task.networks):
+        return spec  # it stands for itself, and alone
     found = [find_network(view, attachment.target) for attachment in spec.task.networks]
     violations, seen = [], set()
     for index, network in enumerate(found):

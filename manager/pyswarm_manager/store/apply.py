@@ -35,7 +35,7 @@ from pyswarm_manager.store.changes import (
     Update,
 )
 from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
-from pyswarm_manager.store.tables import KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
+from pyswarm_manager.store.tables import HOST_NETWORK, KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class _Transaction:
         if old is not None and old.spec.task.networks == service.spec.task.networks:
             return
         for attachment in service.spec.task.networks:
-            if self._get(Kind.NETWORK, attachment.target) is None:
+            if attachment.target != HOST_NETWORK and self._get(Kind.NETWORK, attachment.target) is None:
                 raise NotFound(f"network {attachment.target} not found")
 
     def _refuse_if_used(self, network: Network) -> None:

@@ -28,6 +28,10 @@ SlotKey = int | str
 
 Port = tuple[Protocol, int]
 
+HOST_NETWORK: Final = "host"
+"""What a service attaches to for the network of each task's host. No Network object stands for it, and nothing is
+allocated on it."""
+
 
 class Kind(StrEnum):
     CLUSTER = "cluster"

@@ -192,11 +192,24 @@ async def test_networks_are_stored_by_id(swarm: Swarm) -> None:
         await asked(control.RemoveNetwork(pb.RemoveNetworkRequest(network="web")))
 
 
+async def test_a_service_may_use_the_network_of_its_hosts(swarm: Swarm) -> None:
+    control = swarm.control()
+    task = replace(service_spec().task, networks=(NetworkAttachmentSpec(target="host"),))
+    request = pb.CreateServiceRequest(spec=wire(service_spec(task=task)))
+    service = (await asked(control.CreateService(request))).service
+    assert [network.target for network in service.spec.task.networks] == ["host"]
+    for name in ("host", "bridge", "none"):
+        with pytest.raises(errors.AlreadyExists, match=f"network with name {name} already exists"):
+            await asked(control.CreateNetwork(pb.CreateNetworkRequest(spec=wire(NetworkSpec(name=name)))))
+
+
 @pytest.mark.parametrize(
     ("targets", "error", "message"),
     [
         (("nosuch",), errors.NotFound, "network nosuch not found"),
         (("ingress",), errors.InvalidArgument, "cannot be explicitly attached to the ingress network"),
+        (("host", "ingress"), errors.InvalidArgument, "cannot be disconnected from host network or connected to host"),
+        (("bridge",), errors.InvalidArgument, "network bridge cannot be used with services"),
     ],
 )
 async def test_networks_that_cannot_be_joined(

@@ -201,6 +201,24 @@ C = "task.container."
         ),
         (task(networks=(NetworkAttachmentSpec(),)), "task.networks[0].target", "a network needs a name or an id"),
         (
+            task(networks=(NetworkAttachmentSpec(target="host"), NetworkAttachmentSpec(target="web"))),
+            "task.networks",
+            "container cannot be disconnected from host network or connected to host network",
+        ),
+        (
+            replace(
+                task(networks=(NetworkAttachmentSpec(target="host"),)),
+                endpoint=EndpointSpec(ports=(port(publish_mode=PublishMode.HOST),)),
+            ),
+            "endpoint.ports",
+            "conflicting options: port publishing and the host network",
+        ),
+        (
+            task(networks=(NetworkAttachmentSpec(target="none"),)),
+            "task.networks[0].target",
+            "network none cannot be used with services",
+        ),
+        (
             task(networks=(NetworkAttachmentSpec(target="a", aliases=("a b",)),)),
             "task.networks[0].aliases",
             "invalid network alias",

@@ -29,7 +29,7 @@ from pyswarm_common.model import (
     TaskStatus,
     VirtualIP,
 )
-from pyswarm_manager.dispatcher.core import heartbeats, reports
+from pyswarm_manager.dispatcher.core import heartbeats, records, reports
 from pyswarm_manager.dispatcher.core.assignments import Given, complete, increment
 from pyswarm_manager.dispatcher.core.tables import JOURNAL_MINIMUM, NetworkTables
 from pyswarm_manager.store.apply import Applied, apply
@@ -287,6 +287,12 @@ def test_ports_and_services_come_and_go(cluster: Cluster) -> None:
     assert not message.ingress.ports
     (ingress,) = message.networks
     assert list(ingress.remove_service_ids) == ["svc"]
+
+
+def test_the_network_of_the_host_has_no_table() -> None:
+    networks = tuple(NetworkAttachmentSpec(target=target) for target in ("host", "net"))
+    service = Service(id="s", spec=ServiceSpec(name="web", task=TaskSpec(networks=networks)))
+    assert list(records.service_records(service, "ingress")) == ["net"]
 
 
 def test_tables_start_the_same_as_they_grow(cluster: Cluster) -> None:

@@ -177,3 +177,14 @@ def test_tasks_wait_for_a_network_that_fills_up_and_go_on() -> None:
     world.respec("a", replicas=1)
     world.settle()
     assert len(world.running("b")) == 2
+
+
+def test_the_network_of_the_host_takes_nothing() -> None:
+    world = World()
+    world.node("n1")
+    world.network("ingress", ingress=True)
+    world.service("web", 2, networks=["host"])
+    world.settle()
+    assert world.tables.services["web"].endpoint.vips == ()
+    assert [task.networks for task in world.running("web")] == [(), ()]
+    assert world.plan_again().changes == ()

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 from pyswarm_common.model import NetworkSpec
 from pyswarm_manager.api.validate.fields import Violation, check_count, check_labels, check_name, shown
+from pyswarm_manager.store.tables import HOST_NETWORK
 
 OVERLAY = "overlay"
+PREDEFINED = frozenset({"bridge", HOST_NETWORK, "none"})
+"""Networks that every host has of its own."""
 MAX_SUBNETS = 16
 _MAX_PREFIX = 30  # a network address, a gateway, one task and a broadcast address
 _MIN_PREFIX = 8

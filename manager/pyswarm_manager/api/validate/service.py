@@ -33,6 +33,8 @@ from pyswarm_manager.api.validate.fields import (
     shown,
     under,
 )
+from pyswarm_manager.api.validate.network import PREDEFINED
+from pyswarm_manager.store.tables import HOST_NETWORK
 
 MAX_REPLICAS = 100_000
 MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
@@ -59,6 +61,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
         if config is not None:
             yield from under(path, _check_update(config, path))
     yield from under("endpoint", _check_endpoint(spec.endpoint))
+    yield from _check_host_network(spec)
 
 
 def _check_replicas(spec: ServiceSpec) -> Iterator[Violation]:
@@ -126,10 +129,32 @@ def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
         path = f"networks[{index}]"
         if not attachment.target:
             yield f"{path}.target", "a network needs a name or an id"
+        elif attachment.target in PREDEFINED and attachment.target != HOST_NETWORK:
+            yield (
+                f"{path}.target",
+                f"network {attachment.target} cannot be used with services: use an overlay network, or host",
+            )
         yield from check_count(attachment.aliases, MAX_NETWORKS, f"{path}.aliases", "aliases")
         for alias in attachment.aliases:
             if _ALIAS.fullmatch(alias) is None:
                 yield f"{path}.aliases", f"invalid network alias {shown(alias)}"
+
+
+def _check_host_network(spec: ServiceSpec) -> Iterator[Violation]:
+    """Tasks on the network of their host have no address of their own, so nothing else can lead to them."""
+    targets = [attachment.target for attachment in spec.task.networks]
+    if HOST_NETWORK not in targets:
+        return
+    if len(targets) > 1:
+        yield (
+            "task.networks",
+            "container cannot be disconnected from host network or connected to host network: it goes with no other",
+        )
+    if spec.endpoint.ports:
+        yield (
+            "endpoint.ports",
+            "conflicting options: port publishing and the host network, where tasks listen on their host's own ports",
+        )
 
 
 def _check_update(config: UpdateConfig, name: str) -> Iterator[Violation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
 from pyswarm_common.model import Network, NetworkAttachment, Node, PublishMode, Service, Task, TaskState
+from pyswarm_manager.store.tables import HOST_NETWORK
 
 
 def node_address(node: Node | None) -> str:
@@ -59,9 +60,10 @@ def node_record(node: Node) -> bytes | None:
 def service_records(service: Service, ingress_network_id: str) -> dict[str, bytes]:
     """Network id -> ServiceRecord, for every network on which the service is known."""
     spec = service.spec
-    aliases: dict[str, list[str]] = {attachment.target: [] for attachment in spec.task.networks}
+    aliases: dict[str, list[str]] = {}
     for attachment in spec.task.networks:
-        aliases[attachment.target] += attachment.aliases
+        if attachment.target != HOST_NETWORK:
+            aliases.setdefault(attachment.target, []).extend(attachment.aliases)
     vips: dict[str, list[str]] = {}
     for vip in service.endpoint.vips:
         vips.setdefault(vip.network_id, []).append(_bare(vip.address))

@@ -32,7 +32,7 @@ from pyswarm_manager.planner.allocate.subnets import (
 )
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.store.tables import ingress_ports
+from pyswarm_manager.store.tables import HOST_NETWORK, ingress_ports
 
 FIRST_PORT = 30000
 LAST_PORT = 32767
@@ -153,6 +153,7 @@ def needs_ingress(draft: Draft, service: Service) -> bool:
 def allocate_task(draft: Draft, candidate: Candidate) -> None:
     """Addresses on every network of the task. All or none: half-attached tasks would hold what others need."""
     targets = [(attachment.target, attachment.aliases) for attachment in candidate.spec.networks]
+    targets = [target for target in targets if target[0] != HOST_NETWORK]
     if any(port.publish_mode is PublishMode.INGRESS for port in candidate.ports) and draft.ledger.ingress_id:
         targets.append((draft.ledger.ingress_id, ()))
     attachments = []
