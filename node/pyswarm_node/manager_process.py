@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -30,6 +31,7 @@ _SETTLED_AFTER_S = 10.0  # a run this long makes the next pause short again
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _MAX_LINE_BYTES = 64 * 1024
+_LOG_PREFIX = re.compile(r"^\S+ \S+ [A-Z]+ [\w.]+: ")
 
 
 class ManagerProcess:
@@ -87,7 +89,7 @@ class ManagerProcess:
     def _reason(self) -> str:
         """Its last words, without the log's prefix."""
         last = self._last_lines[-1] if self._last_lines else "it said nothing"
-        return last.partition(" pyswarm_manager: ")[2] or last
+        return _LOG_PREFIX.sub("", last)
 
     def reload(self) -> None:
         """The node's certificate is a new one."""

@@ -170,6 +170,7 @@ class Membership:
                 founding.bootstrap.save(self._options.manager.bootstrap)
                 self._write_manager_config(record, founding.raft_id, ())
                 await self._become(undo, record, founding.identity)
+            _log.info("made swarm %s: this is its manager %s at %s", cluster.id, node.id, record.manager_address)
             return node_pb2.InitResponse(
                 node_id=node.id,
                 worker_token=cluster.join_tokens.worker,
@@ -221,6 +222,7 @@ class Membership:
                 if identity.role is NodeRole.MANAGER:
                     self._write_manager_config(record, new_raft_id(), record.managers)
                 await self._become(undo, record, identity)
+            _log.info("joined swarm %s as %s %s", record.cluster_id, identity.role.name.lower(), record.node_id)
             await self._wait_session()
             return node_pb2.JoinResponse(node_id=record.node_id, role=int(identity.role))  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from .peers import connector
 from .ports import ContainerRuntime, ImageStore, Overlay
 from .server import AgentServer, AgentServicer
 from .session import Removed, Session
+from .session_log import SessionLog
 from .statuses import StatusOutbox
 from .store import (
     AgentStore,
@@ -96,6 +98,7 @@ class Agent:
         self._outbox = StatusOutbox(store)
         self._known_managers: tuple[str, ...] = config.managers
         self._session = Session(hooks.identity, self._managers, self, self._outbox)
+        self._session_log = SessionLog(time.monotonic())
         self._networks = Networks(overlay, self._session.say, self._forget_network)
         fetcher = ImageFetcher(images, self._locate_image, connector(hooks.identity))
         host = Host(runtime, images, overlay, self._networks, fetcher)
@@ -188,7 +191,7 @@ class Agent:
 
     async def on_started(self, started: pb.SessionStarted) -> None:
         self.error, self.has_had_session = "", True
-        _log.info("session with the leader has started")
+        self._session_log.started(self._session.manager)
         await self._learn_managers(started.managers.addresses)
         if started.data_path_port:
             self._hooks.on_data_path_port(started.data_path_port)
@@ -211,8 +214,7 @@ class Agent:
         return pb.ImageInventory(references=references[:_MAX_REFERENCES])
 
     def on_broken(self, reason: str) -> None:
-        if reason != self.error:
-            _log.info("no session with a manager: %s", reason)
+        self._session_log.broken(reason, time.monotonic())
         self.error = reason
 
     async def _assign(self, message: pb.Assignments) -> None:

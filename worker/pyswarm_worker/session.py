@@ -30,6 +30,7 @@ from .statuses import StatusOutbox
 _log = logging.getLogger(__name__)
 
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
+_NOT_CONNECTED = "failed to connect to all addresses"
 LEADER_METADATA = "pyswarm-leader"
 _START_TIMEOUT_S = 5.0
 _LOCATE_TIMEOUT_S = 5.0
@@ -82,6 +83,8 @@ class Session:
         self._queue: asyncio.Queue[pb.AgentMessage] | None = None
         self._period_s = 1.0
         self._has_started = False
+        self.manager = ""
+        """Whom we dialled last."""
         self._hint = ""
         self._not_found = 0
         self._images_changed = asyncio.Event()
@@ -151,6 +154,7 @@ class Session:
 
     async def _attempt(self, address: str) -> str:
         """One session with one manager, however long it lasts; says why it ended."""
+        self.manager = address
         try:
             async with _open_channel(address, self._identity()) as channel:
                 stub = dispatcher_pb2_grpc.DispatcherStub(channel)
@@ -158,7 +162,7 @@ class Session:
         except grpc.aio.AioRpcError as error:
             self._hint = _leader_of(error, address)
             self._not_found = self._not_found + 1 if error.code() is grpc.StatusCode.NOT_FOUND else 0
-            return f"{address}: {error.details() or error.code().name}"
+            return f"{address}: {_in_short(error)}"
         except TimeoutError:
             return f"{address}: no answer within {_START_TIMEOUT_S:g} s"
         except _OutOfStep as error:
@@ -270,6 +274,14 @@ async def _until_one_ends(parts: Sequence[Any]) -> None:
     # The reader knows best why: its error carries the manager's status.
     for task in sorted(done, key=tasks.index):
         task.result()
+
+
+def _in_short(error: grpc.aio.AioRpcError) -> str:
+    """gRPC tells a failed connection as a chain of layers, of which the last one has the reason."""
+    details = error.details() or error.code().name
+    if details.startswith(_NOT_CONNECTED):
+        return "cannot connect: " + details.rpartition(": ")[2].lower()
+    return details
 
 
 def _leader_of(error: grpc.aio.AioRpcError, asked: str) -> str:
