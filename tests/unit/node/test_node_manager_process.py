@@ -18,7 +18,9 @@ from pyswarm_node.manager_process import ManagerProcess
 from pyswarm_node.paths import Options
 
 RUNS = "import time; time.sleep(600)"
-REFUSES = """import sys; print("2026-01-01 12:00:00,000 ERROR pyswarm_manager: cannot listen on x", file=sys.stderr); sys.exit(1)"""
+REFUSES = """import sys
+print("2026-01-01 12:00:00,000 ERROR pyswarm_manager: cannot listen on x", file=sys.stderr)
+sys.exit(1)"""
 REMOVED = "import sys; sys.exit(3)"
 
 
