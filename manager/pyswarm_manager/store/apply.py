@@ -22,7 +22,7 @@ from pyswarm_common.errors import (
     OutOfSequence,
     PyswarmError,
 )
-from pyswarm_common.model import AnyObject, Meta, Network, Node, Service, Task, TaskState
+from pyswarm_common.model import AnyObject, Meta, Network, Node, NodeState, Service, Task, TaskState
 from pyswarm_manager.store.changes import (
     Change,
     ChangeSet,
@@ -171,8 +171,11 @@ class _Transaction:
         self._pending[Kind.TASK][old.id] = self._touched(changed, old)
 
     def _set_node_status(self, change: SetNodeStatus) -> None:
+        """A broken session makes only a ready node suspect: one that has left meanwhile stays down."""
         old: Node | None = self._get(Kind.NODE, change.node_id)
         if old is None:
+            return
+        if change.status.state is NodeState.SUSPECT and old.status.state is not NodeState.READY:
             return
         description = old.description if change.description is None else change.description
         if change.status == old.status and description == old.description:

@@ -220,6 +220,17 @@ def test_node_status_needs_no_version_and_leaves_what_users_wrote(tables: Tables
     assert (tables.nodes["n1"].description, tables.nodes["n1"].status) == (description, ready)
 
 
+def test_only_a_ready_node_becomes_suspect(tables: Tables) -> None:
+    """The session of a node that leaves may break while its leaving is committed."""
+    suspect = SetNodeStatus("n1", NodeStatus(state=NodeState.SUSPECT))
+    commit(tables, Create(Node(id="n1", status=NodeStatus(state=NodeState.DOWN, message="left the swarm"))))
+    assert commit(tables, suspect) == ()
+    assert tables.nodes["n1"].status.message == "left the swarm"
+    commit(tables, SetNodeStatus("n1", NodeStatus(state=NodeState.READY)))
+    commit(tables, suspect)
+    assert tables.nodes["n1"].status.state is NodeState.SUSPECT
+
+
 def test_tasks_of_one_service_share_one_spec(tables: Tables) -> None:
     web = tables.services["id-web"]
     commit(tables, *(Create(task(number, web)) for number in range(2, 50)))
