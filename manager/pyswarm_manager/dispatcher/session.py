@@ -81,7 +81,7 @@ class Session:
         self._notice("managers", pb.ManagerMessage(managers=pb.ManagerList(addresses=addresses)))
 
     def tell_period(self, period_s: float) -> None:
-        """The heartbeat period changed."""
+        """The heartbeat period: when it changed, and as the answer to each heartbeat."""
         self._notice("period", pb.ManagerMessage(heartbeat_period=pb.HeartbeatPeriod(period_s=period_s)))
 
     def end(self, reason: PyswarmError) -> None:

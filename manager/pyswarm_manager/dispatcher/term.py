@@ -154,6 +154,9 @@ class Term:
 
     async def _handle(self, session: Session, message: pb.AgentMessage) -> None:
         match message.WhichOneof("message"):
+            case "heartbeat":
+                # Answered, so that an agent notices a leader that fell silent well before its channel does.
+                session.tell_period(self._heartbeats.period_s)
             case "statuses":
                 await self._statuses(session, message.statuses)
             case "images":

@@ -34,7 +34,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_common.rpc import Caller, GuardInterceptor, open_channel
 from pyswarm_manager.dispatcher import term as term_module
-from pyswarm_manager.dispatcher.core import heartbeats
+from pyswarm_manager.dispatcher.core import heartbeats, reports
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.dispatcher.servicer import LEADER_KEY, DispatcherServicer
 from pyswarm_manager.store.changes import Create, Delete, SetDesired, Update, delete
@@ -321,6 +321,36 @@ async def test_a_broken_session_is_suspect_then_down_and_back(
     await until(lambda: states == [NodeState.READY, NodeState.SUSPECT, NodeState.DOWN])
     await start(connect("w1"), "w1")
     await until(lambda: states[-1] is NodeState.READY)
+
+
+async def test_a_node_that_left_is_down_at_once_and_stays_so(manager: Manager, connect: Connect) -> None:
+    agent = await start(connect("w1"), "w1")
+    await agent.receive()
+    await until(lambda: manager.store.view.nodes["w1"].status.state is NodeState.READY)
+    states: list[NodeState] = []
+    manager.store.subscribe(
+        lambda index, events: states.extend(event.new.status.state for event in events if isinstance(event.new, Node))
+    )
+    w1 = manager.store.view.nodes["w1"]
+    left = replace(w1, status=replace(w1.status, state=NodeState.DOWN, message="left the swarm"))
+    term = manager.dispatcher.term
+    await manager.store.propose([Update(left)])
+    await agent.call.write(pb.AgentMessage(heartbeat=pb.Heartbeat()))
+    agent.call.cancel()
+    await until(lambda: "w1" not in term._sessions)
+    term._writer.observe("w2", lambda node: reports.opened(node, node.description, "192.0.2.2", 1.0))
+    await until(lambda: manager.store.view.nodes["w2"].status.state is NodeState.READY)
+    assert states == [NodeState.DOWN, NodeState.READY]
+    assert manager.store.view.nodes["w1"].status.message == "left the swarm"
+
+
+async def test_each_heartbeat_is_answered(manager: Manager, connect: Connect) -> None:
+    agent = await start(connect("w1"), "w1")
+    await agent.receive()
+    await agent.receive()
+    for _ in range(3):
+        await agent.call.write(pb.AgentMessage(heartbeat=pb.Heartbeat()))
+        assert (await agent.receive()).heartbeat_period.period_s == 1.0
 
 
 async def test_nodes_that_never_come_to_a_new_leader_are_down(
