@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -110,6 +111,28 @@ def test_after_a_failed_write_nothing_is_written_any_more(path: Path) -> None:
     assert stored is not None
     assert len(stored.entries) == 3
     again.close()
+
+
+def test_what_was_saved_survives_a_crash_behind_the_room_reserved_in_the_wal(tmp_path: Path) -> None:
+    """The files as a crash leaves them, copied while they are in use: after few writes, and after the WAL began anew."""
+    (tmp_path / "live").mkdir()
+    live = open_storage(tmp_path / "live" / "raft.db")
+    live.initialise(7, HardState(1, 0, 0), [])
+    wal = tmp_path / "live" / "raft.db-wal"
+    reserved = wal.stat().st_size
+    for index in range(1, 26):
+        live.save(HardState(1, 7, index), [Entry(index, 1, EntryKind.NORMAL, bytes(1_000_000))], None)
+        if index in (1, 7, 25):
+            image = shutil.copytree(tmp_path / "live", tmp_path / f"crash{index}")
+            for _ in range(2):  # recovered from the WAL, then from what recovery left
+                crashed = open_storage(image / "raft.db")
+                stored = crashed.load()
+                assert stored is not None
+                assert (len(stored.entries), stored.hard_state.commit) == (index, index)
+                crashed.close()
+    assert reserved > 8_000_000
+    assert wal.stat().st_size < 2 * reserved, "the WAL was never begun again"
+    live.close()
 
 
 def test_a_key_file_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
