@@ -114,7 +114,7 @@ def test_after_a_failed_write_nothing_is_written_any_more(path: Path) -> None:
 
 
 def test_what_was_saved_survives_a_crash_behind_the_room_reserved_in_the_wal(tmp_path: Path) -> None:
-    """The files as a crash leaves them, copied while they are in use: after few writes, and after the WAL began anew."""
+    """The files as a crash leaves them, copied while they are in use, before and after the WAL was begun again."""
     (tmp_path / "live").mkdir()
     live = open_storage(tmp_path / "live" / "raft.db")
     live.initialise(7, HardState(1, 0, 0), [])
