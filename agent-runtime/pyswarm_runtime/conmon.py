@@ -75,6 +75,7 @@ def start_monitor(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=bundle,
+                umask=0o022,  # the OCI runtime makes directories that the container's users see
                 pass_fds=(sync_write, start_read),
                 env={"_OCI_SYNCPIPE": str(sync_write), "_OCI_STARTPIPE": str(start_read), "PATH": os.defpath},
             )

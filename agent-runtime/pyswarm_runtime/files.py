@@ -23,6 +23,12 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = False, mode: in
         fsync_directory(path.parent)
 
 
+def make_open_directory(path: Path) -> None:
+    """A directory that the users of a container see (0755), whatever this process's umask keeps from others."""
+    path.mkdir(exist_ok=True)
+    path.chmod(0o755)
+
+
 def fsync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

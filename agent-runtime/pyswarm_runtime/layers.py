@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_runtime.files import fsync_directory
+from pyswarm_runtime.files import fsync_directory, make_open_directory
 from pyswarm_runtime.image_model import hex_of
 from pyswarm_runtime.types import Limits
 from pyswarm_runtime.unpack import UnpackResult
@@ -61,7 +61,7 @@ class LayerStore:
 
     async def _unpack(self, blob: Path, expected: str | None) -> str:
         temporary = self.directory / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        temporary.mkdir(mode=0o755)
+        make_open_directory(temporary)
         try:
             async with self._slots:
                 result = await run_unpacker(blob, temporary, self._limits)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pyswarm_common.errors import Unsupported
 from pyswarm_runtime import linux
+from pyswarm_runtime.files import make_open_directory
 
 MAX_MOUNT_OPTIONS = os.sysconf("SC_PAGE_SIZE") - 1
 
@@ -30,7 +31,7 @@ class Snapshot:
 
     def make(self) -> None:
         for path in (self.rootfs, self._upper, self._work):
-            path.mkdir(mode=0o755, exist_ok=True)
+            make_open_directory(path)
 
     def mount(self, layer_names: Sequence[str]) -> None:
         """`layer_names` from the lowest up. Does nothing where it is mounted already."""

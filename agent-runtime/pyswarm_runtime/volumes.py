@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 from pyswarm_runtime import linux
+from pyswarm_runtime.files import make_open_directory
 
 COPY_TIMEOUT_S = 600.0
 NO_COPY = "nocopy"  # docker's mount option
@@ -39,7 +40,9 @@ class VolumeStore:
 
     def _make(self, final: Path, rootfs: Path, target: str, *, copy: bool) -> None:
         temporary = self._directory / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        (temporary / "_data").mkdir(mode=0o755, parents=True)
+        temporary.mkdir(parents=True)
+        make_open_directory(temporary)
+        make_open_directory(temporary / "_data")
         try:
             if copy:
                 _copy_from(rootfs, target, temporary / "_data")

@@ -12,16 +12,19 @@ import msgspec
 
 from pyswarm_lab import cgroups
 from pyswarm_lab.layout import Layout
-from pyswarm_lab.processes import ProcessRef, all_pids, arguments, namespace, running
+from pyswarm_lab.processes import ProcessRef, all_pids, arguments, namespace, reference, running, ticks_since_boot
 
 KINDS = ("pid", "net", "mnt", "uts")
-INIT_MODULES = ("pyswarm_lab.host_init", "pyswarm_lab.switch_init")
+_SWITCH = "pyswarm_lab.switch_init"
+INIT_MODULES = ("pyswarm_lab.host_init", _SWITCH)
 
 
 class Inventory(msgspec.Struct, frozen=True):
     """What to look for once the lab is gone."""
 
     namespaces: frozenset[str] = frozenset()
+    taken_at: int = 0
+    """Clock ticks since boot. Who started later is not of the lab: the kernel uses the numbers of namespaces again."""
 
 
 def first_processes(layout: Layout) -> list[ProcessRef]:
@@ -30,13 +33,21 @@ def first_processes(layout: Layout) -> list[ProcessRef]:
 
 
 def take_inventory(processes: list[ProcessRef]) -> Inventory:
-    """The namespaces of these processes and of all that share their pid namespace, without the machine's own."""
-    own = {namespace(os.getpid(), kind) for kind in KINDS}
-    firsts = {namespace(process.pid, "pid") for process in processes} - own
+    """The namespaces that the lab made: those of these processes and of all that share their pid namespace."""
+    shared = _shared_namespaces(processes)
+    firsts = {namespace(process.pid, "pid") for process in processes} - shared
     members = {process.pid for process in processes}
     members |= {pid for pid in all_pids() if namespace(pid, "pid") in firsts}
     found = {namespace(pid, kind) for pid in members for kind in KINDS}
-    return Inventory(frozenset(found - own - {""}))
+    return Inventory(frozenset(found - shared), ticks_since_boot())
+
+
+def _shared_namespaces(processes: list[ProcessRef]) -> set[str]:
+    """What the lab has from the machine: ours, those of the machine's first process, and all but one of the switch's,
+    which has only its network of its own (we may be in others by now)."""
+    shared = {namespace(pid, kind) for pid in (os.getpid(), 1) for kind in KINDS}
+    switches = [process.pid for process in processes if _SWITCH in arguments(process.pid)]
+    return shared | {namespace(pid, kind) for pid in switches for kind in KINDS if kind != "net"} | {""}
 
 
 def look(layout: Layout, inventory: Inventory) -> list[str]:
@@ -52,7 +63,7 @@ def look(layout: Layout, inventory: Inventory) -> list[str]:
 
 def _processes(layout: Layout, inventory: Inventory) -> list[str]:
     pids = {process.pid for process in first_processes(layout)}
-    for pid in all_pids():
+    for pid in _old_pids(inventory):
         if any(namespace(pid, kind) in inventory.namespaces for kind in KINDS):
             pids.add(pid)
     return [f"process {pid} ({' '.join(arguments(pid))[:80]})" for pid in sorted(pids)]
@@ -71,10 +82,16 @@ def _mounts(layout: Layout, inventory: Inventory) -> list[str]:
 def _namespace_handles(inventory: Inventory) -> list[str]:
     """Open descriptors of the lab's namespaces in other processes: the one other way to keep a namespace alive."""
     out = []
-    for pid in all_pids():
+    for pid in _old_pids(inventory):
         try:
             links = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
         except OSError:
             continue
         out += [f"namespace {link} held by process {pid}" for link in links if link in inventory.namespaces]
     return out
+
+
+def _old_pids(inventory: Inventory) -> list[int]:
+    """Who ran already when the inventory was taken."""
+    found = (reference(pid) for pid in all_pids())
+    return [process.pid for process in found if process is not None and process.start_time <= inventory.taken_at]

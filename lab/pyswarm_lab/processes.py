@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def _stat(pid: int) -> tuple[str, int] | None:
         return None
     fields = text.rpartition(")")[2].split()
     return fields[0], int(fields[19])
+
+
+def ticks_since_boot() -> int:
+    """Now, in the unit of `ProcessRef.start_time`, rounded up."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")) + 1
 
 
 def reference(pid: int) -> ProcessRef | None:

@@ -53,7 +53,7 @@ def public_key_of_csr(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     try:
         csr = x509.load_pem_x509_csr(csr_pem)
         key, is_signed = csr.public_key(), csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InvalidArgument("not a certificate signing request in PEM form") from error
     if not is_signed or not isinstance(key, ec.EllipticCurvePublicKey):
         raise InvalidArgument("the certificate signing request is not signed by an ECDSA key of its own")

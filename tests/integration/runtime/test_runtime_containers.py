@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -318,3 +320,20 @@ async def test_both_oci_runtimes(base: Path, rootfs_tar: Path, oci_runtime: str)
         assert memory.oom_killed
     finally:
         await runtime.destroy()
+
+
+@pytest.fixture
+def secretive() -> Iterator[None]:
+    """The daemon's own files are for root alone."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+async def test_users_of_a_container_see_its_files_whatever_the_daemons_umask(secretive: None, runtime: Runtime) -> None:
+    volume = Mount(type="volume", source="fresh", target="/volumes/deep/fresh")
+    config = shell(
+        "id -u; pwd; ls -d /volumes/deep/fresh; cat /etc/hostname", user="web", working_dir="/a/b", mounts=(volume,)
+    )
+    state, output = await run(runtime, msgspec.structs.replace(config, hostname="seen"))
+    assert (state.exit_code, output.split()) == (0, ["33", "/a/b", "/volumes/deep/fresh", "seen"])

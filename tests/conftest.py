@@ -1,0 +1,16 @@
+"""What every test gives back as it found it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def same_umask() -> Iterator[None]:
+    """A daemon's `main`, run in this process, makes its own files private; the next test's are not meant."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
