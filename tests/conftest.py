@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# Read when grpc is first imported: servers that tests kill would fill the report with its own lines.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 
 @pytest.fixture(autouse=True)
 def same_umask() -> Iterator[None]:

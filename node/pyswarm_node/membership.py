@@ -11,19 +11,16 @@ import asyncio
 import contextlib
 import logging
 import random
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
 import msgspec
 
-from pyswarm.v1 import health_pb2, health_pb2_grpc, node_pb2
+from pyswarm.v1 import node_pb2
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError, Unavailable
 from pyswarm_common.identity import JoinToken, NodeIdentity
 from pyswarm_common.model import Availability, NodeRole
-from pyswarm_common.rpc import open_local_channel
-from pyswarm_manager.config import ManagerConfig
 from pyswarm_runtime import Runtime
 from pyswarm_worker.tasks import task_id_of
 
@@ -34,16 +31,14 @@ from .entrance import address_towards, get_certificate, grpc_address
 from .forward import no_manager
 from .founding import cluster_spec, found, new_raft_id
 from .identity import CurrentIdentity
-from .manager_process import ManagerProcess
+from .local_manager import LocalManager
 from .member import Member, MemberHooks, open_overlay
 from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options
 from .roles import RoleLoop, Step, next_step, renewal_time
 
 _log = logging.getLogger(__name__)
 
-_MANAGER_READY_TIMEOUT_S = 30.0
 _SESSION_TIMEOUT_S = 20.0
-_HEALTH_TIMEOUT_S = 2.0
 _MAX_REMOTES = 16
 ALREADY_MEMBER = 'This node is already part of a swarm. Use "pyswarm leave" to leave this swarm and join another one.'
 NOT_A_MEMBER = "This node is not part of a swarm"
@@ -62,7 +57,7 @@ class Membership:
         self._options = options
         self._runtime = runtime
         self._on_failed = on_failed
-        self.manager = ManagerProcess(options)
+        self.manager = LocalManager(options)
         self.record: NodeRecord | None = None
         self.identity: CurrentIdentity | None = None
         self.member: Member | None = None
@@ -70,7 +65,6 @@ class Membership:
         self._role_task: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
-        self._channel: grpc.aio.Channel | None = None
         self._renewal_fraction = random.random()
 
     # ---------------------------------------------------------------- start and end of the daemon
@@ -82,7 +76,7 @@ class Membership:
             await self._sweep()
             return
         identity = CurrentIdentity.load(self._options, record)
-        if identity().role is NodeRole.MANAGER and self._options.manager.config.exists():
+        if identity().role is NodeRole.MANAGER and self.manager.has_state:
             self.manager.start()
         await self._enter(record, identity)
 
@@ -103,7 +97,6 @@ class Membership:
             await self.member.close()
             self.member = None
         await self.manager.stop()
-        await self._close_channel()
 
     # ---------------------------------------------------------------- what is known
 
@@ -121,19 +114,7 @@ class Membership:
         """To the manager on this machine. Raises FailedPrecondition when there is none, Unavailable while it starts."""
         if not self.manager.is_wanted:
             raise no_manager(self.record is not None)
-        if not self._options.manager.socket.exists():
-            raise Unavailable("the manager on this node is starting: try again in a moment")
-        return self._open_channel()
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            self._channel = open_local_channel(str(self._options.manager.socket))
-        return self._channel
-
-    async def _close_channel(self) -> None:
-        if self._channel is not None:
-            await self._channel.close(None)
-            self._channel = None
+        return self.manager.channel()
 
     def images_changed(self) -> None:
         if self.member is not None:
@@ -168,7 +149,7 @@ class Membership:
             )
             async with self._undone_on_failure() as undo:
                 founding.bootstrap.save(self._options.manager.bootstrap)
-                self._write_manager_config(record, founding.raft_id, ())
+                self.manager.configure(record, founding.raft_id, ())
                 await self._become(undo, record, founding.identity)
             _log.info("made swarm %s: this is its manager %s at %s", cluster.id, node.id, record.manager_address)
             return node_pb2.InitResponse(
@@ -220,7 +201,7 @@ class Membership:
             async with self._undone_on_failure() as undo:
                 undo.push_async_callback(self._take_back, identity, record.managers)
                 if identity.role is NodeRole.MANAGER:
-                    self._write_manager_config(record, new_raft_id(), record.managers)
+                    self.manager.configure(record, new_raft_id(), record.managers)
                 await self._become(undo, record, identity)
             _log.info("joined swarm %s as %s %s", record.cluster_id, identity.role.name.lower(), record.node_id)
             await self._wait_session()
@@ -255,24 +236,11 @@ class Membership:
     async def _become(self, undo: contextlib.AsyncExitStack, record: NodeRecord, identity: NodeIdentity) -> None:
         identity.save(self._options.certificates)
         if identity.role is NodeRole.MANAGER:
-            undo.push_async_callback(self._close_channel)
             undo.push_async_callback(self.manager.stop)
-            await self.manager.start_and_wait(self._is_manager_ready, _MANAGER_READY_TIMEOUT_S)
+            await self.manager.start_and_wait()
         undo.push_async_callback(self._exit)
         await self._enter(record, CurrentIdentity(self._options.certificates, identity))
         record.save(self._options)
-
-    async def _is_manager_ready(self) -> bool:
-        """It knows the cluster, and its leader."""
-        if not self._options.manager.socket.exists() or self._options.manager.bootstrap.exists():
-            return False
-        try:
-            stub = health_pb2_grpc.HealthStub(self._open_channel())
-            health = await stub.GetHealth(health_pb2.GetHealthRequest(), timeout=_HEALTH_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
-            return False
-        is_member = any(member.raft_id == health.raft_id for member in health.members)
-        return bool(health.cluster_id) and health.leader_raft_id != 0 and is_member
 
     async def _enter(self, record: NodeRecord, identity: CurrentIdentity) -> None:
         hooks = MemberHooks(
@@ -329,7 +297,6 @@ class Membership:
             self._options.record.unlink(missing_ok=True)
             await self._exit()
             await self.manager.stop()
-            await self._close_channel()
             self._options.forget_membership()
             _log.info("left the swarm")
 
@@ -341,7 +308,7 @@ class Membership:
         return next_step(
             self._roles.node,
             self.identity().role,
-            is_manager_set_up=self.manager.is_wanted and not self.manager.is_removed,
+            is_manager_set_up=self.manager.is_set_up,
             renew_at=renewal_time(not_before, not_after, self._renewal_fraction),
             now=time.time(),
         )
@@ -355,7 +322,7 @@ class Membership:
                 case Step.START_MANAGER:
                     await self._start_manager()
                 case Step.DEMOTE:
-                    await self._end_manager()
+                    await self.manager.remove()
                     await self._renew()
                 case Step.RENEW:
                     await self._renew()
@@ -375,23 +342,9 @@ class Membership:
         if self.identity().role is not NodeRole.MANAGER:
             return  # the role was taken back meanwhile
         others = tuple(address for address in self.managers() if address != self.record.manager_address)
-        await self._end_manager()
-        self._write_manager_config(self.record, new_raft_id(), others)
+        await self.manager.remove()
+        self.manager.configure(self.record, new_raft_id(), others)
         self.manager.start()
-
-    async def _end_manager(self) -> None:
-        """With its state: a manager that was taken out of Raft can only come back as a new one."""
-        await self.manager.stop()
-        await self._close_channel()
-        shutil.rmtree(self._options.manager.directory, ignore_errors=True)
-
-    def _write_manager_config(self, record: NodeRecord, raft_id: int, join_addresses: Sequence[str]) -> None:
-        ManagerConfig(
-            raft_id=raft_id,
-            advertise_address=record.manager_address,
-            listen_address=record.listen_address,
-            join_addresses=tuple(join_addresses),
-        ).save(self._options.manager)
 
     # ---------------------------------------------------------------- the cluster's VXLAN port
 

@@ -82,6 +82,7 @@ class RaftLoop:
         self._tick_is_due = False
         self._wake = asyncio.Event()
         self._saving: tuple[Persist, Future[None]] | None = None
+        self._deferred: Persist | None = None
         self._compacting: Future[None] | None = None
         self._unsnapshotted = [0, 0]  # entries and bytes applied since the last snapshot
         self.stopping = False
@@ -147,6 +148,7 @@ class RaftLoop:
                     timer = loop.call_later(self.config.tick_s, self._tick)
                 self._turn()
                 await asyncio.sleep(0)  # others run before the next turn, even when there is already more to do
+                self._persist_deferred()
         finally:
             timer.cancel()
             await self._finish_writes()
@@ -201,7 +203,9 @@ class RaftLoop:
     def _act(self, ready: Ready) -> None:
         if ready.immediate:
             self._transport.send(ready.immediate)
-        if ready.persist is not None:
+        if ready.immediate and ready.persist is not None and ready.persist.must_sync:
+            self._deferred = ready.persist
+        elif ready.persist is not None:
             self._persist(ready.persist)
         if ready.committed:
             self._apply(ready.committed)
@@ -215,6 +219,13 @@ class RaftLoop:
         self._maybe_snapshot()
 
     # -- the disk --------------------------------------------------------------------------------------------------
+
+    def _persist_deferred(self) -> None:
+        """The disk begins once the messages of the same turn are on their way: in Python the two would not run side by
+        side but take turns, and the followers' syncs would begin later."""
+        if self._deferred is not None:
+            persist, self._deferred = self._deferred, None
+            self._persist(persist)
 
     def _persist(self, persist: Persist) -> None:
         if not persist.must_sync:
