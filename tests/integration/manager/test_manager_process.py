@@ -73,6 +73,17 @@ async def wait_running(manager: ManagerProcess, service: str, count: int) -> lis
         await asyncio.sleep(0.02)
 
 
+async def wait_ready(manager: ManagerProcess, *node_ids: str) -> None:
+    """Until tasks can be placed on all of them: an agent hears its assignments before that is committed."""
+    async with asyncio.timeout(WRITE_TIMEOUT_S):
+        while True:
+            nodes = (await manager.control.ListNodes(control_pb2.ListNodesRequest())).nodes
+            ready = {node.id for node in nodes if node.status.state == types_pb2.NODE_STATE_READY}
+            if ready.issuperset(node_ids):
+                return
+            await asyncio.sleep(0.02)
+
+
 async def write_soon(manager: ManagerProcess, name: str) -> None:
     """A write, as often as it takes while nobody leads."""
     async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -125,8 +136,7 @@ async def test_three_managers_scale_a_service_and_survive_their_leader(cluster: 
 async def test_a_lost_worker_has_its_tasks_elsewhere(cluster: ManagerCluster) -> None:
     manager = await cluster.start()
     lost, kept = await cluster.agent(), await cluster.agent()
-    for agent in (lost, kept):
-        await agent.wait(lambda agent=agent: bool(agent.networks))
+    await wait_ready(manager, lost.node_id, kept.node_id)
     spec = service_spec("web", 4)
     spec.task.placement.constraints.append("node.role==worker")
     await create_service(manager, spec)
