@@ -40,6 +40,12 @@ class Fixture:
         self.nodes: list[Node] = []
         self.managers: tuple[str, ...] = ()
 
+    def unacknowledged(self) -> int:
+        """Statuses that the next daemon would send again."""
+        with contextlib.closing(sqlite3.connect(self.directory / "agent.db")) as database:
+            (count,) = database.execute("SELECT count(*) FROM statuses WHERE NOT acknowledged").fetchone()
+            return int(count)
+
     @contextlib.asynccontextmanager
     async def agent(self) -> AsyncIterator[Agent]:
         """A run of the daemon: opened, run, closed."""
@@ -131,6 +137,7 @@ async def test_a_restarted_daemon_takes_its_containers_up_again(node: Fixture) -
     async with node.agent():
         node.manager.assign(runs, ends, goes, tables=[table(4)])
         await eventually(lambda: all(node.manager.state_of(task) is TaskState.RUNNING for task in (runs, ends, goes)))
+        await eventually(lambda: not node.unacknowledged())
     containers = {state.config.labels["com.pyswarm.task.id"]: state.id for state in node.runtime.states.values()}
     node.runtime.exit(containers[ends.id], 0)
     await node.manager.stop()
