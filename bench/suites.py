@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -238,20 +239,16 @@ SUITES = {
 DOCKER_SWARM = Path(__file__).parent / "docker_swarm" / "run.py"
 
 
-def docker_suites(directory: Path, repetitions: int) -> list[Path]:
-    """The same suites of a real Docker Swarm, in the same run."""
-    wanted: dict[str, list[str]] = {
-        "single": [],
-        "scale": ["--sizes", "100", "--nets", "host,overlay"],
-        "join": [],
-        "leader": ["--how", "sigkill"],
-        "worker": ["--how", "poweroff"],
-        "memory": ["--nets", "overlay"],
-    }
-    files = []
-    for suite, options in wanted.items():
-        out = directory / f"docker-{suite}.json"
-        argv = ["python3", str(DOCKER_SWARM), suite, "--reps", str(repetitions), "--out", str(out), *options]
-        if subprocess.run(argv, check=False).returncode == 0:
-            files.append(out)
-    return files
+_DOCKER_OPTIONS = {
+    "scale": ["--sizes", "100", "--nets", "host,overlay"],
+    "join": ["--nets", "overlay"],
+    "leader": ["--how", "sigkill"],
+    "worker": ["--how", "poweroff"],
+    "memory": ["--nets", "overlay"],
+}
+
+
+def docker_suite(name: str, out: Path, repetitions: int) -> bool:
+    """The same suite of a real Docker Swarm, into a JSON file; False when it failed."""
+    options = ["--reps", str(repetitions), "--out", str(out), *_DOCKER_OPTIONS.get(name, [])]
+    return subprocess.run([sys.executable, str(DOCKER_SWARM), name, *options], check=False).returncode == 0
