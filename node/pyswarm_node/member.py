@@ -68,7 +68,7 @@ class Member:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.agent.run())
-                group.create_task(watch_networks(self.overlay, check_period_s))
+                group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)
             self._on_failed(error)

@@ -171,6 +171,11 @@ class Agent:
         return self._session.is_up
 
     @property
+    def is_busy(self) -> bool:
+        """Tasks come or go, or what is known of their networks changes."""
+        return self.tasks.is_busy or self._networks.is_busy
+
+    @property
     def managers(self) -> tuple[str, ...]:
         return self._known_managers
 

@@ -45,6 +45,11 @@ class Networks:
         return tuple(self._tables)
 
     @property
+    def is_busy(self) -> bool:
+        """Some change is being programmed."""
+        return self._lock.locked()
+
+    @property
     def internal_ids(self) -> tuple[str, ...]:
         return tuple(key for key, table in self._tables.items() if table.network.spec.internal)
 

@@ -83,6 +83,11 @@ class Tasks:
     def ids(self) -> tuple[str, ...]:
         return tuple(self._entries)
 
+    @property
+    def is_busy(self) -> bool:
+        """Some task is on its way to running, or from it."""
+        return any(entry.work is not None for entry in self._entries.values())
+
     def get(self, task_id: str) -> Task | None:
         entry = self._entries.get(task_id)
         return entry.task if entry is not None else None

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pyswarm_common.errors import Unavailable
+from pyswarm_node import network_watch
 from pyswarm_node.network_watch import watch_networks
 
 
@@ -30,7 +31,7 @@ class Networks:
 async def test_what_was_repaired_is_said_and_a_failure_once(caplog: pytest.LogCaptureFixture) -> None:
     broken = Unavailable("the kernel is busy")
     networks = Networks([], ["bridge br0 was missing"], broken, broken, [], broken)
-    watch = asyncio.create_task(watch_networks(networks, 0.001))
+    watch = asyncio.create_task(watch_networks(networks, lambda: False, 0.001))
     async with asyncio.timeout(20):
         await networks.done.wait()
     watch.cancel()
@@ -41,3 +42,23 @@ async def test_what_was_repaired_is_said_and_a_failure_once(caplog: pytest.LogCa
         failed,
         failed,
     ]
+
+
+@pytest.mark.parametrize("busy_for", [1, 1_000_000])
+async def test_networks_that_are_being_changed_are_left_alone_but_not_for_ever(
+    busy_for: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_watch, "_BUSY_PAUSE_S", 0.004)
+    networks, asked = Networks(), 0
+
+    def is_busy() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked <= busy_for
+
+    watch = asyncio.create_task(watch_networks(networks, is_busy, 0.01))
+    async with asyncio.timeout(20):
+        await networks.done.wait()
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+    assert asked >= 2  # it looked again before it verified
