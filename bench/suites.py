@@ -73,7 +73,7 @@ def suite_single(results: Results, repetitions: int) -> None:
     with cluster() as lab, client(lab) as api:
         accounting = Accounting(lab)
         warm(lab, api)
-        networks = {"bridge": "", "overlay": api.create_network("bench", OVERLAY_SUBNET)}
+        networks = {"host": "host", "bridge": "", "overlay": api.create_network("bench", OVERLAY_SUBNET)}
         for net, network_id in networks.items():
             for i in range(repetitions + 2):
                 with locked(accounting) as window:
@@ -92,12 +92,12 @@ def suite_single(results: Results, repetitions: int) -> None:
 
 
 def suite_scale(results: Results, repetitions: int, count: int = 100) -> None:
-    """0 -> 100 -> 0 on one node with and without an overlay, and over five nodes; memory before and after."""
-    for net in ("bridge", "overlay"):
+    """0 -> 100 -> 0 on one node, on the host's network and on an overlay."""
+    for net in ("host", "overlay"):
         with cluster() as lab, client(lab) as api:
             warm(lab, api)
-            network_id = api.create_network("bench", OVERLAY_SUBNET) if net == "overlay" else ""
-            _scale(results, lab, api, network_id, {"n": count, "net": net}, repetitions)
+            network_id = api.create_network("bench", OVERLAY_SUBNET) if net == "overlay" else net
+            _scale(results, lab, api, network_id, {"n": count, "net": net, "nodes": 1}, repetitions)
 
 
 def suite_join(results: Results, repetitions: int, count: int = 100) -> None:
@@ -105,7 +105,7 @@ def suite_join(results: Results, repetitions: int, count: int = 100) -> None:
     with cluster(3, 2) as lab, client(lab) as api:
         warm(lab, api)
         network_id = api.create_network("bench", OVERLAY_SUBNET)
-        _scale(results, lab, api, network_id, {"n": count, "nodes": 5, "net": "overlay"}, repetitions)
+        _scale(results, lab, api, network_id, {"n": count, "net": "overlay", "nodes": 5}, repetitions)
 
 
 def _scale(results: Results, lab: Lab, api: Client, network_id: str, params: dict[str, object], reps: int) -> None:
@@ -161,7 +161,7 @@ def _add_memory(results: Results, lab: Lab, count: int, net: str) -> None:
 def suite_leader(results: Results, repetitions: int) -> None:
     """Three managers, two workers: kill -9 of the leader's manager until another accepts a write."""
     with cluster(3, 2) as lab, client(lab) as first:
-        sid = first.create_service(service("probe", IMAGE, 4, constraints=("node.role==worker",)))
+        sid = first.create_service(service("probe", IMAGE, 4, network_id="host", constraints=("node.role==worker",)))
         first.wait_running(sid, 4)
         want = 4
         for _ in range(repetitions):
@@ -202,7 +202,7 @@ def suite_worker(results: Results, repetitions: int, count: int = 100) -> None:
 
 def _lose_worker(results: Results, lab: Lab, api: Client, victim: str, count: int) -> None:
     params = {"how": "poweroff", "n": count, "nodes": 5}
-    sid = api.create_service(service("spread", IMAGE, count))
+    sid = api.create_service(service("spread", IMAGE, count, network_id="host"))
     api.wait_running(sid, count)
     time.sleep(2)
     node_id = next(n.id for n in api.nodes() if n.description.hostname == victim)
