@@ -13,6 +13,7 @@ import errno
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, ip_interface
 from typing import Any
 
@@ -205,6 +206,7 @@ def differs(found: Mapping[str, Any], wanted: rules.HostRules) -> bool:
     return not (same_targets and rules.rule_counts(found) == rules.rule_counts(expected))
 
 
+@lru_cache(maxsize=4096)
 def plain(address: str) -> str:
     """Without its prefix length."""
     return str(ip_interface(address).ip)

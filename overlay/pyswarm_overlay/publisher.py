@@ -145,6 +145,8 @@ class Publisher:
         now = _targets(wanted)
         withdrawn = _targets(self._programmed) - now
         self._lingering = (self._lingering | withdrawn) - now
+        if not self._lingering:
+            return withdrawn, frozenset()
         alive = self._addresses().union(plain(address) for address in self._gateways().values())
         gone = frozenset(self._lingering - alive)
         self._lingering -= gone
