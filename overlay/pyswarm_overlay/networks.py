@@ -8,6 +8,7 @@ table is caught up with by its builder, who compares afterwards.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -119,7 +120,7 @@ class Networks:
         return changes
 
     def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> None:
-        """Blocking. A sandbox that cannot be written (it may be going) holds up no other."""
+        """Blocking. A sandbox that cannot be written holds up no other; one that has just gone has no rules to write."""
         self._records.save_network(state.to_table())
         if devices is not None:
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
@@ -127,6 +128,8 @@ class Networks:
             try:
                 change.apply()
             except OSError as error:
+                if error.errno == errno.EBADF:
+                    continue  # its socket was closed meanwhile: it is going
                 log.warning("VIPs of sandbox %s were not updated, verify will: %s", change.sandbox_id, error)
 
     async def use(self, network: Network, user: str) -> Devices:
