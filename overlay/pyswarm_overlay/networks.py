@@ -120,7 +120,7 @@ class Networks:
         return changes
 
     def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> None:
-        """Blocking. A sandbox that cannot be written holds up no other; one that has just gone has no rules to write."""
+        """Blocking. A sandbox that cannot be written holds up no other; one that has just gone has no rules."""
         self._records.save_network(state.to_table())
         if devices is not None:
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
