@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Read when grpc is first imported: servers that tests kill would fill the report with its own lines.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+# No test asserts a time: hypothesis's own limits would, on a busy machine.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

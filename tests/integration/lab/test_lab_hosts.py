@@ -120,7 +120,7 @@ def test_a_killed_daemon_is_started_again_by_start_and_by_nothing_else(tmp_path:
             lab.kill("n1", "manager")
         lab.start("n1")
         eventually(lambda: len(lab.processes("n1", "pyswarmd")) == 1)
-        assert lab.daemon_status("n1") == "running"
+        eventually(lambda: lab.daemon_status("n1") == "running")
     finally:
         assert lab.down() == []
 

@@ -305,7 +305,9 @@ async def test_a_full_disk_ends_the_manager_and_loses_nothing(cluster: ManagerCl
     manager = await cluster.start()
     await create_network(manager, "before")
     assert manager.process is not None
-    resource.prlimit(manager.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    # Room for the log to say what is wrong; the Raft log is beyond it already.
+    limit = manager.log.stat().st_size + 8192
+    resource.prlimit(manager.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     with pytest.raises(grpc.aio.AioRpcError):
         await create_network(manager, "lost")
     assert await asyncio.wait_for(manager.process.wait(), 20.0) == 1
