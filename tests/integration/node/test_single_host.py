@@ -136,7 +136,8 @@ def test_a_service_runs_scales_and_is_reached(member: Host) -> None:
         return {answer.strip() for answer in found}
 
     member.wait(lambda: len(answers()) == 3, "answers of all three")
-    assert member.pyswarm("service", "logs", "web").count("up") == 3
+    lines = member.pyswarm("service", "logs", "web").splitlines()
+    assert [line.rpartition("| ")[2] for line in lines] == ["up"] * 3
     member.pyswarm("service", "rm", "web")
     member.wait(lambda: not member.containers(), "the end of the containers")
     assert member.pyswarm("network", "rm", "web").strip() == "web"

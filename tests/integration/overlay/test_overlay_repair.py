@@ -298,7 +298,7 @@ def test_destroy_leaves_nothing(one: Lab) -> None:
     assert host.mounts() == []
     left = [path for root in (host.config.run_dir, host.config.state_dir) for path in root.rglob("*")]
     assert left == []
-    assert "4789" not in host.run("ss", "-lun")
+    assert ":4789 " not in host.run("ss", "-lun")
 
 
 def ingress_table_of(host: Host) -> NetworkTable:
