@@ -7,13 +7,14 @@ status back. An exception that is not a `PyswarmError` is a bug: logged with its
 
 from __future__ import annotations
 
+import abc
 import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -22,6 +23,7 @@ from grpc_status import rpc_status
 
 from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.identity.people import PersonRole, read_person
 from pyswarm_common.model import NodeRole
 
 _log = logging.getLogger(__name__)
@@ -63,15 +65,49 @@ class Caller(Enum):
     MANAGER = "manager"
     LOCAL = "local"  # through the local unix socket: root on this machine
     ANYONE = "anyone"  # no certificate asked for
+    VIEWER = "viewer"  # people, by role
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    @property
+    def is_person(self) -> bool:
+        """Somebody with an API token or a client certificate of their own."""
+        return self in _PEOPLE
+
+
+_PEOPLE = frozenset({Caller.VIEWER, Caller.OPERATOR, Caller.ADMIN})
+_CALLER_OF_PERSON = {
+    PersonRole.VIEWER: Caller.VIEWER,
+    PersonRole.OPERATOR: Caller.OPERATOR,
+    PersonRole.ADMIN: Caller.ADMIN,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who calls."""
+    """Who calls. A person has a name and a credential instead of a node id."""
 
     caller: Caller
     node_id: str = ""
     cluster_id: str = ""
+    name: str = ""
+    credential_id: str = ""
+    fingerprint: str = ""
+    """Of the certificate's key; empty for whoever came with a token."""
+    address: str = ""
+    """Where the call came from; empty: through this machine's socket."""
+
+
+def caller_of_person(role: PersonRole) -> Caller:
+    return _CALLER_OF_PERSON[role]
+
+
+class InProcessContext(abc.ABC):
+    """A call that this process makes on behalf of a caller it has verified itself. Nobody else can make one."""
+
+    @property
+    @abc.abstractmethod
+    def verified_peer(self) -> Peer: ...
 
 
 LOCAL_PEER = Peer(Caller.LOCAL)
@@ -80,6 +116,8 @@ _CALLERS = {NodeRole.MANAGER: Caller.MANAGER, NodeRole.WORKER: Caller.WORKER}
 
 def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     """The caller by its client certificate; a unix socket's caller is local. Raises Unauthenticated."""
+    if isinstance(context, InProcessContext):
+        return context.verified_peer
     if context.peer().startswith("unix:"):
         return LOCAL_PEER
     certificates = tuple(context.auth_context().get("x509_pem_cert", ()))
@@ -90,6 +128,15 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
 
 @functools.lru_cache(maxsize=4096)
 def _peer_of_certificate(pem: bytes) -> Peer:
+    person = read_person(pem)
+    if person is not None:
+        return Peer(
+            _CALLER_OF_PERSON[person.role],
+            cluster_id=person.cluster_id,
+            name=person.name,
+            credential_id=person.credential_id,
+            fingerprint=person.fingerprint,
+        )
     identity = NodeIdentity(cert_pem=pem, key_pem=b"", root_cert_pem=b"")
     return Peer(_CALLERS[identity.role], identity.node_id, identity.cluster_id)
 
@@ -98,12 +145,30 @@ Table = Mapping[str, frozenset[Caller]]
 """Full method name ("/pyswarm.v1.Control/ListNodes") to who may call it. What is missing is refused."""
 
 
+class Admission(Protocol):
+    """What a server decides of a caller beyond the table: whether what it came with still holds."""
+
+    async def admit(self, method: str, peer: Peer, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Once per call, before it is answered. Raises the refusal."""
+        ...
+
+    def recheck(self, peer: Peer) -> None:
+        """Before each message that a person's stream gets. Raises the refusal."""
+        ...
+
+
 class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic only in the stubs
     """Holds every call to the table, and turns errors into statuses."""
 
-    def __init__(self, table: Table, cluster_id: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        cluster_id: Callable[[], str | None] = lambda: None,
+        admission: Admission | None = None,
+    ) -> None:
         self._table = table
         self._cluster_id = cluster_id
+        self._admission = admission
 
     async def intercept_service(
         self,
@@ -113,30 +178,50 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return self._guarded(handler, str(handler_call_details.method))
+        return self.guarded(handler, str(handler_call_details.method))
 
-    def _check(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Peer | None:
+        """The caller, if it is known and there is something to ask about it."""
+        peer = self._check(method, context)
+        if peer is not None and self._admission is not None:
+            await self._admission.admit(method, peer, context)
+        return peer
+
+    def _check(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Peer | None:
         allowed = self._table.get(method)
         if allowed is None:
             raise errors.Forbidden(f"{method} is not open to anybody")
         if Caller.ANYONE in allowed:
-            return
+            return None
         peer = peer_of(context)
         expected = self._cluster_id()
         if peer.caller is not Caller.LOCAL and expected is not None and peer.cluster_id != expected:
             raise errors.Forbidden("the client certificate belongs to another cluster")
         if peer.caller not in allowed:
-            raise errors.Forbidden(f"a {peer.caller.value} may not call {method}")
+            _log.log(
+                logging.WARNING if peer.caller.is_person else logging.DEBUG,
+                "refused: %s %s called %s",
+                peer.caller.value,
+                peer.name or peer.node_id,
+                method,
+            )
+            article = "an" if peer.caller.value[0] in "aeiou" else "a"
+            raise errors.Forbidden(f"{article} {peer.caller.value} may not call {method}")
+        return peer
 
-    def _guarded(self, handler: Any, method: str) -> Any:
-        check = self._check
+    def guarded(self, handler: Any, method: str) -> Any:
+        """The handler behind this guard."""
+        admit, recheck = self._admit, self._recheck
         if handler.response_streaming:
             inner_stream = handler.stream_stream or handler.unary_stream
 
             async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 try:
-                    check(method, context)
+                    peer = await admit(method, context)
+                    is_person = peer is not None and peer.caller.is_person
                     async for response in inner_stream(request, context):
+                        if is_person:
+                            recheck(peer)
                         yield response
                 except Exception as error:
                     await _abort(context, method, error)
@@ -152,7 +237,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
         async def unary(request: Any, context: Any) -> Any:
             try:
-                check(method, context)
+                await admit(method, context)
                 result = inner(request, context)
                 return await result if inspect.isawaitable(result) else result
             except Exception as error:
@@ -162,6 +247,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else (grpc.unary_unary_rpc_method_handler)
         )
         return make_unary(unary, handler.request_deserializer, handler.response_serializer)
+
+    def _recheck(self, peer: Peer | None) -> None:
+        if peer is not None and self._admission is not None:
+            self._admission.recheck(peer)
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:

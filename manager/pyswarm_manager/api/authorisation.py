@@ -1,8 +1,13 @@
 """Who may call what on a manager: one table of every method of every service it serves.
 
 The server's interceptor (`pyswarm_common.rpc.GuardInterceptor`) holds every call to it, and refuses what is missing. A
-worker's certificate opens only what an agent needs: its session, and its own membership. That a certificate's node is
-still part of the cluster is looked up where a call can change something (`api.caller`, `ca`).
+worker's certificate opens only what an agent needs: its session, and its own membership. People have roles: a viewer
+reads what is no secret, an operator also changes services, networks and nodes, an admin does everything; whoever uses
+the local socket is an admin. What a role decides inside a method (a viewer's cluster has no tokens, an operator changes
+no node's role) is decided in that method. That a certificate's node is still part of the cluster, and that a person's
+token or certificate still holds, is looked up in the store (`api.caller`, `access.admission`, `ca`).
+
+A new method: one line, among the reads or among the changes. What is among the changes leaves an audit record.
 """
 
 from __future__ import annotations
@@ -14,29 +19,49 @@ from pyswarm_common.rpc import Caller, Table
 _MANAGERS: Final = frozenset({Caller.MANAGER})
 _LOCAL_AND_MANAGERS: Final = frozenset({Caller.LOCAL, Caller.MANAGER})
 _NODES: Final = frozenset({Caller.WORKER, Caller.MANAGER})
+_ADMINS: Final = _LOCAL_AND_MANAGERS | {Caller.ADMIN}
+_OPERATORS: Final = _ADMINS | {Caller.OPERATOR}
+_VIEWERS: Final = _OPERATORS | {Caller.VIEWER}
 
-_CONTROL = (
-    "GetCluster UpdateCluster ListNodes GetNode UpdateNode RemoveNode ListServices GetService CreateService "
-    "UpdateService RemoveService ListTasks GetTask ListNetworks GetNetwork CreateNetwork RemoveNetwork"
-)
+_Grants = tuple[tuple[str, str, frozenset[Caller]], ...]
 
-_GRANTS: Final[tuple[tuple[str, str, frozenset[Caller]], ...]] = (
-    ("pyswarm.v1.Control", _CONTROL, _LOCAL_AND_MANAGERS),
-    ("pyswarm.v1.Watch", "Watch", _LOCAL_AND_MANAGERS),
-    ("pyswarm.v1.Logs", "ReadLogs", _LOCAL_AND_MANAGERS),
-    ("pyswarm.v1.Health", "GetHealth", _LOCAL_AND_MANAGERS),
+_GRANTS: Final[_Grants] = (
+    (
+        "pyswarm.v1.Control",
+        "GetCluster ListNodes GetNode ListServices GetService ListTasks GetTask ListNetworks GetNetwork",
+        _VIEWERS,
+    ),
+    ("pyswarm.v1.Watch", "Watch", _VIEWERS),
+    ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
+    ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
+    ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
+    ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
     ("pyswarm.v1.Dispatcher", "Session LocateImage", _NODES),
     # The root certificate is no secret; everything else in CA acts for the caller's own node.
-    ("pyswarm.v1.CA", "GetRootCertificate", _NODES | {Caller.LOCAL}),
+    ("pyswarm.v1.CA", "GetRootCertificate", _VIEWERS | _NODES),
+    ("pyswarm.v1.Raft", "Exchange InstallSnapshot", _MANAGERS),
+    ("grpc.health.v1.Health", "Check Watch List", _VIEWERS),
+    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", _VIEWERS),
+    ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", _VIEWERS),
+)
+
+_CHANGE_GRANTS: Final[_Grants] = (
+    ("pyswarm.v1.Control", "CreateService UpdateService RemoveService CreateNetwork RemoveNetwork", _OPERATORS),
+    ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
+    ("pyswarm.v1.Control", "UpdateCluster RemoveNode", _ADMINS),
+    # A token's own holder, whatever its role; the method refuses everybody who came without one.
+    ("pyswarm.v1.Access", "ExchangeToken", _VIEWERS),
+    ("pyswarm.v1.Access", "CreateToken RemoveToken CreateClientCertificate RemoveClientCertificate", _ADMINS),
     ("pyswarm.v1.CA", "RenewCertificate Leave", _NODES),
     # Machines without a certificate come by HTTPS; by gRPC only a follower that forwards their request.
     ("pyswarm.v1.CA", "IssueCertificate JoinRaft", _MANAGERS),
-    ("pyswarm.v1.Raft", "Exchange InstallSnapshot", _MANAGERS),
-    ("grpc.health.v1.Health", "Check Watch List", _LOCAL_AND_MANAGERS),
-    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", _LOCAL_AND_MANAGERS),
-    ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", _LOCAL_AND_MANAGERS),
 )
 
-TABLE: Final[Table] = {
-    f"/{service}/{method}": callers for service, methods, callers in _GRANTS for method in methods.split()
-}
+
+def _methods(grants: _Grants) -> dict[str, frozenset[Caller]]:
+    return {f"/{service}/{method}": callers for service, methods, callers in grants for method in methods.split()}
+
+
+TABLE: Final[Table] = {**_methods(_GRANTS), **_methods(_CHANGE_GRANTS)}
+CHANGES: Final = frozenset(_methods(_CHANGE_GRANTS))
+"""The methods whose changes are recorded in the audit log."""
