@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 PROTOS := $(wildcard proto/pyswarm/v1/*.proto)
-CODE := common manager worker overlay agent-runtime node cli lab
+CODE := common manager worker overlay agent-runtime node cli lab simulator
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: help install demo test check bench soak proto proto-check fmt clean
