@@ -59,6 +59,8 @@ class Node(Struct, frozen=True):
     manager_status: ManagerStatus | None = None
     role: NodeRole = NodeRole.WORKER
     ingress_addresses: tuple[str, ...] = ()
+    key_digests: tuple[str, ...] = ()
+    demotion_forced: bool = False
 
 
 class VirtualIP(Struct, frozen=True):
@@ -155,6 +157,7 @@ class Cluster(Struct, frozen=True):
     root_ca_cert: bytes = b""
     root_ca_key: bytes = b""
     join_tokens: JoinTokens = JoinTokens()
+    backup_key: bytes = b""
 
 
 AnyObject = Cluster | Node | Service | Task | Network

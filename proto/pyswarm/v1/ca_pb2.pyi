@@ -167,6 +167,40 @@ class RenewCertificateResponse(_message.Message):
 Global___RenewCertificateResponse: _TypeAlias = RenewCertificateResponse  # noqa: Y015
 
 @_typing.final
+class RenewExpiredRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    CSR_FIELD_NUMBER: _builtins.int
+    ASKED_AT_MS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    certificate: _builtins.bytes
+    """The expired certificate (PEM)."""
+    csr: _builtins.bytes
+    """A request (PEM) for the same key."""
+    asked_at_ms: _builtins.int
+    """Unix milliseconds; the managers' clocks must agree with it within an hour."""
+    signature: _builtins.bytes
+    """ECDSA with SHA-256 by the certificate's key over "pyswarm renewal" NUL asked_at_ms (8 bytes, big-endian) certificate
+    NUL csr.
+    """
+    def __init__(
+        self,
+        *,
+        certificate: _builtins.bytes = ...,
+        csr: _builtins.bytes = ...,
+        asked_at_ms: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at_ms", b"asked_at_ms", "certificate", b"certificate", "csr", b"csr", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewExpiredRequest: _TypeAlias = RenewExpiredRequest  # noqa: Y015
+
+@_typing.final
 class JoinRaftRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -215,7 +249,10 @@ class JoinRaftResponse(_message.Message):
 
     MEMBERS_FIELD_NUMBER: _builtins.int
     CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NEEDS_NEW_RAFT_ID_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
+    needs_new_raft_id: _builtins.bool
+    """Nothing was done: this raft id has voted before, and its manager has forgotten it. Join with a new raft id."""
     @_builtins.property
     def members(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """Raft id -> host:port, the caller included."""
@@ -225,10 +262,11 @@ class JoinRaftResponse(_message.Message):
         *,
         members: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
         cluster_id: _builtins.str = ...,
+        needs_new_raft_id: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "members", b"members"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "members", b"members", "needs_new_raft_id", b"needs_new_raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

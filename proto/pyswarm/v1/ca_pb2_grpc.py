@@ -52,6 +52,11 @@ class CAStub:
                 request_serializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.RenewExpired = channel.unary_unary(
+                '/pyswarm.v1.CA/RenewExpired',
+                request_serializer=pyswarm_dot_v1_dot_ca__pb2.RenewExpiredRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
         self.JoinRaft = channel.unary_unary(
                 '/pyswarm.v1.CA/JoinRaft',
                 request_serializer=pyswarm_dot_v1_dot_ca__pb2.JoinRaftRequest.SerializeToString,
@@ -91,6 +96,14 @@ class CAServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewExpired(self, request, context):
+        """A new certificate for a node whose certificate has expired, by HTTPS like IssueCertificate: TLS refuses such a
+        certificate, so the node's key signs the request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def JoinRaft(self, request, context):
         """Make the calling node (certificate role manager) a member of Raft.
         """
@@ -121,6 +134,11 @@ def add_CAServicer_to_server(servicer, server):
             'RenewCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewCertificate,
                     request_deserializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'RenewExpired': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewExpired,
+                    request_deserializer=pyswarm_dot_v1_dot_ca__pb2.RenewExpiredRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.SerializeToString,
             ),
             'JoinRaft': grpc.unary_unary_rpc_method_handler(
@@ -217,6 +235,33 @@ class CA:
             target,
             '/pyswarm.v1.CA/RenewCertificate',
             pyswarm_dot_v1_dot_ca__pb2.RenewCertificateRequest.SerializeToString,
+            pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewExpired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.CA/RenewExpired',
+            pyswarm_dot_v1_dot_ca__pb2.RenewExpiredRequest.SerializeToString,
             pyswarm_dot_v1_dot_ca__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,

@@ -42,6 +42,10 @@ class CAStub:
     """A node certificate for a key, by the role of the join token. UNAUTHENTICATED for a wrong token."""
     RenewCertificate: _grpc.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.RenewCertificateResponse]
     """A new certificate for the calling node, with the role the cluster has for it now."""
+    RenewExpired: _grpc.UnaryUnaryMultiCallable[_ca_pb2.RenewExpiredRequest, _ca_pb2.RenewCertificateResponse]
+    """A new certificate for a node whose certificate has expired, by HTTPS like IssueCertificate: TLS refuses such a
+    certificate, so the node's key signs the request.
+    """
     JoinRaft: _grpc.UnaryUnaryMultiCallable[_ca_pb2.JoinRaftRequest, _ca_pb2.JoinRaftResponse]
     """Make the calling node (certificate role manager) a member of Raft."""
     Leave: _grpc.UnaryUnaryMultiCallable[_ca_pb2.LeaveRequest, _ca_pb2.LeaveResponse]
@@ -61,6 +65,10 @@ class CAAsyncStub(CAStub):
     """A node certificate for a key, by the role of the join token. UNAUTHENTICATED for a wrong token."""
     RenewCertificate: _aio.UnaryUnaryMultiCallable[_ca_pb2.RenewCertificateRequest, _ca_pb2.RenewCertificateResponse]  # type: ignore[assignment]
     """A new certificate for the calling node, with the role the cluster has for it now."""
+    RenewExpired: _aio.UnaryUnaryMultiCallable[_ca_pb2.RenewExpiredRequest, _ca_pb2.RenewCertificateResponse]  # type: ignore[assignment]
+    """A new certificate for a node whose certificate has expired, by HTTPS like IssueCertificate: TLS refuses such a
+    certificate, so the node's key signs the request.
+    """
     JoinRaft: _aio.UnaryUnaryMultiCallable[_ca_pb2.JoinRaftRequest, _ca_pb2.JoinRaftResponse]  # type: ignore[assignment]
     """Make the calling node (certificate role manager) a member of Raft."""
     Leave: _aio.UnaryUnaryMultiCallable[_ca_pb2.LeaveRequest, _ca_pb2.LeaveResponse]  # type: ignore[assignment]
@@ -95,6 +103,16 @@ class CAServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ca_pb2.RenewCertificateResponse, _abc.Awaitable[_ca_pb2.RenewCertificateResponse]]:
         """A new certificate for the calling node, with the role the cluster has for it now."""
+
+    @_abc_1.abstractmethod
+    def RenewExpired(
+        self,
+        request: _ca_pb2.RenewExpiredRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ca_pb2.RenewCertificateResponse, _abc.Awaitable[_ca_pb2.RenewCertificateResponse]]:
+        """A new certificate for a node whose certificate has expired, by HTTPS like IssueCertificate: TLS refuses such a
+        certificate, so the node's key signs the request.
+        """
 
     @_abc_1.abstractmethod
     def JoinRaft(

@@ -46,6 +46,124 @@ RAFT_ENTRY_KIND_CONFIG: RaftEntryKind.ValueType  # 2
 Global___RaftEntryKind: _TypeAlias = RaftEntryKind  # noqa: Y015
 
 @_typing.final
+class RaftAnnouncement(_message.Message):
+    """RaftAnnouncement is where one manager is reached, in its own words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    body: _builtins.bytes
+    """A serialized RaftWhereabouts."""
+    certificate: _builtins.bytes
+    """The certificate (PEM) whose key signed the body."""
+    signature: _builtins.bytes
+    """ECDSA with SHA-256 over "pyswarm whereabouts" NUL body."""
+    def __init__(
+        self,
+        *,
+        body: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "certificate", b"certificate", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftAnnouncement: _TypeAlias = RaftAnnouncement  # noqa: Y015
+
+@_typing.final
+class RaftWhereabouts(_message.Message):
+    """RaftWhereabouts is what an announcement says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    RAFT_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    """Id of the cluster."""
+    node_id: _builtins.str
+    """The node that speaks; its certificate says the same."""
+    raft_id: _builtins.int
+    """Its raft id."""
+    address: _builtins.str
+    """host:port at which it is reached."""
+    sequence: _builtins.int
+    """Rises with each announcement of this node; the highest counts."""
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses by name (host:port) at which managers may be found should all of them have moved."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        raft_id: _builtins.int = ...,
+        address: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        seeds: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cluster_id", b"cluster_id", "node_id", b"node_id", "raft_id", b"raft_id", "seeds", b"seeds", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftWhereabouts: _TypeAlias = RaftWhereabouts  # noqa: Y015
+
+@_typing.final
+class RaftAnnounceRequest(_message.Message):
+    """RaftAnnounceRequest carries what the caller knows, its own whereabouts first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def announcements(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftAnnouncement]: ...
+    def __init__(
+        self,
+        *,
+        announcements: _abc.Iterable[Global___RaftAnnouncement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftAnnounceRequest: _TypeAlias = RaftAnnounceRequest  # noqa: Y015
+
+@_typing.final
+class RaftAnnounceResponse(_message.Message):
+    """RaftAnnounceResponse carries what the receiver knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def announcements(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftAnnouncement]: ...
+    def __init__(
+        self,
+        *,
+        announcements: _abc.Iterable[Global___RaftAnnouncement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaftAnnounceResponse: _TypeAlias = RaftAnnounceResponse  # noqa: Y015
+
+@_typing.final
 class RaftPeers(_message.Message):
     """RaftPeers says between whom a stream is. It comes with the first batch or chunk of a stream."""
 

@@ -46,6 +46,11 @@ class RaftStub:
                 request_serializer=pyswarm_dot_v1_dot_raft__pb2.RaftSnapshotChunk.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_raft__pb2.RaftInstallSnapshotResponse.FromString,
                 _registered_method=True)
+        self.Announce = channel.unary_unary(
+                '/pyswarm.v1.Raft/Announce',
+                request_serializer=pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceResponse.FromString,
+                _registered_method=True)
 
 
 class RaftServicer:
@@ -68,6 +73,14 @@ class RaftServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Announce(self, request, context):
+        """Announce says where managers are reached now, each by its own signature, and answers with what the receiver knows.
+        Any manager may pass on what others announced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RaftServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -80,6 +93,11 @@ def add_RaftServicer_to_server(servicer, server):
                     servicer.InstallSnapshot,
                     request_deserializer=pyswarm_dot_v1_dot_raft__pb2.RaftSnapshotChunk.FromString,
                     response_serializer=pyswarm_dot_v1_dot_raft__pb2.RaftInstallSnapshotResponse.SerializeToString,
+            ),
+            'Announce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Announce,
+                    request_deserializer=pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +156,33 @@ class Raft:
             '/pyswarm.v1.Raft/InstallSnapshot',
             pyswarm_dot_v1_dot_raft__pb2.RaftSnapshotChunk.SerializeToString,
             pyswarm_dot_v1_dot_raft__pb2.RaftInstallSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Announce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Raft/Announce',
+            pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceRequest.SerializeToString,
+            pyswarm_dot_v1_dot_raft__pb2.RaftAnnounceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class RaftStub:
     """
     InstallSnapshot: _grpc.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotChunk, _raft_pb2.RaftInstallSnapshotResponse]
     """InstallSnapshot takes one snapshot in chunks, since it may be larger than a message."""
+    Announce: _grpc.UnaryUnaryMultiCallable[_raft_pb2.RaftAnnounceRequest, _raft_pb2.RaftAnnounceResponse]
+    """Announce says where managers are reached now, each by its own signature, and answers with what the receiver knows.
+    Any manager may pass on what others announced.
+    """
 
 @_typing.type_check_only
 class RaftAsyncStub(RaftStub):
@@ -57,6 +61,10 @@ class RaftAsyncStub(RaftStub):
     """
     InstallSnapshot: _aio.StreamUnaryMultiCallable[_raft_pb2.RaftSnapshotChunk, _raft_pb2.RaftInstallSnapshotResponse]  # type: ignore[assignment]
     """InstallSnapshot takes one snapshot in chunks, since it may be larger than a message."""
+    Announce: _aio.UnaryUnaryMultiCallable[_raft_pb2.RaftAnnounceRequest, _raft_pb2.RaftAnnounceResponse]  # type: ignore[assignment]
+    """Announce says where managers are reached now, each by its own signature, and answers with what the receiver knows.
+    Any manager may pass on what others announced.
+    """
 
 class RaftServicer(metaclass=_abc_1.ABCMeta):
     """Raft carries the messages of one manager to another. Each manager opens a stream to every other one for what it has
@@ -80,5 +88,15 @@ class RaftServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_raft_pb2.RaftInstallSnapshotResponse, _abc.Awaitable[_raft_pb2.RaftInstallSnapshotResponse]]:
         """InstallSnapshot takes one snapshot in chunks, since it may be larger than a message."""
+
+    @_abc_1.abstractmethod
+    def Announce(
+        self,
+        request: _raft_pb2.RaftAnnounceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_raft_pb2.RaftAnnounceResponse, _abc.Awaitable[_raft_pb2.RaftAnnounceResponse]]:
+        """Announce says where managers are reached now, each by its own signature, and answers with what the receiver knows.
+        Any manager may pass on what others announced.
+        """
 
 def add_RaftServicer_to_server(servicer: RaftServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

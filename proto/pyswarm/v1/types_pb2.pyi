@@ -583,9 +583,13 @@ class Node(_message.Message):
     MANAGER_STATUS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     INGRESS_ADDRESSES_FIELD_NUMBER: _builtins.int
+    KEY_DIGESTS_FIELD_NUMBER: _builtins.int
+    DEMOTION_FORCED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     role: Global___NodeRole.ValueType
     """The role its certificate has; `spec.role` is the role wanted."""
+    demotion_forced: _builtins.bool
+    """It is to leave the managers although a majority of those that remain may not be up."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -600,6 +604,10 @@ class Node(_message.Message):
     def ingress_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The node's addresses on the ingress network, with prefix length ("10.0.0.2/24")."""
 
+    @_builtins.property
+    def key_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SHA-256 (hex) of the public keys of its two newest certificates, the newest first."""
+
     def __init__(
         self,
         *,
@@ -611,10 +619,12 @@ class Node(_message.Message):
         manager_status: Global___ManagerStatus | None = ...,
         role: Global___NodeRole.ValueType = ...,
         ingress_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        key_digests: _abc.Iterable[_builtins.str] | None = ...,
+        demotion_forced: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "id", b"id", "ingress_addresses", b"ingress_addresses", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["demotion_forced", b"demotion_forced", "description", b"description", "id", b"id", "ingress_addresses", b"ingress_addresses", "key_digests", b"key_digests", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1647,6 +1657,10 @@ class ClusterSpec(_message.Message):
     DEFAULT_ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_SIZE_FIELD_NUMBER: _builtins.int
     DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
+    MANAGERS_FIELD_NUMBER: _builtins.int
+    DEAD_MANAGER_GRACE_S_FIELD_NUMBER: _builtins.int
+    BACKUP_INTERVAL_S_FIELD_NUMBER: _builtins.int
+    BACKUPS_KEPT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_history_limit: _builtins.int
     """Ended tasks kept per slot."""
@@ -1656,6 +1670,14 @@ class ClusterSpec(_message.Message):
     subnet_size: _builtins.int
     """Prefix length of the subnets cut from the pools."""
     data_path_port: _builtins.int
+    managers: _builtins.int
+    """How many managers the cluster keeps by itself; zero: managers are promoted and demoted by hand."""
+    dead_manager_grace_s: _builtins.float
+    """After how long without an answer a manager is replaced; zero for 30 s."""
+    backup_interval_s: _builtins.float
+    """Seconds between the automatic backups on each manager's disk; 0: none."""
+    backups_kept: _builtins.int
+    """How many of them each manager keeps."""
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CIDRs from which networks get their subnets."""
@@ -1670,10 +1692,14 @@ class ClusterSpec(_message.Message):
         default_address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_size: _builtins.int = ...,
         data_path_port: _builtins.int = ...,
+        managers: _builtins.int = ...,
+        dead_manager_grace_s: _builtins.float = ...,
+        backup_interval_s: _builtins.float = ...,
+        backups_kept: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_port", b"data_path_port", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1711,11 +1737,14 @@ class Cluster(_message.Message):
     ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
     ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
     JOIN_TOKENS_FIELD_NUMBER: _builtins.int
+    BACKUP_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     root_ca_cert: _builtins.bytes
     """PEM."""
     root_ca_key: _builtins.bytes
     """PEM; never leaves the managers: Control clears it."""
+    backup_key: _builtins.bytes
+    """Opens backups made without a passphrase; never leaves the managers but through Backup.GetBackupKey."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1731,10 +1760,11 @@ class Cluster(_message.Message):
         root_ca_cert: _builtins.bytes = ...,
         root_ca_key: _builtins.bytes = ...,
         join_tokens: Global___JoinTokens | None = ...,
+        backup_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens", "meta", b"meta", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_key", b"backup_key", "id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
