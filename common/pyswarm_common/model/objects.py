@@ -15,7 +15,7 @@ from pyswarm_common.model.specs import (
     Struct,
     TaskSpec,
 )
-from pyswarm_common.model.states import NodeRole, NodeState, TaskState, UpdateState
+from pyswarm_common.model.states import CredentialKind, NodeRole, NodeState, PersonRole, TaskState, UpdateState
 
 
 class Meta(Struct, frozen=True):
@@ -50,6 +50,13 @@ class ManagerStatus(Struct, frozen=True):
     reachable: bool = False
 
 
+class CertificateStatus(Struct, frozen=True):
+    issuer: str = ""
+    expires_at: float = 0.0
+    renew_from: str = ""
+    is_void: bool = False
+
+
 class Node(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
@@ -61,6 +68,7 @@ class Node(Struct, frozen=True):
     ingress_addresses: tuple[str, ...] = ()
     key_digests: tuple[str, ...] = ()
     demotion_forced: bool = False
+    certificate: CertificateStatus = CertificateStatus()
 
 
 class VirtualIP(Struct, frozen=True):
@@ -150,6 +158,14 @@ class JoinTokens(Struct, frozen=True):
     manager: str = ""
 
 
+class RootRotation(Struct, frozen=True):
+    root_ca_cert: bytes = b""
+    root_ca_key: bytes = b""
+    root_ca_chain: bytes = b""
+    cross_signed_cert: bytes = b""
+    started_at: float = 0.0
+
+
 class Cluster(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
@@ -158,6 +174,41 @@ class Cluster(Struct, frozen=True):
     root_ca_key: bytes = b""
     join_tokens: JoinTokens = JoinTokens()
     backup_key: bytes = b""
+    root_ca_chain: bytes = b""
+    root_rotation: RootRotation | None = None
 
 
-AnyObject = Cluster | Node | Service | Task | Network
+class LimitedJoinToken(Struct, frozen=True):
+    id: str
+    meta: Meta = Meta()
+    role: NodeRole = NodeRole.WORKER
+    label: str = ""
+    secret_hash: bytes = b""
+    root_digest: str = ""
+    expires_at: float = 0.0
+    uses_total: int = 0
+    uses_left: int = 0
+
+
+class RemovedNode(Struct, frozen=True):
+    id: str
+    meta: Meta = Meta()
+    expires_at: float = 0.0
+
+
+class Credential(Struct, frozen=True):
+    """What a person proves a role with. Inside the managers only: on the wire there is `access.proto`'s Credential."""
+
+    id: str
+    meta: Meta = Meta()
+    kind: CredentialKind = CredentialKind.TOKEN
+    name: str = ""
+    role: PersonRole = PersonRole.VIEWER
+    digest: bytes = b""
+    """SHA-256: of the token, or of the certificate's public key."""
+    expires_at: float = 0.0
+    """Zero: never."""
+    created_by: str = ""
+
+
+AnyObject = Cluster | Node | Service | Task | Network | Credential | LimitedJoinToken | RemovedNode

@@ -170,3 +170,7 @@ class ClusterSpec(Struct, frozen=True):
     default_address_pools: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
     data_path_port: int = 4789
+    managers: int = 0
+    dead_manager_grace_s: float = 0.0
+    backup_interval_s: float = 12 * 3600.0
+    backups_kept: int = 5

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/node.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xec\x03\n\x0fGetInfoResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.pyswarm.v1.GetInfoResponse.State\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\"\n\x04role\x18\x04 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x19\n\x11manager_addresses\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x43\n\x0c\x63\x61pabilities\x18\t \x03(\x0b\x32-.pyswarm.v1.GetInfoResponse.CapabilitiesEntry\x12\x10\n\x08hostname\x18\n \x01(\t\x12\x1a\n\x12\x63ontainers_running\x18\x0b \x01(\r\x12\x17\n\x0fmanager_running\x18\x0c \x01(\x08\x1a\x33\n\x11\x43\x61pabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Q\n\x05State\x12\x12\n\x0eSTATE_INACTIVE\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\"\xce\x01\n\x0bInitRequest\x12\x16\n\x0e\x61\x64vertise_addr\x18\x01 \x01(\t\x12\x13\n\x0blisten_addr\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_addr\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\x04 \x01(\r\x12\x1d\n\x15\x64\x65\x66\x61ult_address_pools\x18\x05 \x03(\t\x12\x13\n\x0bsubnet_size\x18\x06 \x01(\r\x12.\n\x0c\x61vailability\x18\x07 \x01(\x0e\x32\x18.pyswarm.v1.Availability\"e\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cworker_token\x18\x02 \x01(\t\x12\x15\n\rmanager_token\x18\x03 \x01(\t\x12\x17\n\x0fmanager_address\x18\x04 \x01(\t\"\xa7\x01\n\x0bJoinRequest\x12\x14\n\x0cremote_addrs\x18\x01 \x03(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64vertise_addr\x18\x03 \x01(\t\x12\x13\n\x0blisten_addr\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_addr\x18\x05 \x01(\t\x12.\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32\x18.pyswarm.v1.Availability\"C\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\"$\n\x13LeaveClusterRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x16\n\x14LeaveClusterResponse\"H\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"]\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.pyswarm.v1.ImportImageHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\">\n\x13ImportImageResponse\x12\'\n\x05image\x18\x01 \x01(\x0b\x32\x18.pyswarm.v1.ImageSummary\" \n\x10LoadImageRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"=\n\x11LoadImageResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.ImageSummary\"\x94\x01\n\x0cImageSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\"&\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x01(\t\">\n\x12ListImagesResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.ImageSummary\"6\n\x12RemoveImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\"1\n\x0fTagImageRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x12\n\x10TagImageResponse2\x8e\x02\n\x06\x44\x61\x65mon\x12\x42\n\x07GetInfo\x12\x1a.pyswarm.v1.GetInfoRequest\x1a\x1b.pyswarm.v1.GetInfoResponse\x12\x39\n\x04Init\x12\x17.pyswarm.v1.InitRequest\x1a\x18.pyswarm.v1.InitResponse\x12\x39\n\x04Join\x12\x17.pyswarm.v1.JoinRequest\x1a\x18.pyswarm.v1.JoinResponse\x12J\n\x05Leave\x12\x1f.pyswarm.v1.LeaveClusterRequest\x1a .pyswarm.v1.LeaveClusterResponse2\x8a\x03\n\x06Images\x12P\n\x0bImportImage\x12\x1e.pyswarm.v1.ImportImageRequest\x1a\x1f.pyswarm.v1.ImportImageResponse(\x01\x12J\n\tLoadImage\x12\x1c.pyswarm.v1.LoadImageRequest\x1a\x1d.pyswarm.v1.LoadImageResponse(\x01\x12K\n\nListImages\x12\x1d.pyswarm.v1.ListImagesRequest\x1a\x1e.pyswarm.v1.ListImagesResponse\x12N\n\x0bRemoveImage\x12\x1e.pyswarm.v1.RemoveImageRequest\x1a\x1f.pyswarm.v1.RemoveImageResponse\x12\x45\n\x08TagImage\x12\x1b.pyswarm.v1.TagImageRequest\x1a\x1c.pyswarm.v1.TagImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/node.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\x10\n\x0eGetInfoRequest\"\xec\x03\n\x0fGetInfoResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.pyswarm.v1.GetInfoResponse.State\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x12\n\ncluster_id\x18\x03 \x01(\t\x12\"\n\x04role\x18\x04 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x19\n\x11manager_addresses\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x43\n\x0c\x63\x61pabilities\x18\t \x03(\x0b\x32-.pyswarm.v1.GetInfoResponse.CapabilitiesEntry\x12\x10\n\x08hostname\x18\n \x01(\t\x12\x1a\n\x12\x63ontainers_running\x18\x0b \x01(\r\x12\x17\n\x0fmanager_running\x18\x0c \x01(\x08\x1a\x33\n\x11\x43\x61pabilitiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Q\n\x05State\x12\x12\n\x0eSTATE_INACTIVE\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x10\n\x0cSTATE_ACTIVE\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\"\xce\x01\n\x0bInitRequest\x12\x16\n\x0e\x61\x64vertise_addr\x18\x01 \x01(\t\x12\x13\n\x0blisten_addr\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_addr\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_port\x18\x04 \x01(\r\x12\x1d\n\x15\x64\x65\x66\x61ult_address_pools\x18\x05 \x03(\t\x12\x13\n\x0bsubnet_size\x18\x06 \x01(\r\x12.\n\x0c\x61vailability\x18\x07 \x01(\x0e\x32\x18.pyswarm.v1.Availability\"e\n\x0cInitResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0cworker_token\x18\x02 \x01(\t\x12\x15\n\rmanager_token\x18\x03 \x01(\t\x12\x17\n\x0fmanager_address\x18\x04 \x01(\t\"\xa7\x01\n\x0bJoinRequest\x12\x14\n\x0cremote_addrs\x18\x01 \x03(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x64vertise_addr\x18\x03 \x01(\t\x12\x13\n\x0blisten_addr\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x61ta_path_addr\x18\x05 \x01(\t\x12.\n\x0c\x61vailability\x18\x06 \x01(\x0e\x32\x18.pyswarm.v1.Availability\"C\n\x0cJoinResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\"\n\x04role\x18\x02 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\"H\n\rRestoreHeader\x12*\n\taddresses\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.InitRequest\x12\x0b\n\x03key\x18\x02 \x01(\x0c\"U\n\x0eRestoreRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.pyswarm.v1.RestoreHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"O\n\x0fRestoreResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x17\n\x0fmanager_address\x18\x03 \x01(\t\"0\n\x16\x46orceNewClusterRequest\x12\x16\n\x0e\x61\x64vertise_addr\x18\x01 \x01(\t\"\xda\x02\n\x13\x46orceNewClusterPlan\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x38\n\x07\x64ropped\x18\x03 \x03(\x0b\x32\'.pyswarm.v1.ForceNewClusterPlan.Dropped\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x12\x12\n\nlast_index\x18\x05 \x01(\x04\x12\x10\n\x08services\x18\x06 \x01(\x04\x12\r\n\x05tasks\x18\x07 \x01(\x04\x12\x10\n\x08networks\x18\x08 \x01(\x04\x12\r\n\x05nodes\x18\t \x01(\x04\x12\x17\n\x0fmanager_address\x18\n \x01(\t\x12\x0f\n\x07is_done\x18\x0b \x01(\x08\x1aN\n\x07\x44ropped\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x0f\n\x07raft_id\x18\x04 \x01(\x04\"$\n\x13LeaveClusterRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x16\n\x14LeaveClusterResponse\"H\n\x11ImportImageHeader\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanges\x18\x02 \x03(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"]\n\x12ImportImageRequest\x12/\n\x06header\x18\x01 \x01(\x0b\x32\x1d.pyswarm.v1.ImportImageHeaderH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\">\n\x13ImportImageResponse\x12\'\n\x05image\x18\x01 \x01(\x0b\x32\x18.pyswarm.v1.ImageSummary\" \n\x10LoadImageRequest\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"=\n\x11LoadImageResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.ImageSummary\"\x94\x01\n\x0cImageSummary\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nreferences\x18\x02 \x03(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\n\n\x02os\x18\x06 \x01(\t\"&\n\x11ListImagesRequest\x12\x11\n\treference\x18\x01 \x01(\t\">\n\x12ListImagesResponse\x12(\n\x06images\x18\x01 \x03(\x0b\x32\x18.pyswarm.v1.ImageSummary\"6\n\x12RemoveImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"8\n\x13RemoveImageResponse\x12\x10\n\x08untagged\x18\x01 \x03(\t\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\"1\n\x0fTagImageRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\x12\n\x10TagImageResponse2\x88\x04\n\x06\x44\x61\x65mon\x12\x42\n\x07GetInfo\x12\x1a.pyswarm.v1.GetInfoRequest\x1a\x1b.pyswarm.v1.GetInfoResponse\x12\x39\n\x04Init\x12\x17.pyswarm.v1.InitRequest\x1a\x18.pyswarm.v1.InitResponse\x12\x39\n\x04Join\x12\x17.pyswarm.v1.JoinRequest\x1a\x18.pyswarm.v1.JoinResponse\x12J\n\x05Leave\x12\x1f.pyswarm.v1.LeaveClusterRequest\x1a .pyswarm.v1.LeaveClusterResponse\x12\x44\n\x07Restore\x12\x1a.pyswarm.v1.RestoreRequest\x1a\x1b.pyswarm.v1.RestoreResponse(\x01\x12Z\n\x13PlanForceNewCluster\x12\".pyswarm.v1.ForceNewClusterRequest\x1a\x1f.pyswarm.v1.ForceNewClusterPlan\x12V\n\x0f\x46orceNewCluster\x12\".pyswarm.v1.ForceNewClusterRequest\x1a\x1f.pyswarm.v1.ForceNewClusterPlan2\x8a\x03\n\x06Images\x12P\n\x0bImportImage\x12\x1e.pyswarm.v1.ImportImageRequest\x1a\x1f.pyswarm.v1.ImportImageResponse(\x01\x12J\n\tLoadImage\x12\x1c.pyswarm.v1.LoadImageRequest\x1a\x1d.pyswarm.v1.LoadImageResponse(\x01\x12K\n\nListImages\x12\x1d.pyswarm.v1.ListImagesRequest\x1a\x1e.pyswarm.v1.ListImagesResponse\x12N\n\x0bRemoveImage\x12\x1e.pyswarm.v1.RemoveImageRequest\x1a\x1f.pyswarm.v1.RemoveImageResponse\x12\x45\n\x08TagImage\x12\x1b.pyswarm.v1.TagImageRequest\x1a\x1c.pyswarm.v1.TagImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,36 +51,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINREQUEST']._serialized_end=1087
   _globals['_JOINRESPONSE']._serialized_start=1089
   _globals['_JOINRESPONSE']._serialized_end=1156
-  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1158
-  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1194
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=1196
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=1218
-  _globals['_IMPORTIMAGEHEADER']._serialized_start=1220
-  _globals['_IMPORTIMAGEHEADER']._serialized_end=1292
-  _globals['_IMPORTIMAGEREQUEST']._serialized_start=1294
-  _globals['_IMPORTIMAGEREQUEST']._serialized_end=1387
-  _globals['_IMPORTIMAGERESPONSE']._serialized_start=1389
-  _globals['_IMPORTIMAGERESPONSE']._serialized_end=1451
-  _globals['_LOADIMAGEREQUEST']._serialized_start=1453
-  _globals['_LOADIMAGEREQUEST']._serialized_end=1485
-  _globals['_LOADIMAGERESPONSE']._serialized_start=1487
-  _globals['_LOADIMAGERESPONSE']._serialized_end=1548
-  _globals['_IMAGESUMMARY']._serialized_start=1551
-  _globals['_IMAGESUMMARY']._serialized_end=1699
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1701
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1739
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1741
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1803
-  _globals['_REMOVEIMAGEREQUEST']._serialized_start=1805
-  _globals['_REMOVEIMAGEREQUEST']._serialized_end=1859
-  _globals['_REMOVEIMAGERESPONSE']._serialized_start=1861
-  _globals['_REMOVEIMAGERESPONSE']._serialized_end=1917
-  _globals['_TAGIMAGEREQUEST']._serialized_start=1919
-  _globals['_TAGIMAGEREQUEST']._serialized_end=1968
-  _globals['_TAGIMAGERESPONSE']._serialized_start=1970
-  _globals['_TAGIMAGERESPONSE']._serialized_end=1988
-  _globals['_DAEMON']._serialized_start=1991
-  _globals['_DAEMON']._serialized_end=2261
-  _globals['_IMAGES']._serialized_start=2264
-  _globals['_IMAGES']._serialized_end=2658
+  _globals['_RESTOREHEADER']._serialized_start=1158
+  _globals['_RESTOREHEADER']._serialized_end=1230
+  _globals['_RESTOREREQUEST']._serialized_start=1232
+  _globals['_RESTOREREQUEST']._serialized_end=1317
+  _globals['_RESTORERESPONSE']._serialized_start=1319
+  _globals['_RESTORERESPONSE']._serialized_end=1398
+  _globals['_FORCENEWCLUSTERREQUEST']._serialized_start=1400
+  _globals['_FORCENEWCLUSTERREQUEST']._serialized_end=1448
+  _globals['_FORCENEWCLUSTERPLAN']._serialized_start=1451
+  _globals['_FORCENEWCLUSTERPLAN']._serialized_end=1797
+  _globals['_FORCENEWCLUSTERPLAN_DROPPED']._serialized_start=1719
+  _globals['_FORCENEWCLUSTERPLAN_DROPPED']._serialized_end=1797
+  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1799
+  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1835
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=1837
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=1859
+  _globals['_IMPORTIMAGEHEADER']._serialized_start=1861
+  _globals['_IMPORTIMAGEHEADER']._serialized_end=1933
+  _globals['_IMPORTIMAGEREQUEST']._serialized_start=1935
+  _globals['_IMPORTIMAGEREQUEST']._serialized_end=2028
+  _globals['_IMPORTIMAGERESPONSE']._serialized_start=2030
+  _globals['_IMPORTIMAGERESPONSE']._serialized_end=2092
+  _globals['_LOADIMAGEREQUEST']._serialized_start=2094
+  _globals['_LOADIMAGEREQUEST']._serialized_end=2126
+  _globals['_LOADIMAGERESPONSE']._serialized_start=2128
+  _globals['_LOADIMAGERESPONSE']._serialized_end=2189
+  _globals['_IMAGESUMMARY']._serialized_start=2192
+  _globals['_IMAGESUMMARY']._serialized_end=2340
+  _globals['_LISTIMAGESREQUEST']._serialized_start=2342
+  _globals['_LISTIMAGESREQUEST']._serialized_end=2380
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=2382
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=2444
+  _globals['_REMOVEIMAGEREQUEST']._serialized_start=2446
+  _globals['_REMOVEIMAGEREQUEST']._serialized_end=2500
+  _globals['_REMOVEIMAGERESPONSE']._serialized_start=2502
+  _globals['_REMOVEIMAGERESPONSE']._serialized_end=2558
+  _globals['_TAGIMAGEREQUEST']._serialized_start=2560
+  _globals['_TAGIMAGEREQUEST']._serialized_end=2609
+  _globals['_TAGIMAGERESPONSE']._serialized_start=2611
+  _globals['_TAGIMAGERESPONSE']._serialized_end=2629
+  _globals['_DAEMON']._serialized_start=2632
+  _globals['_DAEMON']._serialized_end=3152
+  _globals['_IMAGES']._serialized_start=3155
+  _globals['_IMAGES']._serialized_end=3549
 # @@protoc_insertion_point(module_scope)

@@ -266,6 +266,184 @@ class JoinResponse(_message.Message):
 Global___JoinResponse: _TypeAlias = JoinResponse  # noqa: Y015
 
 @_typing.final
+class RestoreHeader(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    """Opens the backup: the cluster's backup key, or what scrypt made of the passphrase. A secret."""
+    @_builtins.property
+    def addresses(self) -> Global___InitRequest:
+        """Where this machine is reached; what belongs to the cluster itself comes from the backup."""
+
+    def __init__(
+        self,
+        *,
+        addresses: Global___InitRequest | None = ...,
+        key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreHeader: _TypeAlias = RestoreHeader  # noqa: Y015
+
+@_typing.final
+class RestoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """1 MiB at most."""
+    @_builtins.property
+    def header(self) -> Global___RestoreHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___RestoreHeader | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___RestoreRequest: _TypeAlias = RestoreRequest  # noqa: Y015
+
+@_typing.final
+class RestoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    MANAGER_ADDRESS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    cluster_id: _builtins.str
+    manager_address: _builtins.str
+    """host:port of this manager."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        cluster_id: _builtins.str = ...,
+        manager_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "manager_address", b"manager_address", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreResponse: _TypeAlias = RestoreResponse  # noqa: Y015
+
+@_typing.final
+class ForceNewClusterRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADVERTISE_ADDR_FIELD_NUMBER: _builtins.int
+    advertise_addr: _builtins.str
+    """Where this manager is reached from now on; empty: where it was."""
+    def __init__(
+        self,
+        *,
+        advertise_addr: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_addr", b"advertise_addr"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceNewClusterRequest: _TypeAlias = ForceNewClusterRequest  # noqa: Y015
+
+@_typing.final
+class ForceNewClusterPlan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Dropped(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_ID_FIELD_NUMBER: _builtins.int
+        HOSTNAME_FIELD_NUMBER: _builtins.int
+        ADDRESS_FIELD_NUMBER: _builtins.int
+        RAFT_ID_FIELD_NUMBER: _builtins.int
+        node_id: _builtins.str
+        hostname: _builtins.str
+        address: _builtins.str
+        raft_id: _builtins.int
+        def __init__(
+            self,
+            *,
+            node_id: _builtins.str = ...,
+            hostname: _builtins.str = ...,
+            address: _builtins.str = ...,
+            raft_id: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "hostname", b"hostname", "node_id", b"node_id", "raft_id", b"raft_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    COMMIT_INDEX_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    MANAGER_ADDRESS_FIELD_NUMBER: _builtins.int
+    IS_DONE_FIELD_NUMBER: _builtins.int
+    cluster_id: _builtins.str
+    node_id: _builtins.str
+    commit_index: _builtins.int
+    """Known to be committed, and where this manager's log ends: what lies between is kept."""
+    last_index: _builtins.int
+    services: _builtins.int
+    tasks: _builtins.int
+    networks: _builtins.int
+    nodes: _builtins.int
+    manager_address: _builtins.str
+    is_done: _builtins.bool
+    """This manager is the only one already, and leads."""
+    @_builtins.property
+    def dropped(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForceNewClusterPlan.Dropped]:
+        """Managers that are no longer part of it."""
+
+    def __init__(
+        self,
+        *,
+        cluster_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        dropped: _abc.Iterable[Global___ForceNewClusterPlan.Dropped] | None = ...,
+        commit_index: _builtins.int = ...,
+        last_index: _builtins.int = ...,
+        services: _builtins.int = ...,
+        tasks: _builtins.int = ...,
+        networks: _builtins.int = ...,
+        nodes: _builtins.int = ...,
+        manager_address: _builtins.str = ...,
+        is_done: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "commit_index", b"commit_index", "dropped", b"dropped", "is_done", b"is_done", "last_index", b"last_index", "manager_address", b"manager_address", "networks", b"networks", "node_id", b"node_id", "nodes", b"nodes", "services", b"services", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForceNewClusterPlan: _TypeAlias = ForceNewClusterPlan  # noqa: Y015
+
+@_typing.final
 class LeaveClusterRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

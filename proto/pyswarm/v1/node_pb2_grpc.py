@@ -54,6 +54,21 @@ class DaemonStub:
                 request_serializer=pyswarm_dot_v1_dot_node__pb2.LeaveClusterRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_node__pb2.LeaveClusterResponse.FromString,
                 _registered_method=True)
+        self.Restore = channel.stream_unary(
+                '/pyswarm.v1.Daemon/Restore',
+                request_serializer=pyswarm_dot_v1_dot_node__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_node__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.PlanForceNewCluster = channel.unary_unary(
+                '/pyswarm.v1.Daemon/PlanForceNewCluster',
+                request_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
+                _registered_method=True)
+        self.ForceNewCluster = channel.unary_unary(
+                '/pyswarm.v1.Daemon/ForceNewCluster',
+                request_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
+                _registered_method=True)
 
 
 class DaemonServicer:
@@ -85,6 +100,27 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Restore(self, request_iterator, context):
+        """Make this machine the only manager of the cluster in a backup. First message: header.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlanForceNewCluster(self, request, context):
+        """After lost quorum: what ForceNewCluster would do. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForceNewCluster(self, request, context):
+        """Make this manager, with the state it has, the only one of its cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +143,21 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=pyswarm_dot_v1_dot_node__pb2.LeaveClusterRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_node__pb2.LeaveClusterResponse.SerializeToString,
+            ),
+            'Restore': grpc.stream_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=pyswarm_dot_v1_dot_node__pb2.RestoreRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_node__pb2.RestoreResponse.SerializeToString,
+            ),
+            'PlanForceNewCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanForceNewCluster,
+                    request_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.SerializeToString,
+            ),
+            'ForceNewCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForceNewCluster,
+                    request_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +268,87 @@ class Daemon:
             '/pyswarm.v1.Daemon/Leave',
             pyswarm_dot_v1_dot_node__pb2.LeaveClusterRequest.SerializeToString,
             pyswarm_dot_v1_dot_node__pb2.LeaveClusterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pyswarm.v1.Daemon/Restore',
+            pyswarm_dot_v1_dot_node__pb2.RestoreRequest.SerializeToString,
+            pyswarm_dot_v1_dot_node__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanForceNewCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Daemon/PlanForceNewCluster',
+            pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
+            pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForceNewCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Daemon/ForceNewCluster',
+            pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
+            pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
             options,
             channel_credentials,
             insecure,

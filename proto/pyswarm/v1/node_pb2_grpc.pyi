@@ -39,6 +39,12 @@ class DaemonStub:
     Join: _grpc.UnaryUnaryMultiCallable[_node_pb2.JoinRequest, _node_pb2.JoinResponse]
     """Join the cluster of the token."""
     Leave: _grpc.UnaryUnaryMultiCallable[_node_pb2.LeaveClusterRequest, _node_pb2.LeaveClusterResponse]
+    Restore: _grpc.StreamUnaryMultiCallable[_node_pb2.RestoreRequest, _node_pb2.RestoreResponse]
+    """Make this machine the only manager of the cluster in a backup. First message: header."""
+    PlanForceNewCluster: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]
+    """After lost quorum: what ForceNewCluster would do. Changes nothing."""
+    ForceNewCluster: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]
+    """Make this manager, with the state it has, the only one of its cluster."""
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
@@ -49,6 +55,12 @@ class DaemonAsyncStub(DaemonStub):
     Join: _aio.UnaryUnaryMultiCallable[_node_pb2.JoinRequest, _node_pb2.JoinResponse]  # type: ignore[assignment]
     """Join the cluster of the token."""
     Leave: _aio.UnaryUnaryMultiCallable[_node_pb2.LeaveClusterRequest, _node_pb2.LeaveClusterResponse]  # type: ignore[assignment]
+    Restore: _aio.StreamUnaryMultiCallable[_node_pb2.RestoreRequest, _node_pb2.RestoreResponse]  # type: ignore[assignment]
+    """Make this machine the only manager of the cluster in a backup. First message: header."""
+    PlanForceNewCluster: _aio.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]  # type: ignore[assignment]
+    """After lost quorum: what ForceNewCluster would do. Changes nothing."""
+    ForceNewCluster: _aio.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]  # type: ignore[assignment]
+    """Make this manager, with the state it has, the only one of its cluster."""
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -80,6 +92,30 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.LeaveClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.LeaveClusterResponse, _abc.Awaitable[_node_pb2.LeaveClusterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Restore(
+        self,
+        request_iterator: _MaybeAsyncIterator[_node_pb2.RestoreRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.RestoreResponse, _abc.Awaitable[_node_pb2.RestoreResponse]]:
+        """Make this machine the only manager of the cluster in a backup. First message: header."""
+
+    @_abc_1.abstractmethod
+    def PlanForceNewCluster(
+        self,
+        request: _node_pb2.ForceNewClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ForceNewClusterPlan, _abc.Awaitable[_node_pb2.ForceNewClusterPlan]]:
+        """After lost quorum: what ForceNewCluster would do. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ForceNewCluster(
+        self,
+        request: _node_pb2.ForceNewClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ForceNewClusterPlan, _abc.Awaitable[_node_pb2.ForceNewClusterPlan]]:
+        """Make this manager, with the state it has, the only one of its cluster."""
 
 def add_DaemonServicer_to_server(servicer: DaemonServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

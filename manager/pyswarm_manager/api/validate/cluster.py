@@ -13,6 +13,9 @@ MIN_CERT_EXPIRY_S = 3600.0
 _MAX_CERT_EXPIRY_S = 10 * 365 * 24 * 3600.0
 _MAX_HISTORY = 1_000
 _MAX_POOLS = 64
+_MIN_BACKUP_INTERVAL_S = 60.0
+_MAX_BACKUP_INTERVAL_S = 365 * 24 * 3600.0
+_MAX_BACKUPS = 1_000
 
 
 def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
@@ -25,9 +28,20 @@ def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
         yield "node_cert_expiry_s", "minimum certificate expiry time must be 1h"
     elif spec.node_cert_expiry_s > _MAX_CERT_EXPIRY_S:
         yield "node_cert_expiry_s", "the certificate expiry time must be at most ten years"
+    yield from _check_backups(spec)
     yield from _check_pools(spec)
     if not 1024 <= spec.data_path_port <= 49151:
         yield "data_path_port", "the data path port must be between 1024 and 49151"
+
+
+def _check_backups(spec: ClusterSpec) -> Iterator[Violation]:
+    interval_s = spec.backup_interval_s
+    if interval_s == 0:
+        return
+    if math.isnan(interval_s) or not _MIN_BACKUP_INTERVAL_S <= interval_s <= _MAX_BACKUP_INTERVAL_S:
+        yield "backup_interval_s", "the time between automatic backups must be between 1m and a year, or 0 for none"
+    if not 1 <= spec.backups_kept <= _MAX_BACKUPS:
+        yield "backups_kept", f"between 1 and {_MAX_BACKUPS} automatic backups can be kept"
 
 
 def _check_pools(spec: ClusterSpec) -> Iterator[Violation]:
