@@ -271,8 +271,11 @@ class UpdateNodeRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     version: _builtins.int
+    force: _builtins.bool
+    """Demote although that loses the managers' majority."""
     @_builtins.property
     def spec(self) -> _types_pb2.NodeSpec: ...
     def __init__(
@@ -281,10 +284,11 @@ class UpdateNodeRequest(_message.Message):
         node_id: _builtins.str = ...,
         version: _builtins.int = ...,
         spec: _types_pb2.NodeSpec | None = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "spec", b"spec", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "node_id", b"node_id", "spec", b"spec", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,7 +322,7 @@ class RemoveNodeRequest(_message.Message):
     FORCE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     force: _builtins.bool
-    """Also when it is not down, or a manager."""
+    """Also when it is not down. A manager must be demoted first, force or not."""
     def __init__(
         self,
         *,
