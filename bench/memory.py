@@ -23,6 +23,11 @@ def host_memory(init_pid: int) -> dict[str, tuple[int, float]]:
     return dict(out)
 
 
+def pss_mib(pid: int) -> float:
+    """MiB of one process."""
+    return round(_pss_mib(Path("/proc") / str(pid)), 1)
+
+
 def host_cpu_s(init_pid: int) -> float:
     """CPU seconds, user and system, of everything on the host, children that ended included."""
     ticks = 0
