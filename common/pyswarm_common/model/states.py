@@ -99,3 +99,16 @@ class UpdateState(IntEnum):
     ROLLBACK_STARTED = 4
     ROLLBACK_PAUSED = 5
     ROLLBACK_COMPLETED = 6
+
+
+class PersonRole(IntEnum):
+    """What a person may do; each may do what the one before it may."""
+
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+
+class CredentialKind(IntEnum):
+    TOKEN = 0
+    CERTIFICATE = 1

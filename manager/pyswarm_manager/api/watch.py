@@ -33,6 +33,9 @@ _KINDS: Final = {
     watch_pb2.OBJECT_KIND_NETWORK: Kind.NETWORK,
 }
 
+_WATCHED: Final = frozenset(_KINDS.values())
+"""Tokens and certificates are not among them."""
+
 
 class WatchedStore(Protocol):
     """What a watch needs of the store."""
@@ -74,7 +77,7 @@ class _Filter:
     def __init__(self, request: watch_pb2.WatchRequest) -> None:
         if any(kind not in _KINDS for kind in request.kinds):
             raise InvalidArgument("unknown kind of object", [("kinds", "is not a kind of object")])
-        self._kinds = frozenset(_KINDS[kind] for kind in request.kinds) or frozenset(Kind)
+        self._kinds = frozenset(_KINDS[kind] for kind in request.kinds) or frozenset(_KINDS.values())
         self._services = frozenset(request.service_ids)
 
     def pick(self, events: tuple[Event, ...]) -> Iterator[Event]:

@@ -15,16 +15,20 @@ from pyswarm_common.errors import Exhausted
 from pyswarm_common.model import (
     AnyObject,
     Cluster,
+    LimitedJoinToken,
     Network,
     Node,
     NodeDescription,
     NodeStatus,
+    RemovedNode,
     Service,
     Task,
     TaskSpec,
     TaskState,
     TaskStatus,
 )
+from pyswarm_common.model.audit import AuditRecord
+from pyswarm_common.model.objects import Credential
 from pyswarm_manager.store.changes import (
     Change,
     ChangeSet,
@@ -52,7 +56,10 @@ class _Objects(msgspec.Struct, omit_defaults=True, gc=False):
     service: Service | None = None
     task: Task | None = None
     network: Network | None = None
+    credential: Credential | None = None
     spec: int | None = None
+    join_token: LimitedJoinToken | None = None
+    removed_node: RemovedNode | None = None
 
 
 _T = TypeVar("_T", bound=_Objects)
@@ -91,10 +98,11 @@ class _NodeStatus(msgspec.Struct, tag="n", omit_defaults=True, gc=False):
 _WireChange = _Create | _Update | _Delete | _TaskStatus | _Desired | _NodeStatus
 
 
-class _WireChangeSet(msgspec.Struct):
+class _WireChangeSet(msgspec.Struct, omit_defaults=True):
     now: float
     specs: list[TaskSpec]
     changes: list[_WireChange]
+    audit: AuditRecord | None = None
 
 
 class _WireSnapshot(msgspec.Struct):
@@ -102,6 +110,7 @@ class _WireSnapshot(msgspec.Struct):
     index: int
     specs: list[TaskSpec]
     objects: list[_Objects]
+    audit: list[AuditRecord] = []
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -129,7 +138,7 @@ def encode_change_set(change_set: ChangeSet) -> bytes:
     """The bytes of a Raft entry. Exhausted if it is larger than an entry may be."""
     specs = _Specs()
     changes = [_to_wire(change, specs) for change in change_set.changes]
-    data = _encoder.encode(_WireChangeSet(change_set.now, specs.items, changes))
+    data = _encoder.encode(_WireChangeSet(change_set.now, specs.items, changes, change_set.audit))
     if len(data) > MAX_CHANGE_SET_BYTES:
         raise Exhausted(
             f"change set of {len(data)} bytes is larger than {MAX_CHANGE_SET_BYTES}: split it into smaller ones"
@@ -139,18 +148,14 @@ def encode_change_set(change_set: ChangeSet) -> bytes:
 
 def decode_change_set(data: bytes) -> ChangeSet:
     wire = _change_set_decoder.decode(data)
-    return ChangeSet(tuple(_from_wire(change, wire.specs) for change in wire.changes), wire.now)
+    return ChangeSet(tuple(_from_wire(change, wire.specs) for change in wire.changes), wire.now, wire.audit)
 
 
 def encode_snapshot(tables: Tables) -> bytes:
     specs = _Specs()
-    everything = (
-        item
-        for table in (tables.clusters, tables.nodes, tables.networks, tables.services, tables.tasks)
-        for item in table.values()
-    )
+    everything = (item for kind in Kind for item in tables.table(kind).values())
     objects = [_fill(_Objects(), item, specs) for item in everything]
-    return _encoder.encode(_WireSnapshot(FORMAT, tables.index, specs.items, objects))
+    return _encoder.encode(_WireSnapshot(FORMAT, tables.index, specs.items, objects, list(tables.audit)))
 
 
 def decode_snapshot(data: bytes) -> Tables:
@@ -158,6 +163,7 @@ def decode_snapshot(data: bytes) -> Tables:
     if wire.format != FORMAT:
         raise ValueError(f"snapshot of format {wire.format}, and this manager reads {FORMAT}: use the matching version")
     tables = Tables(index=wire.index)
+    tables.audit.extend(wire.audit)
     sharing = SpecSharing()
     for wire_item in wire.objects:
         item = _content(wire_item, wire.specs)
@@ -210,6 +216,12 @@ def _fill(into: _T, item: AnyObject, specs: _Specs) -> _T:
             into.network = item
         case Cluster():
             into.cluster = item
+        case Credential():
+            into.credential = item
+        case LimitedJoinToken():
+            into.join_token = item
+        case RemovedNode():
+            into.removed_node = item
     return into
 
 
@@ -217,7 +229,8 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
     if wire.task is not None:
         assert wire.spec is not None, wire.task.id
         return msgspec.structs.replace(wire.task, spec=specs[wire.spec])
-    item = wire.service or wire.node or wire.network or wire.cluster
+    item = wire.service or wire.node or wire.network or wire.cluster or wire.join_token or wire.removed_node
+    item = item or wire.credential or wire.join_token or wire.removed_node
     assert item is not None, "a change without an object"
     return item
 

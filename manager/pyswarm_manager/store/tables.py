@@ -6,6 +6,7 @@ nobody else writes into them. Reading is plain dict access, and safe as long as 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,14 +15,18 @@ from typing import Any, Final
 from pyswarm_common.model import (
     AnyObject,
     Cluster,
+    LimitedJoinToken,
     Network,
     Node,
     Protocol,
     PublishMode,
+    RemovedNode,
     Service,
     Task,
     TaskState,
 )
+from pyswarm_common.model.audit import AuditRecord
+from pyswarm_common.model.objects import Credential
 
 SlotKey = int | str
 """What a task takes the place of in its service: the slot's number, or the node's id for global services."""
@@ -39,6 +44,9 @@ class Kind(StrEnum):
     SERVICE = "service"
     TASK = "task"
     NETWORK = "network"
+    CREDENTIAL = "credential"
+    JOIN_TOKEN = "join_token"
+    REMOVED_NODE = "removed_node"
 
 
 KIND_OF: Final[dict[type, Kind]] = {
@@ -47,6 +55,9 @@ KIND_OF: Final[dict[type, Kind]] = {
     Service: Kind.SERVICE,
     Task: Kind.TASK,
     Network: Kind.NETWORK,
+    Credential: Kind.CREDENTIAL,
+    LimitedJoinToken: Kind.JOIN_TOKEN,
+    RemovedNode: Kind.REMOVED_NODE,
 }
 
 
@@ -61,6 +72,8 @@ def is_unplaced(task: Task) -> bool:
 
 def unique_name(item: AnyObject) -> str:
     """The name that no other object of the kind may have; empty for kinds whose names are not unique."""
+    if isinstance(item, Credential):
+        return f"{item.kind.name.lower()} {item.name}"
     return item.spec.name if isinstance(item, Service | Network) else ""
 
 
@@ -76,6 +89,14 @@ def ingress_ports(service: Service) -> tuple[Port, ...]:
     )
 
 
+MAX_AUDIT_RECORDS: Final = 10_000
+"""What is kept of the audit log. Apply drops the oldest, so every member must have the same number."""
+
+
+def _new_audit_log() -> deque[AuditRecord]:
+    return deque(maxlen=MAX_AUDIT_RECORDS)
+
+
 @dataclass(slots=True)
 class Tables:
     """All objects at one index. `index` is the Raft index of the last change set applied."""
@@ -86,6 +107,12 @@ class Tables:
     services: dict[str, Service] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    audit: deque[AuditRecord] = field(default_factory=_new_audit_log)
+    """What people and joining machines changed, oldest first; the last `MAX_AUDIT_RECORDS` of it."""
+    join_tokens: dict[str, LimitedJoinToken] = field(default_factory=dict)
+    removed_nodes: dict[str, RemovedNode] = field(default_factory=dict)
+    """By node id; refused everywhere until their certificates have expired."""
     ids_by_name: dict[tuple[Kind, str], str] = field(default_factory=dict)
     slots: dict[str, dict[SlotKey, tuple[Task, ...]]] = field(default_factory=dict)
     """Tasks by service id, then by slot; within a slot in the order they were made."""
@@ -116,6 +143,12 @@ class Tables:
                 return self.tasks
             case Kind.NETWORK:
                 return self.networks
+            case Kind.CREDENTIAL:
+                return self.credentials
+            case Kind.JOIN_TOKEN:
+                return self.join_tokens
+            case Kind.REMOVED_NODE:
+                return self.removed_nodes
 
     def service_tasks(self, service_id: str) -> Iterator[Task]:
         for tasks in self.slots.get(service_id, {}).values():
@@ -157,6 +190,10 @@ class Tables:
             services=dict(self.services),
             tasks=dict(self.tasks),
             networks=dict(self.networks),
+            credentials=dict(self.credentials),
+            audit=self.audit.copy(),
+            join_tokens=dict(self.join_tokens),
+            removed_nodes=dict(self.removed_nodes),
             ids_by_name=dict(self.ids_by_name),
             slots={service_id: dict(slots) for service_id, slots in self.slots.items()},
             node_tasks={node_id: dict(tasks) for node_id, tasks in self.node_tasks.items()},

@@ -39,16 +39,20 @@ class GetRootCertificateResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
+    NEXT_ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
     root_ca_cert: _builtins.bytes
     """PEM."""
+    next_root_ca_cert: _builtins.bytes
+    """While the root is being replaced: the new one, for tokens that were made from it. PEM."""
     def __init__(
         self,
         *,
         root_ca_cert: _builtins.bytes = ...,
+        next_root_ca_cert: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["root_ca_cert", b"root_ca_cert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_root_ca_cert", b"next_root_ca_cert", "root_ca_cert", b"root_ca_cert"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -102,6 +106,7 @@ class IssueCertificateResponse(_message.Message):
     certificate: _builtins.bytes
     """PEM."""
     root_ca_cert: _builtins.bytes
+    """PEM: every root that is to be trusted now, the present one first."""
     @_builtins.property
     def manager_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -150,7 +155,9 @@ class RenewCertificateResponse(_message.Message):
     ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
     role: _types_pb2.NodeRole.ValueType
     certificate: _builtins.bytes
+    """PEM: the node's own, then what leads to the root."""
     root_ca_cert: _builtins.bytes
+    """PEM: every root that is to be trusted now, the present one first."""
     def __init__(
         self,
         *,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/v1/dispatcher.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\xa0\x02\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.pyswarm.v1.HeartbeatH\x00\x12/\n\x08statuses\x18\x03 \x01(\x0b\x32\x1b.pyswarm.v1.TaskStatusBatchH\x00\x12,\n\x06images\x18\x04 \x01(\x0b\x32\x1a.pyswarm.v1.ImageInventoryH\x00\x12\x39\n\x11tables_programmed\x18\x05 \x01(\x0b\x32\x1c.pyswarm.v1.TablesProgrammedH\x00\x12\x1b\n\x11resync_network_id\x18\x06 \x01(\tH\x00\x42\t\n\x07message\"J\n\x05Hello\x12\x30\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.pyswarm.v1.NodeDescription\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0b\n\tHeartbeat\"R\n\x0fTaskStatusBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"K\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.pyswarm.v1.TaskStatus\"$\n\x0eImageInventory\x12\x12\n\nreferences\x18\x01 \x03(\t\"7\n\x10TablesProgrammed\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xaf\x02\n\x0eManagerMessage\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.pyswarm.v1.SessionStartedH\x00\x12.\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x17.pyswarm.v1.AssignmentsH\x00\x12+\n\nstatus_ack\x18\x03 \x01(\x0b\x32\x15.pyswarm.v1.StatusAckH\x00\x12+\n\x08managers\x18\x04 \x01(\x0b\x32\x17.pyswarm.v1.ManagerListH\x00\x12\x37\n\x10heartbeat_period\x18\x05 \x01(\x0b\x32\x1b.pyswarm.v1.HeartbeatPeriodH\x00\x12 \n\x04node\x18\x06 \x01(\x0b\x32\x10.pyswarm.v1.NodeH\x00\x42\t\n\x07message\"\xa3\x01\n\x0eSessionStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1e\n\x04node\x18\x02 \x01(\x0b\x32\x10.pyswarm.v1.Node\x12\x1a\n\x12heartbeat_period_s\x18\x03 \x01(\x01\x12)\n\x08managers\x18\x04 \x01(\x0b\x32\x17.pyswarm.v1.ManagerList\x12\x16\n\x0e\x64\x61ta_path_port\x18\x05 \x01(\r\"#\n\x0fHeartbeatPeriod\x12\x10\n\x08period_s\x18\x01 \x01(\x01\"/\n\x0bManagerList\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\r\n\x05seeds\x18\x02 \x03(\t\"\x1d\n\tStatusAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xb0\x02\n\x0b\x41ssignments\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.pyswarm.v1.Assignments.Type\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12&\n\x0cupdate_tasks\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x17\n\x0fremove_task_ids\x18\x04 \x03(\t\x12*\n\x08networks\x18\x05 \x03(\x0b\x32\x18.pyswarm.v1.NetworkTable\x12\x1a\n\x12remove_network_ids\x18\x06 \x03(\t\x12)\n\x07ingress\x18\x07 \x01(\x0b\x32\x18.pyswarm.v1.IngressTable\"/\n\x04Type\x12\x11\n\rTYPE_COMPLETE\x10\x00\x12\x14\n\x10TYPE_INCREMENTAL\x10\x01\"\x96\x02\n\x0cNetworkTable\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12$\n\x07network\x18\x05 \x01(\x0b\x32\x13.pyswarm.v1.Network\x12-\n\tendpoints\x18\x06 \x03(\x0b\x32\x1a.pyswarm.v1.EndpointRecord\x12\x1b\n\x13remove_endpoint_ids\x18\x07 \x03(\t\x12+\n\x08services\x18\x08 \x03(\x0b\x32\x19.pyswarm.v1.ServiceRecord\x12\x1a\n\x12remove_service_ids\x18\t \x03(\t\"\xa2\x01\n\x0e\x45ndpointRecord\x12\x13\n\x0b\x65ndpoint_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x14\n\x0cnode_address\x18\x05 \x01(\t\x12\x12\n\nservice_id\x18\x06 \x01(\t\x12\r\n\x05ready\x18\x07 \x01(\x08\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\"\x81\x01\n\rServiceRecord\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x0c\n\x04vips\x18\x04 \x03(\t\x12/\n\rendpoint_mode\x18\x05 \x01(\x0e\x32\x18.pyswarm.v1.EndpointMode\"s\n\x0cIngressTable\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x16\n\x0enode_addresses\x18\x02 \x03(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12&\n\x05ports\x18\x04 \x03(\x0b\x32\x17.pyswarm.v1.IngressPort\"v\n\x0bIngressPort\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12&\n\x08protocol\x18\x02 \x01(\x0e\x32\x14.pyswarm.v1.Protocol\x12\x16\n\x0epublished_port\x18\x03 \x01(\r\x12\x13\n\x0btarget_port\x18\x04 \x01(\r\"\'\n\x12LocateImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\".\n\x13LocateImageResponse\x12\x17\n\x0f\x61gent_addresses\x18\x01 \x03(\t2\xa1\x01\n\nDispatcher\x12\x43\n\x07Session\x12\x18.pyswarm.v1.AgentMessage\x1a\x1a.pyswarm.v1.ManagerMessage(\x01\x30\x01\x12N\n\x0bLocateImage\x12\x1e.pyswarm.v1.LocateImageRequest\x1a\x1f.pyswarm.v1.LocateImageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpyswarm/v1/dispatcher.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\xa0\x02\n\x0c\x41gentMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.pyswarm.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.pyswarm.v1.HeartbeatH\x00\x12/\n\x08statuses\x18\x03 \x01(\x0b\x32\x1b.pyswarm.v1.TaskStatusBatchH\x00\x12,\n\x06images\x18\x04 \x01(\x0b\x32\x1a.pyswarm.v1.ImageInventoryH\x00\x12\x39\n\x11tables_programmed\x18\x05 \x01(\x0b\x32\x1c.pyswarm.v1.TablesProgrammedH\x00\x12\x1b\n\x11resync_network_id\x18\x06 \x01(\tH\x00\x42\t\n\x07message\"J\n\x05Hello\x12\x30\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1b.pyswarm.v1.NodeDescription\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"\x0b\n\tHeartbeat\"R\n\x0fTaskStatusBatch\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12-\n\x07updates\x18\x02 \x03(\x0b\x32\x1c.pyswarm.v1.TaskStatusUpdate\"K\n\x10TaskStatusUpdate\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0b\x32\x16.pyswarm.v1.TaskStatus\"$\n\x0eImageInventory\x12\x12\n\nreferences\x18\x01 \x03(\t\"7\n\x10TablesProgrammed\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\xd9\x02\n\x0eManagerMessage\x12-\n\x07started\x18\x01 \x01(\x0b\x32\x1a.pyswarm.v1.SessionStartedH\x00\x12.\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x17.pyswarm.v1.AssignmentsH\x00\x12+\n\nstatus_ack\x18\x03 \x01(\x0b\x32\x15.pyswarm.v1.StatusAckH\x00\x12+\n\x08managers\x18\x04 \x01(\x0b\x32\x17.pyswarm.v1.ManagerListH\x00\x12\x37\n\x10heartbeat_period\x18\x05 \x01(\x0b\x32\x1b.pyswarm.v1.HeartbeatPeriodH\x00\x12 \n\x04node\x18\x06 \x01(\x0b\x32\x10.pyswarm.v1.NodeH\x00\x12(\n\x05trust\x18\x14 \x01(\x0b\x32\x17.pyswarm.v1.TrustUpdateH\x00\x42\t\n\x07message\"\xa3\x01\n\x0eSessionStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x1e\n\x04node\x18\x02 \x01(\x0b\x32\x10.pyswarm.v1.Node\x12\x1a\n\x12heartbeat_period_s\x18\x03 \x01(\x01\x12)\n\x08managers\x18\x04 \x01(\x0b\x32\x17.pyswarm.v1.ManagerList\x12\x16\n\x0e\x64\x61ta_path_port\x18\x05 \x01(\r\"`\n\x0bTrustUpdate\x12\x15\n\rroot_ca_certs\x18\x01 \x01(\x0c\x12(\n\x07removed\x18\x02 \x03(\x0b\x32\x17.pyswarm.v1.RemovedNode\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"#\n\x0fHeartbeatPeriod\x12\x10\n\x08period_s\x18\x01 \x01(\x01\"/\n\x0bManagerList\x12\x11\n\taddresses\x18\x01 \x03(\t\x12\r\n\x05seeds\x18\x02 \x03(\t\"\x1d\n\tStatusAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xb0\x02\n\x0b\x41ssignments\x12*\n\x04type\x18\x01 \x01(\x0e\x32\x1c.pyswarm.v1.Assignments.Type\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12&\n\x0cupdate_tasks\x18\x03 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x17\n\x0fremove_task_ids\x18\x04 \x03(\t\x12*\n\x08networks\x18\x05 \x03(\x0b\x32\x18.pyswarm.v1.NetworkTable\x12\x1a\n\x12remove_network_ids\x18\x06 \x03(\t\x12)\n\x07ingress\x18\x07 \x01(\x0b\x32\x18.pyswarm.v1.IngressTable\"/\n\x04Type\x12\x11\n\rTYPE_COMPLETE\x10\x00\x12\x14\n\x10TYPE_INCREMENTAL\x10\x01\"\x96\x02\n\x0cNetworkTable\x12\x12\n\nnetwork_id\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x14\n\x0c\x66rom_version\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12$\n\x07network\x18\x05 \x01(\x0b\x32\x13.pyswarm.v1.Network\x12-\n\tendpoints\x18\x06 \x03(\x0b\x32\x1a.pyswarm.v1.EndpointRecord\x12\x1b\n\x13remove_endpoint_ids\x18\x07 \x03(\t\x12+\n\x08services\x18\x08 \x03(\x0b\x32\x19.pyswarm.v1.ServiceRecord\x12\x1a\n\x12remove_service_ids\x18\t \x03(\t\"\xa2\x01\n\x0e\x45ndpointRecord\x12\x13\n\x0b\x65ndpoint_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x14\n\x0cnode_address\x18\x05 \x01(\t\x12\x12\n\nservice_id\x18\x06 \x01(\t\x12\r\n\x05ready\x18\x07 \x01(\x08\x12\x0f\n\x07\x61liases\x18\x08 \x03(\t\"\x81\x01\n\rServiceRecord\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07\x61liases\x18\x03 \x03(\t\x12\x0c\n\x04vips\x18\x04 \x03(\t\x12/\n\rendpoint_mode\x18\x05 \x01(\x0e\x32\x18.pyswarm.v1.EndpointMode\"s\n\x0cIngressTable\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x16\n\x0enode_addresses\x18\x02 \x03(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12&\n\x05ports\x18\x04 \x03(\x0b\x32\x17.pyswarm.v1.IngressPort\"v\n\x0bIngressPort\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12&\n\x08protocol\x18\x02 \x01(\x0e\x32\x14.pyswarm.v1.Protocol\x12\x16\n\x0epublished_port\x18\x03 \x01(\r\x12\x13\n\x0btarget_port\x18\x04 \x01(\r\"\'\n\x12LocateImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\".\n\x13LocateImageResponse\x12\x17\n\x0f\x61gent_addresses\x18\x01 \x03(\t2\xa1\x01\n\nDispatcher\x12\x43\n\x07Session\x12\x18.pyswarm.v1.AgentMessage\x1a\x1a.pyswarm.v1.ManagerMessage(\x01\x30\x01\x12N\n\x0bLocateImage\x12\x1e.pyswarm.v1.LocateImageRequest\x1a\x1f.pyswarm.v1.LocateImageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,33 +47,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TABLESPROGRAMMED']._serialized_start=646
   _globals['_TABLESPROGRAMMED']._serialized_end=701
   _globals['_MANAGERMESSAGE']._serialized_start=704
-  _globals['_MANAGERMESSAGE']._serialized_end=1007
-  _globals['_SESSIONSTARTED']._serialized_start=1010
-  _globals['_SESSIONSTARTED']._serialized_end=1173
-  _globals['_HEARTBEATPERIOD']._serialized_start=1175
-  _globals['_HEARTBEATPERIOD']._serialized_end=1210
-  _globals['_MANAGERLIST']._serialized_start=1212
-  _globals['_MANAGERLIST']._serialized_end=1259
-  _globals['_STATUSACK']._serialized_start=1261
-  _globals['_STATUSACK']._serialized_end=1290
-  _globals['_ASSIGNMENTS']._serialized_start=1293
-  _globals['_ASSIGNMENTS']._serialized_end=1597
-  _globals['_ASSIGNMENTS_TYPE']._serialized_start=1550
-  _globals['_ASSIGNMENTS_TYPE']._serialized_end=1597
-  _globals['_NETWORKTABLE']._serialized_start=1600
-  _globals['_NETWORKTABLE']._serialized_end=1878
-  _globals['_ENDPOINTRECORD']._serialized_start=1881
-  _globals['_ENDPOINTRECORD']._serialized_end=2043
-  _globals['_SERVICERECORD']._serialized_start=2046
-  _globals['_SERVICERECORD']._serialized_end=2175
-  _globals['_INGRESSTABLE']._serialized_start=2177
-  _globals['_INGRESSTABLE']._serialized_end=2292
-  _globals['_INGRESSPORT']._serialized_start=2294
-  _globals['_INGRESSPORT']._serialized_end=2412
-  _globals['_LOCATEIMAGEREQUEST']._serialized_start=2414
-  _globals['_LOCATEIMAGEREQUEST']._serialized_end=2453
-  _globals['_LOCATEIMAGERESPONSE']._serialized_start=2455
-  _globals['_LOCATEIMAGERESPONSE']._serialized_end=2501
-  _globals['_DISPATCHER']._serialized_start=2504
-  _globals['_DISPATCHER']._serialized_end=2665
+  _globals['_MANAGERMESSAGE']._serialized_end=1049
+  _globals['_SESSIONSTARTED']._serialized_start=1052
+  _globals['_SESSIONSTARTED']._serialized_end=1215
+  _globals['_TRUSTUPDATE']._serialized_start=1217
+  _globals['_TRUSTUPDATE']._serialized_end=1313
+  _globals['_HEARTBEATPERIOD']._serialized_start=1315
+  _globals['_HEARTBEATPERIOD']._serialized_end=1350
+  _globals['_MANAGERLIST']._serialized_start=1352
+  _globals['_MANAGERLIST']._serialized_end=1399
+  _globals['_STATUSACK']._serialized_start=1401
+  _globals['_STATUSACK']._serialized_end=1430
+  _globals['_ASSIGNMENTS']._serialized_start=1433
+  _globals['_ASSIGNMENTS']._serialized_end=1737
+  _globals['_ASSIGNMENTS_TYPE']._serialized_start=1690
+  _globals['_ASSIGNMENTS_TYPE']._serialized_end=1737
+  _globals['_NETWORKTABLE']._serialized_start=1740
+  _globals['_NETWORKTABLE']._serialized_end=2018
+  _globals['_ENDPOINTRECORD']._serialized_start=2021
+  _globals['_ENDPOINTRECORD']._serialized_end=2183
+  _globals['_SERVICERECORD']._serialized_start=2186
+  _globals['_SERVICERECORD']._serialized_end=2315
+  _globals['_INGRESSTABLE']._serialized_start=2317
+  _globals['_INGRESSTABLE']._serialized_end=2432
+  _globals['_INGRESSPORT']._serialized_start=2434
+  _globals['_INGRESSPORT']._serialized_end=2552
+  _globals['_LOCATEIMAGEREQUEST']._serialized_start=2554
+  _globals['_LOCATEIMAGEREQUEST']._serialized_end=2593
+  _globals['_LOCATEIMAGERESPONSE']._serialized_start=2595
+  _globals['_LOCATEIMAGERESPONSE']._serialized_end=2641
+  _globals['_DISPATCHER']._serialized_start=2644
+  _globals['_DISPATCHER']._serialized_end=2805
 # @@protoc_insertion_point(module_scope)

@@ -206,6 +206,7 @@ class ManagerMessage(_message.Message):
     MANAGERS_FIELD_NUMBER: _builtins.int
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___SessionStarted: ...
     @_builtins.property
@@ -220,6 +221,8 @@ class ManagerMessage(_message.Message):
     def node(self) -> _types_pb2.Node:
         """The node's own object changed: its wanted role, availability or labels."""
 
+    @_builtins.property
+    def trust(self) -> Global___TrustUpdate: ...
     def __init__(
         self,
         *,
@@ -229,12 +232,13 @@ class ManagerMessage(_message.Message):
         managers: Global___ManagerList | None = ...,
         heartbeat_period: Global___HeartbeatPeriod | None = ...,
         node: _types_pb2.Node | None = ...,
+        trust: Global___TrustUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period", "node"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period", "node", "trust"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -273,6 +277,38 @@ class SessionStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SessionStarted: _TypeAlias = SessionStarted  # noqa: Y015
+
+@_typing.final
+class TrustUpdate(_message.Message):
+    """Whose certificates the node is to believe. Sent at the start of a session, and when it changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_CA_CERTS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    root_ca_certs: _builtins.bytes
+    """PEM, one or more; empty: as before."""
+    complete: _builtins.bool
+    """`removed` names all of them; otherwise only those that came to them."""
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.RemovedNode]:
+        """Nodes that were removed, whose certificates have not expired yet (at most 10,000, the latest)."""
+
+    def __init__(
+        self,
+        *,
+        root_ca_certs: _builtins.bytes = ...,
+        removed: _abc.Iterable[_types_pb2.RemovedNode] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "removed", b"removed", "root_ca_certs", b"root_ca_certs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrustUpdate: _TypeAlias = TrustUpdate  # noqa: Y015
 
 @_typing.final
 class HeartbeatPeriod(_message.Message):

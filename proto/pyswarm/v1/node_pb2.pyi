@@ -148,6 +148,9 @@ class InitRequest(_message.Message):
     DEFAULT_ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_SIZE_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
+    ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
+    NODE_CERT_EXPIRY_S_FIELD_NUMBER: _builtins.int
     advertise_addr: _builtins.str
     """"IP", "interface" or "IP:port"; empty: the machine's only address."""
     listen_addr: _builtins.str
@@ -156,6 +159,12 @@ class InitRequest(_message.Message):
     data_path_port: _builtins.int
     subnet_size: _builtins.int
     availability: _types_pb2.Availability.ValueType
+    root_ca_cert: _builtins.bytes
+    """PEM: the cluster's own CA, instead of a generated one: the signing certificate, then those between it and its root."""
+    root_ca_key: _builtins.bytes
+    """PEM: the key of the first certificate. Never logged."""
+    node_cert_expiry_s: _builtins.float
+    """Zero: 90 days."""
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -168,10 +177,13 @@ class InitRequest(_message.Message):
         default_address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_size: _builtins.int = ...,
         availability: _types_pb2.Availability.ValueType = ...,
+        root_ca_cert: _builtins.bytes = ...,
+        root_ca_key: _builtins.bytes = ...,
+        node_cert_expiry_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_addr", b"advertise_addr", "availability", b"availability", "data_path_addr", b"data_path_addr", "data_path_port", b"data_path_port", "default_address_pools", b"default_address_pools", "listen_addr", b"listen_addr", "subnet_size", b"subnet_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_addr", b"advertise_addr", "availability", b"availability", "data_path_addr", b"data_path_addr", "data_path_port", b"data_path_port", "default_address_pools", b"default_address_pools", "listen_addr", b"listen_addr", "node_cert_expiry_s", b"node_cert_expiry_s", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "subnet_size", b"subnet_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/raft.proto\x12\npyswarm.v1\"H\n\x10RaftAnnouncement\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"y\n\x0fRaftWhereabouts\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07raft_id\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\r\n\x05seeds\x18\x06 \x03(\t\"J\n\x13RaftAnnounceRequest\x12\x33\n\rannouncements\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.RaftAnnouncement\"K\n\x14RaftAnnounceResponse\x12\x33\n\rannouncements\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.RaftAnnouncement\"Y\n\tRaftPeers\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\x10\n\x08receiver\x18\x03 \x01(\x04\x12\x16\n\x0esender_address\x18\x04 \x01(\t\"\\\n\tRaftBatch\x12$\n\x05peers\x18\x01 \x01(\x0b\x32\x15.pyswarm.v1.RaftPeers\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.pyswarm.v1.RaftMessage\"\x11\n\x0fRaftExchangeEnd\"\x9a\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x33\n\x0cvote_request\x18\x02 \x01(\x0b\x32\x1b.pyswarm.v1.RaftVoteRequestH\x00\x12\x35\n\rvote_response\x18\x03 \x01(\x0b\x32\x1c.pyswarm.v1.RaftVoteResponseH\x00\x12(\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x16.pyswarm.v1.RaftAppendH\x00\x12\x39\n\x0f\x61ppend_response\x18\x05 \x01(\x0b\x32\x1e.pyswarm.v1.RaftAppendResponseH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.pyswarm.v1.RaftHeartbeatH\x00\x12?\n\x12heartbeat_response\x18\x07 \x01(\x0b\x32!.pyswarm.v1.RaftHeartbeatResponseH\x00\x12\x31\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x1a.pyswarm.v1.RaftTimeoutNowH\x00\x12>\n\x12read_index_request\x18\t \x01(\x0b\x32 .pyswarm.v1.RaftReadIndexRequestH\x00\x12@\n\x13read_index_response\x18\n \x01(\x0b\x32!.pyswarm.v1.RaftReadIndexResponseH\x00\x42\x06\n\x04kind\"P\n\tRaftEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.pyswarm.v1.RaftEntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"W\n\x0fRaftVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x0b\n\x03pre\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\"0\n\x10RaftVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0b\n\x03pre\x18\x02 \x01(\x08\"k\n\nRaftAppend\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.pyswarm.v1.RaftEntry\"\\\n\x12RaftAppendResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08rejected\x18\x02 \x01(\x08\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\".\n\rRaftHeartbeat\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\"&\n\x15RaftHeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\"\x10\n\x0eRaftTimeoutNow\"\'\n\x14RaftReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"7\n\x15RaftReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"w\n\x11RaftSnapshotChunk\x12$\n\x05peers\x18\x01 \x01(\x0b\x32\x15.pyswarm.v1.RaftPeers\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1e.pyswarm.v1.RaftSnapshotHeader\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x9a\x01\n\x12RaftSnapshotHeader\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nindex_term\x18\x03 \x01(\x04\x12\x34\n\x07members\x18\x04 \x03(\x0b\x32#.pyswarm.v1.RaftConfigurationMember\x12\x0f\n\x07removed\x18\x05 \x03(\x04\x12\x0c\n\x04size\x18\x06 \x01(\x04\"O\n\x17RaftConfigurationMember\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nis_learner\x18\x03 \x01(\x08\"\x1d\n\x1bRaftInstallSnapshotResponse*a\n\rRaftEntryKind\x12\x18\n\x14RAFT_ENTRY_KIND_NOOP\x10\x00\x12\x1a\n\x16RAFT_ENTRY_KIND_NORMAL\x10\x01\x12\x1a\n\x16RAFT_ENTRY_KIND_CONFIG\x10\x02\x32\xf4\x01\n\x04Raft\x12@\n\x08\x45xchange\x12\x15.pyswarm.v1.RaftBatch\x1a\x1b.pyswarm.v1.RaftExchangeEnd(\x01\x12[\n\x0fInstallSnapshot\x12\x1d.pyswarm.v1.RaftSnapshotChunk\x1a\'.pyswarm.v1.RaftInstallSnapshotResponse(\x01\x12M\n\x08\x41nnounce\x12\x1f.pyswarm.v1.RaftAnnounceRequest\x1a .pyswarm.v1.RaftAnnounceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/raft.proto\x12\npyswarm.v1\"H\n\x10RaftAnnouncement\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"y\n\x0fRaftWhereabouts\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07raft_id\x18\x03 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\r\n\x05seeds\x18\x06 \x03(\t\"J\n\x13RaftAnnounceRequest\x12\x33\n\rannouncements\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.RaftAnnouncement\"K\n\x14RaftAnnounceResponse\x12\x33\n\rannouncements\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.RaftAnnouncement\"Y\n\tRaftPeers\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0e\n\x06sender\x18\x02 \x01(\x04\x12\x10\n\x08receiver\x18\x03 \x01(\x04\x12\x16\n\x0esender_address\x18\x04 \x01(\t\"\\\n\tRaftBatch\x12$\n\x05peers\x18\x01 \x01(\x0b\x32\x15.pyswarm.v1.RaftPeers\x12)\n\x08messages\x18\x02 \x03(\x0b\x32\x17.pyswarm.v1.RaftMessage\"\x11\n\x0fRaftExchangeEnd\"\x9a\x04\n\x0bRaftMessage\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x33\n\x0cvote_request\x18\x02 \x01(\x0b\x32\x1b.pyswarm.v1.RaftVoteRequestH\x00\x12\x35\n\rvote_response\x18\x03 \x01(\x0b\x32\x1c.pyswarm.v1.RaftVoteResponseH\x00\x12(\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x16.pyswarm.v1.RaftAppendH\x00\x12\x39\n\x0f\x61ppend_response\x18\x05 \x01(\x0b\x32\x1e.pyswarm.v1.RaftAppendResponseH\x00\x12.\n\theartbeat\x18\x06 \x01(\x0b\x32\x19.pyswarm.v1.RaftHeartbeatH\x00\x12?\n\x12heartbeat_response\x18\x07 \x01(\x0b\x32!.pyswarm.v1.RaftHeartbeatResponseH\x00\x12\x31\n\x0btimeout_now\x18\x08 \x01(\x0b\x32\x1a.pyswarm.v1.RaftTimeoutNowH\x00\x12>\n\x12read_index_request\x18\t \x01(\x0b\x32 .pyswarm.v1.RaftReadIndexRequestH\x00\x12@\n\x13read_index_response\x18\n \x01(\x0b\x32!.pyswarm.v1.RaftReadIndexResponseH\x00\x42\x06\n\x04kind\"P\n\tRaftEntry\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.pyswarm.v1.RaftEntryKind\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"W\n\x0fRaftVoteRequest\x12\x12\n\nlast_index\x18\x01 \x01(\x04\x12\x11\n\tlast_term\x18\x02 \x01(\x04\x12\x0b\n\x03pre\x18\x03 \x01(\x08\x12\x10\n\x08transfer\x18\x04 \x01(\x08\"0\n\x10RaftVoteResponse\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\x0b\n\x03pre\x18\x02 \x01(\x08\"k\n\nRaftAppend\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x0e\n\x06\x63ommit\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.pyswarm.v1.RaftEntry\"\\\n\x12RaftAppendResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x10\n\x08rejected\x18\x02 \x01(\x08\x12\x12\n\nhint_index\x18\x03 \x01(\x04\x12\x11\n\thint_term\x18\x04 \x01(\x04\"?\n\rRaftHeartbeat\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x0f\n\x07sent_us\x18\x03 \x01(\x04\"7\n\x15RaftHeartbeatResponse\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0f\n\x07sent_us\x18\x02 \x01(\x04\"\x10\n\x0eRaftTimeoutNow\"\'\n\x14RaftReadIndexRequest\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\"7\n\x15RaftReadIndexResponse\x12\x0f\n\x07\x63ontext\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\"w\n\x11RaftSnapshotChunk\x12$\n\x05peers\x18\x01 \x01(\x0b\x32\x15.pyswarm.v1.RaftPeers\x12.\n\x06header\x18\x02 \x01(\x0b\x32\x1e.pyswarm.v1.RaftSnapshotHeader\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x9a\x01\n\x12RaftSnapshotHeader\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x12\n\nindex_term\x18\x03 \x01(\x04\x12\x34\n\x07members\x18\x04 \x03(\x0b\x32#.pyswarm.v1.RaftConfigurationMember\x12\x0f\n\x07removed\x18\x05 \x03(\x04\x12\x0c\n\x04size\x18\x06 \x01(\x04\"O\n\x17RaftConfigurationMember\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nis_learner\x18\x03 \x01(\x08\"\x1d\n\x1bRaftInstallSnapshotResponse*a\n\rRaftEntryKind\x12\x18\n\x14RAFT_ENTRY_KIND_NOOP\x10\x00\x12\x1a\n\x16RAFT_ENTRY_KIND_NORMAL\x10\x01\x12\x1a\n\x16RAFT_ENTRY_KIND_CONFIG\x10\x02\x32\xf4\x01\n\x04Raft\x12@\n\x08\x45xchange\x12\x15.pyswarm.v1.RaftBatch\x1a\x1b.pyswarm.v1.RaftExchangeEnd(\x01\x12[\n\x0fInstallSnapshot\x12\x1d.pyswarm.v1.RaftSnapshotChunk\x1a\'.pyswarm.v1.RaftInstallSnapshotResponse(\x01\x12M\n\x08\x41nnounce\x12\x1f.pyswarm.v1.RaftAnnounceRequest\x1a .pyswarm.v1.RaftAnnounceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pyswarm.v1.raft_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RAFTENTRYKIND']._serialized_start=2150
-  _globals['_RAFTENTRYKIND']._serialized_end=2247
+  _globals['_RAFTENTRYKIND']._serialized_start=2184
+  _globals['_RAFTENTRYKIND']._serialized_end=2281
   _globals['_RAFTANNOUNCEMENT']._serialized_start=37
   _globals['_RAFTANNOUNCEMENT']._serialized_end=109
   _globals['_RAFTWHEREABOUTS']._serialized_start=111
@@ -60,23 +60,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAFTAPPENDRESPONSE']._serialized_start=1462
   _globals['_RAFTAPPENDRESPONSE']._serialized_end=1554
   _globals['_RAFTHEARTBEAT']._serialized_start=1556
-  _globals['_RAFTHEARTBEAT']._serialized_end=1602
-  _globals['_RAFTHEARTBEATRESPONSE']._serialized_start=1604
-  _globals['_RAFTHEARTBEATRESPONSE']._serialized_end=1642
-  _globals['_RAFTTIMEOUTNOW']._serialized_start=1644
-  _globals['_RAFTTIMEOUTNOW']._serialized_end=1660
-  _globals['_RAFTREADINDEXREQUEST']._serialized_start=1662
-  _globals['_RAFTREADINDEXREQUEST']._serialized_end=1701
-  _globals['_RAFTREADINDEXRESPONSE']._serialized_start=1703
-  _globals['_RAFTREADINDEXRESPONSE']._serialized_end=1758
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1760
-  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1879
-  _globals['_RAFTSNAPSHOTHEADER']._serialized_start=1882
-  _globals['_RAFTSNAPSHOTHEADER']._serialized_end=2036
-  _globals['_RAFTCONFIGURATIONMEMBER']._serialized_start=2038
-  _globals['_RAFTCONFIGURATIONMEMBER']._serialized_end=2117
-  _globals['_RAFTINSTALLSNAPSHOTRESPONSE']._serialized_start=2119
-  _globals['_RAFTINSTALLSNAPSHOTRESPONSE']._serialized_end=2148
-  _globals['_RAFT']._serialized_start=2250
-  _globals['_RAFT']._serialized_end=2494
+  _globals['_RAFTHEARTBEAT']._serialized_end=1619
+  _globals['_RAFTHEARTBEATRESPONSE']._serialized_start=1621
+  _globals['_RAFTHEARTBEATRESPONSE']._serialized_end=1676
+  _globals['_RAFTTIMEOUTNOW']._serialized_start=1678
+  _globals['_RAFTTIMEOUTNOW']._serialized_end=1694
+  _globals['_RAFTREADINDEXREQUEST']._serialized_start=1696
+  _globals['_RAFTREADINDEXREQUEST']._serialized_end=1735
+  _globals['_RAFTREADINDEXRESPONSE']._serialized_start=1737
+  _globals['_RAFTREADINDEXRESPONSE']._serialized_end=1792
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_start=1794
+  _globals['_RAFTSNAPSHOTCHUNK']._serialized_end=1913
+  _globals['_RAFTSNAPSHOTHEADER']._serialized_start=1916
+  _globals['_RAFTSNAPSHOTHEADER']._serialized_end=2070
+  _globals['_RAFTCONFIGURATIONMEMBER']._serialized_start=2072
+  _globals['_RAFTCONFIGURATIONMEMBER']._serialized_end=2151
+  _globals['_RAFTINSTALLSNAPSHOTRESPONSE']._serialized_start=2153
+  _globals['_RAFTINSTALLSNAPSHOTRESPONSE']._serialized_end=2182
+  _globals['_RAFT']._serialized_start=2284
+  _globals['_RAFT']._serialized_end=2528
 # @@protoc_insertion_point(module_scope)

@@ -572,6 +572,40 @@ class ManagerStatus(_message.Message):
 Global___ManagerStatus: _TypeAlias = ManagerStatus  # noqa: Y015
 
 @_typing.final
+class CertificateStatus(_message.Message):
+    """What the managers know of a node's certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUER_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    RENEW_FROM_FIELD_NUMBER: _builtins.int
+    IS_VOID_FIELD_NUMBER: _builtins.int
+    issuer: _builtins.str
+    """Key identifier (hex) of the CA that signed it."""
+    renew_from: _builtins.str
+    """Key identifier of the CA from which the node is to get a new one; empty if it need not."""
+    is_void: _builtins.bool
+    """The node left: it has no certificate any more."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        issuer: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        renew_from: _builtins.str = ...,
+        is_void: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "is_void", b"is_void", "issuer", b"issuer", "renew_from", b"renew_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CertificateStatus: _TypeAlias = CertificateStatus  # noqa: Y015
+
+@_typing.final
 class Node(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -585,6 +619,7 @@ class Node(_message.Message):
     INGRESS_ADDRESSES_FIELD_NUMBER: _builtins.int
     KEY_DIGESTS_FIELD_NUMBER: _builtins.int
     DEMOTION_FORCED_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     role: Global___NodeRole.ValueType
     """The role its certificate has; `spec.role` is the role wanted."""
@@ -608,6 +643,10 @@ class Node(_message.Message):
     def key_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """SHA-256 (hex) of the public keys of its two newest certificates, the newest first."""
 
+    @_builtins.property
+    def certificate(self) -> Global___CertificateStatus:
+        """The certificate it showed last."""
+
     def __init__(
         self,
         *,
@@ -621,10 +660,11 @@ class Node(_message.Message):
         ingress_addresses: _abc.Iterable[_builtins.str] | None = ...,
         key_digests: _abc.Iterable[_builtins.str] | None = ...,
         demotion_forced: _builtins.bool = ...,
+        certificate: Global___CertificateStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["demotion_forced", b"demotion_forced", "description", b"description", "id", b"id", "ingress_addresses", b"ingress_addresses", "key_digests", b"key_digests", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "demotion_forced", b"demotion_forced", "description", b"description", "id", b"id", "ingress_addresses", b"ingress_addresses", "key_digests", b"key_digests", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1738,6 +1778,8 @@ class Cluster(_message.Message):
     ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
     JOIN_TOKENS_FIELD_NUMBER: _builtins.int
     BACKUP_KEY_FIELD_NUMBER: _builtins.int
+    ROOT_CA_CHAIN_FIELD_NUMBER: _builtins.int
+    ROOT_ROTATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     root_ca_cert: _builtins.bytes
     """PEM."""
@@ -1745,12 +1787,18 @@ class Cluster(_message.Message):
     """PEM; never leaves the managers: Control clears it."""
     backup_key: _builtins.bytes
     """Opens backups made without a passphrase; never leaves the managers but through Backup.GetBackupKey."""
+    root_ca_chain: _builtins.bytes
+    """PEM: the certificates between the key that signs and the root; empty when the root signs itself."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
     def spec(self) -> Global___ClusterSpec: ...
     @_builtins.property
     def join_tokens(self) -> Global___JoinTokens: ...
+    @_builtins.property
+    def root_rotation(self) -> Global___RootRotation:
+        """Set while the root is being replaced."""
+
     def __init__(
         self,
         *,
@@ -1761,11 +1809,132 @@ class Cluster(_message.Message):
         root_ca_key: _builtins.bytes = ...,
         join_tokens: Global___JoinTokens | None = ...,
         backup_key: _builtins.bytes = ...,
+        root_ca_chain: _builtins.bytes = ...,
+        root_rotation: Global___RootRotation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens", "meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens", "meta", b"meta", "root_rotation", b"root_rotation", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_key", b"backup_key", "id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_key", b"backup_key", "id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_chain", b"root_ca_chain", "root_ca_key", b"root_ca_key", "root_rotation", b"root_rotation", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Cluster: _TypeAlias = Cluster  # noqa: Y015
+
+@_typing.final
+class RootRotation(_message.Message):
+    """The root that is to replace the present one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
+    ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
+    ROOT_CA_CHAIN_FIELD_NUMBER: _builtins.int
+    CROSS_SIGNED_CERT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    root_ca_cert: _builtins.bytes
+    """PEM."""
+    root_ca_key: _builtins.bytes
+    """PEM; never leaves the managers."""
+    root_ca_chain: _builtins.bytes
+    cross_signed_cert: _builtins.bytes
+    """PEM: the new root's key, certified by the present root."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        root_ca_cert: _builtins.bytes = ...,
+        root_ca_key: _builtins.bytes = ...,
+        root_ca_chain: _builtins.bytes = ...,
+        cross_signed_cert: _builtins.bytes = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cross_signed_cert", b"cross_signed_cert", "root_ca_cert", b"root_ca_cert", "root_ca_chain", b"root_ca_chain", "root_ca_key", b"root_ca_key", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RootRotation: _TypeAlias = RootRotation  # noqa: Y015
+
+@_typing.final
+class LimitedJoinToken(_message.Message):
+    """A join token with an expiry or a number of uses. Its secret is not kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SECRET_HASH_FIELD_NUMBER: _builtins.int
+    ROOT_DIGEST_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    USES_TOTAL_FIELD_NUMBER: _builtins.int
+    USES_LEFT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    role: Global___NodeRole.ValueType
+    label: _builtins.str
+    secret_hash: _builtins.bytes
+    """SHA-256 of the secret; never leaves the managers."""
+    root_digest: _builtins.str
+    """Digest of the root that the token names."""
+    uses_total: _builtins.int
+    """Zero: any number."""
+    uses_left: _builtins.int
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Unset: never."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: Global___Meta | None = ...,
+        role: Global___NodeRole.ValueType = ...,
+        label: _builtins.str = ...,
+        secret_hash: _builtins.bytes = ...,
+        root_digest: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        uses_total: _builtins.int = ...,
+        uses_left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "id", b"id", "label", b"label", "meta", b"meta", "role", b"role", "root_digest", b"root_digest", "secret_hash", b"secret_hash", "uses_left", b"uses_left", "uses_total", b"uses_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitedJoinToken: _TypeAlias = LimitedJoinToken  # noqa: Y015
+
+@_typing.final
+class RemovedNode(_message.Message):
+    """A node that was removed: its certificate is refused until it expires."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Of the node."""
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: Global___Meta | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "meta", b"meta"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "id", b"id", "meta", b"meta"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemovedNode: _TypeAlias = RemovedNode  # noqa: Y015
