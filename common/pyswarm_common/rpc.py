@@ -23,8 +23,9 @@ from grpc_status import rpc_status
 
 from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity
-from pyswarm_common.identity.people import PersonRole, read_person
+from pyswarm_common.identity.people import read_person
 from pyswarm_common.model import NodeRole
+from pyswarm_common.model.states import PersonRole
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Final
 
 from cryptography import x509
@@ -21,15 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.ids import id_from_bits, is_id
-
-
-class PersonRole(IntEnum):
-    """What a person may do; each may do what the one before it may."""
-
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
-
+from pyswarm_common.model.states import PersonRole
 
 _UNITS: Final = {
     PersonRole.VIEWER: "swarm-viewer",

@@ -33,9 +33,6 @@ _KINDS: Final = {
     watch_pb2.OBJECT_KIND_NETWORK: Kind.NETWORK,
 }
 
-_WATCHED: Final = frozenset(_KINDS.values())
-"""Tokens and certificates are not among them."""
-
 
 class WatchedStore(Protocol):
     """What a watch needs of the store."""

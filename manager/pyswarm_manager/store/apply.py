@@ -23,6 +23,7 @@ from pyswarm_common.errors import (
     PyswarmError,
 )
 from pyswarm_common.model import AnyObject, Meta, Network, Node, NodeState, Service, Task, TaskState
+from pyswarm_manager.store.audit import recorded
 from pyswarm_manager.store.changes import (
     Change,
     ChangeSet,
@@ -59,7 +60,10 @@ def apply(tables: Tables, index: int, change_set: ChangeSet) -> Applied | Refusa
         transaction.check_references()
     except PyswarmError as refusal:
         return Refusal(refusal)
-    return Applied(transaction.commit())
+    events = transaction.commit()
+    if change_set.audit is not None:
+        tables.audit.append(recorded(change_set.audit, index, change_set.now, events))
+    return Applied(events)
 
 
 class _Transaction:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pyswarm_common.model import AnyObject, NodeDescription, NodeStatus, TaskState, TaskStatus
+from pyswarm_common.model.audit import AuditRecord
 from pyswarm_manager.store.tables import KIND_OF, Kind
 
 
@@ -60,10 +61,13 @@ Change = Create | Update | Delete | SetTaskStatus | SetDesired | SetNodeStatus
 
 
 class ChangeSet(NamedTuple):
-    """Applied at one Raft index. `now` is the proposer's clock: apply has none."""
+    """Applied at one Raft index. `now` is the proposer's clock: apply has none.
+
+    `audit` says who asked for it, if somebody did: the record is kept exactly if the changes are."""
 
     changes: tuple[Change, ...]
     now: float
+    audit: AuditRecord | None = None
 
 
 class Event(NamedTuple):

@@ -15,11 +15,13 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def digest(tables: Tables) -> str:
-    """Hex SHA-256 over the index and every object, by kind and id."""
+    """Hex SHA-256 over the index, every object by kind and id, and the audit log."""
     state = hashlib.sha256(str(tables.index).encode())
     for kind in Kind:
         table = tables.table(kind)
         for object_id in sorted(table):
             state.update(kind.encode())
             state.update(_encoder.encode(table[object_id]))
+    for record in tables.audit:
+        state.update(_encoder.encode(record))
     return state.hexdigest()

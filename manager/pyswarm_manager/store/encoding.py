@@ -229,7 +229,7 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
     if wire.task is not None:
         assert wire.spec is not None, wire.task.id
         return msgspec.structs.replace(wire.task, spec=specs[wire.spec])
-    item = wire.service or wire.node or wire.network or wire.cluster or wire.join_token or wire.removed_node
+    item: AnyObject | None = wire.service or wire.node or wire.network or wire.cluster
     item = item or wire.credential or wire.join_token or wire.removed_node
     assert item is not None, "a change without an object"
     return item

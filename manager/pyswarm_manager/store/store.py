@@ -18,6 +18,7 @@ from pyswarm_common.errors import Exhausted
 from pyswarm_manager.store.apply import Applied, Refusal, apply
 from pyswarm_manager.store.changes import Change, ChangeSet, Event
 from pyswarm_manager.store.encoding import decode_change_set, decode_snapshot, encode_change_set, encode_snapshot
+from pyswarm_manager.store.recording import asked_by
 from pyswarm_manager.store.tables import Kind, Tables
 
 HISTORY_BATCHES = 4096
@@ -64,9 +65,11 @@ class Store:
         self._log = log
 
     async def propose(self, changes: Iterable[Change]) -> int:
-        """Commit the changes, all or none; returns the index. Raises the refusal, or why it could not be proposed."""
+        """Commit the changes, all or none; returns the index. Raises the refusal, or why it could not be proposed.
+
+        What a call proposes is recorded as its caller's (see `recording`), even if it changes no object at all."""
         assert self._log is not None, "the store is not connected to a log"
-        data = encode_change_set(ChangeSet(tuple(changes), self._clock()))
+        data = encode_change_set(ChangeSet(tuple(changes), self._clock(), asked_by()))
         proposal = await self._log.propose(data)
         if isinstance(proposal.result, Refusal):
             raise proposal.result.error
