@@ -176,6 +176,9 @@ class Cluster(Struct, frozen=True):
     backup_key: bytes = b""
     root_ca_chain: bytes = b""
     root_rotation: RootRotation | None = None
+    unlock_key: bytes = b""
+    """Locks the managers' keys on their disks; empty without autolock."""
+    encryption_epoch: int = 0
 
 
 class LimitedJoinToken(Struct, frozen=True):

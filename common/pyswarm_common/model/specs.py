@@ -174,3 +174,4 @@ class ClusterSpec(Struct, frozen=True):
     dead_manager_grace_s: float = 0.0
     backup_interval_s: float = 12 * 3600.0
     backups_kept: int = 5
+    autolock: bool = False

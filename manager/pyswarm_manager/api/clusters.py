@@ -29,8 +29,8 @@ def get_cluster(view: Tables) -> Cluster:
 
 
 def without_secrets(cluster: Cluster) -> Cluster:
-    """What may leave the managers: neither the root's key nor the one that opens backups."""
-    return replace(cluster, root_ca_key=b"", backup_key=b"")
+    """What may leave the managers: neither the root's key nor those that open backups and locked managers."""
+    return replace(cluster, root_ca_key=b"", backup_key=b"", unlock_key=b"")
 
 
 def to_message(cluster: Cluster) -> types_pb2.Cluster:

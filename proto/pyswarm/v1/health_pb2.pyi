@@ -79,6 +79,7 @@ class GetHealthResponse(_message.Message):
     COMMIT_INDEX_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DISK_PROBLEM_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     cluster_id: _builtins.str
     raft_id: _builtins.int
@@ -88,6 +89,8 @@ class GetHealthResponse(_message.Message):
     applied_index: _builtins.int
     commit_index: _builtins.int
     version: _builtins.str
+    disk_problem: _builtins.str
+    """What this manager's disk keeps it from: empty, or a sentence. It answers reads, and goes on when there is room."""
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftMember]: ...
     def __init__(
@@ -102,10 +105,11 @@ class GetHealthResponse(_message.Message):
         commit_index: _builtins.int = ...,
         members: _abc.Iterable[Global___RaftMember] | None = ...,
         version: _builtins.str = ...,
+        disk_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "leader_raft_id", b"leader_raft_id", "members", b"members", "node_id", b"node_id", "raft_id", b"raft_id", "term", b"term", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_index", b"applied_index", "cluster_id", b"cluster_id", "commit_index", b"commit_index", "disk_problem", b"disk_problem", "leader_raft_id", b"leader_raft_id", "members", b"members", "node_id", b"node_id", "raft_id", b"raft_id", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

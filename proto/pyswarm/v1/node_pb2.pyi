@@ -55,6 +55,8 @@ class GetInfoResponse(_message.Message):
         STATE_ACTIVE: GetInfoResponse._State.ValueType  # 2
         STATE_ERROR: GetInfoResponse._State.ValueType  # 3
         """See `error`."""
+        STATE_LOCKED: GetInfoResponse._State.ValueType  # 4
+        """Waits for the unlock key; containers run on."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_INACTIVE: GetInfoResponse.State.ValueType  # 0
@@ -64,6 +66,8 @@ class GetInfoResponse(_message.Message):
     STATE_ACTIVE: GetInfoResponse.State.ValueType  # 2
     STATE_ERROR: GetInfoResponse.State.ValueType  # 3
     """See `error`."""
+    STATE_LOCKED: GetInfoResponse.State.ValueType  # 4
+    """Waits for the unlock key; containers run on."""
 
     @_typing.final
     class CapabilitiesEntry(_message.Message):
@@ -151,6 +155,7 @@ class InitRequest(_message.Message):
     ROOT_CA_CERT_FIELD_NUMBER: _builtins.int
     ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
     NODE_CERT_EXPIRY_S_FIELD_NUMBER: _builtins.int
+    AUTOLOCK_FIELD_NUMBER: _builtins.int
     advertise_addr: _builtins.str
     """"IP", "interface" or "IP:port"; empty: the machine's only address."""
     listen_addr: _builtins.str
@@ -165,6 +170,7 @@ class InitRequest(_message.Message):
     """PEM: the key of the first certificate. Never logged."""
     node_cert_expiry_s: _builtins.float
     """Zero: 90 days."""
+    autolock: _builtins.bool
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -180,10 +186,11 @@ class InitRequest(_message.Message):
         root_ca_cert: _builtins.bytes = ...,
         root_ca_key: _builtins.bytes = ...,
         node_cert_expiry_s: _builtins.float = ...,
+        autolock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_addr", b"advertise_addr", "availability", b"availability", "data_path_addr", b"data_path_addr", "data_path_port", b"data_path_port", "default_address_pools", b"default_address_pools", "listen_addr", b"listen_addr", "node_cert_expiry_s", b"node_cert_expiry_s", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "subnet_size", b"subnet_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advertise_addr", b"advertise_addr", "autolock", b"autolock", "availability", b"availability", "data_path_addr", b"data_path_addr", "data_path_port", b"data_path_port", "default_address_pools", b"default_address_pools", "listen_addr", b"listen_addr", "node_cert_expiry_s", b"node_cert_expiry_s", "root_ca_cert", b"root_ca_cert", "root_ca_key", b"root_ca_key", "subnet_size", b"subnet_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,11 +204,14 @@ class InitResponse(_message.Message):
     WORKER_TOKEN_FIELD_NUMBER: _builtins.int
     MANAGER_TOKEN_FIELD_NUMBER: _builtins.int
     MANAGER_ADDRESS_FIELD_NUMBER: _builtins.int
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     worker_token: _builtins.str
     manager_token: _builtins.str
     manager_address: _builtins.str
     """host:port to join at."""
+    unlock_key: _builtins.str
+    """Only with autolock."""
     def __init__(
         self,
         *,
@@ -209,10 +219,11 @@ class InitResponse(_message.Message):
         worker_token: _builtins.str = ...,
         manager_token: _builtins.str = ...,
         manager_address: _builtins.str = ...,
+        unlock_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_address", b"manager_address", "manager_token", b"manager_token", "node_id", b"node_id", "worker_token", b"worker_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manager_address", b"manager_address", "manager_token", b"manager_token", "node_id", b"node_id", "unlock_key", b"unlock_key", "worker_token", b"worker_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,6 +465,41 @@ class ForceNewClusterPlan(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForceNewClusterPlan: _TypeAlias = ForceNewClusterPlan  # noqa: Y015
+
+@_typing.final
+class UnlockRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+    unlock_key: _builtins.str
+    """As `pyswarm unlock-key` shows it. A secret."""
+    def __init__(
+        self,
+        *,
+        unlock_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unlock_key", b"unlock_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockRequest: _TypeAlias = UnlockRequest  # noqa: Y015
+
+@_typing.final
+class UnlockResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnlockResponse: _TypeAlias = UnlockResponse  # noqa: Y015
 
 @_typing.final
 class LeaveClusterRequest(_message.Message):

@@ -69,6 +69,11 @@ class DaemonStub:
                 request_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
                 _registered_method=True)
+        self.Unlock = channel.unary_unary(
+                '/pyswarm.v1.Daemon/Unlock',
+                request_serializer=pyswarm_dot_v1_dot_node__pb2.UnlockRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_node__pb2.UnlockResponse.FromString,
+                _registered_method=True)
 
 
 class DaemonServicer:
@@ -121,6 +126,13 @@ class DaemonServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Unlock(self, request, context):
+        """Open the keys of a manager that autolock locked when it stopped.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DaemonServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -158,6 +170,11 @@ def add_DaemonServicer_to_server(servicer, server):
                     servicer.ForceNewCluster,
                     request_deserializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.SerializeToString,
+            ),
+            'Unlock': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlock,
+                    request_deserializer=pyswarm_dot_v1_dot_node__pb2.UnlockRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_node__pb2.UnlockResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -349,6 +366,33 @@ class Daemon:
             '/pyswarm.v1.Daemon/ForceNewCluster',
             pyswarm_dot_v1_dot_node__pb2.ForceNewClusterRequest.SerializeToString,
             pyswarm_dot_v1_dot_node__pb2.ForceNewClusterPlan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Daemon/Unlock',
+            pyswarm_dot_v1_dot_node__pb2.UnlockRequest.SerializeToString,
+            pyswarm_dot_v1_dot_node__pb2.UnlockResponse.FromString,
             options,
             channel_credentials,
             insecure,

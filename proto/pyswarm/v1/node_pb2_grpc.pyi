@@ -45,6 +45,8 @@ class DaemonStub:
     """After lost quorum: what ForceNewCluster would do. Changes nothing."""
     ForceNewCluster: _grpc.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]
     """Make this manager, with the state it has, the only one of its cluster."""
+    Unlock: _grpc.UnaryUnaryMultiCallable[_node_pb2.UnlockRequest, _node_pb2.UnlockResponse]
+    """Open the keys of a manager that autolock locked when it stopped."""
 
 @_typing.type_check_only
 class DaemonAsyncStub(DaemonStub):
@@ -61,6 +63,8 @@ class DaemonAsyncStub(DaemonStub):
     """After lost quorum: what ForceNewCluster would do. Changes nothing."""
     ForceNewCluster: _aio.UnaryUnaryMultiCallable[_node_pb2.ForceNewClusterRequest, _node_pb2.ForceNewClusterPlan]  # type: ignore[assignment]
     """Make this manager, with the state it has, the only one of its cluster."""
+    Unlock: _aio.UnaryUnaryMultiCallable[_node_pb2.UnlockRequest, _node_pb2.UnlockResponse]  # type: ignore[assignment]
+    """Open the keys of a manager that autolock locked when it stopped."""
 
 class DaemonServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -116,6 +120,14 @@ class DaemonServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ForceNewClusterPlan, _abc.Awaitable[_node_pb2.ForceNewClusterPlan]]:
         """Make this manager, with the state it has, the only one of its cluster."""
+
+    @_abc_1.abstractmethod
+    def Unlock(
+        self,
+        request: _node_pb2.UnlockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.UnlockResponse, _abc.Awaitable[_node_pb2.UnlockResponse]]:
+        """Open the keys of a manager that autolock locked when it stopped."""
 
 def add_DaemonServicer_to_server(servicer: DaemonServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

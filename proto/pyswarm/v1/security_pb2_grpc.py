@@ -59,6 +59,21 @@ class SecurityStub:
                 request_serializer=pyswarm_dot_v1_dot_security__pb2.GetRootRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_security__pb2.GetRootResponse.FromString,
                 _registered_method=True)
+        self.GetUnlockKey = channel.unary_unary(
+                '/pyswarm.v1.Security/GetUnlockKey',
+                request_serializer=pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateUnlockKey = channel.unary_unary(
+                '/pyswarm.v1.Security/RotateUnlockKey',
+                request_serializer=pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateEncryptionKey = channel.unary_unary(
+                '/pyswarm.v1.Security/RotateEncryptionKey',
+                request_serializer=pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyResponse.FromString,
+                _registered_method=True)
 
 
 class SecurityServicer:
@@ -98,6 +113,27 @@ class SecurityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUnlockKey(self, request, context):
+        """What opens a locked manager's keys. Refused when autolock is off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateUnlockKey(self, request, context):
+        """A new unlock key: every manager locks its keys with it as soon as it hears of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateEncryptionKey(self, request, context):
+        """Every manager makes a new key for its log on disk, and seals with it what the old one sealed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SecurityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +161,21 @@ def add_SecurityServicer_to_server(servicer, server):
                     servicer.GetRoot,
                     request_deserializer=pyswarm_dot_v1_dot_security__pb2.GetRootRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_security__pb2.GetRootResponse.SerializeToString,
+            ),
+            'GetUnlockKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUnlockKey,
+                    request_deserializer=pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyResponse.SerializeToString,
+            ),
+            'RotateUnlockKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateUnlockKey,
+                    request_deserializer=pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyResponse.SerializeToString,
+            ),
+            'RotateEncryptionKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateEncryptionKey,
+                    request_deserializer=pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +313,87 @@ class Security:
             '/pyswarm.v1.Security/GetRoot',
             pyswarm_dot_v1_dot_security__pb2.GetRootRequest.SerializeToString,
             pyswarm_dot_v1_dot_security__pb2.GetRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUnlockKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Security/GetUnlockKey',
+            pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyRequest.SerializeToString,
+            pyswarm_dot_v1_dot_security__pb2.GetUnlockKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateUnlockKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Security/RotateUnlockKey',
+            pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyRequest.SerializeToString,
+            pyswarm_dot_v1_dot_security__pb2.RotateUnlockKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateEncryptionKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Security/RotateEncryptionKey',
+            pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyRequest.SerializeToString,
+            pyswarm_dot_v1_dot_security__pb2.RotateEncryptionKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

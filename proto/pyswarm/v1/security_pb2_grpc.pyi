@@ -40,6 +40,12 @@ class SecurityStub:
     """Begin to replace the root certificate; a rotation that is under way goes for the new target."""
     GetRoot: _grpc.UnaryUnaryMultiCallable[_security_pb2.GetRootRequest, _security_pb2.GetRootResponse]
     """The root certificate, and how far its replacement is."""
+    GetUnlockKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.GetUnlockKeyRequest, _security_pb2.GetUnlockKeyResponse]
+    """What opens a locked manager's keys. Refused when autolock is off."""
+    RotateUnlockKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.RotateUnlockKeyRequest, _security_pb2.RotateUnlockKeyResponse]
+    """A new unlock key: every manager locks its keys with it as soon as it hears of it."""
+    RotateEncryptionKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.RotateEncryptionKeyRequest, _security_pb2.RotateEncryptionKeyResponse]
+    """Every manager makes a new key for its log on disk, and seals with it what the old one sealed."""
 
 @_typing.type_check_only
 class SecurityAsyncStub(SecurityStub):
@@ -53,6 +59,12 @@ class SecurityAsyncStub(SecurityStub):
     """Begin to replace the root certificate; a rotation that is under way goes for the new target."""
     GetRoot: _aio.UnaryUnaryMultiCallable[_security_pb2.GetRootRequest, _security_pb2.GetRootResponse]  # type: ignore[assignment]
     """The root certificate, and how far its replacement is."""
+    GetUnlockKey: _aio.UnaryUnaryMultiCallable[_security_pb2.GetUnlockKeyRequest, _security_pb2.GetUnlockKeyResponse]  # type: ignore[assignment]
+    """What opens a locked manager's keys. Refused when autolock is off."""
+    RotateUnlockKey: _aio.UnaryUnaryMultiCallable[_security_pb2.RotateUnlockKeyRequest, _security_pb2.RotateUnlockKeyResponse]  # type: ignore[assignment]
+    """A new unlock key: every manager locks its keys with it as soon as it hears of it."""
+    RotateEncryptionKey: _aio.UnaryUnaryMultiCallable[_security_pb2.RotateEncryptionKeyRequest, _security_pb2.RotateEncryptionKeyResponse]  # type: ignore[assignment]
+    """Every manager makes a new key for its log on disk, and seals with it what the old one sealed."""
 
 class SecurityServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -93,5 +105,29 @@ class SecurityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_security_pb2.GetRootResponse, _abc.Awaitable[_security_pb2.GetRootResponse]]:
         """The root certificate, and how far its replacement is."""
+
+    @_abc_1.abstractmethod
+    def GetUnlockKey(
+        self,
+        request: _security_pb2.GetUnlockKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_pb2.GetUnlockKeyResponse, _abc.Awaitable[_security_pb2.GetUnlockKeyResponse]]:
+        """What opens a locked manager's keys. Refused when autolock is off."""
+
+    @_abc_1.abstractmethod
+    def RotateUnlockKey(
+        self,
+        request: _security_pb2.RotateUnlockKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_pb2.RotateUnlockKeyResponse, _abc.Awaitable[_security_pb2.RotateUnlockKeyResponse]]:
+        """A new unlock key: every manager locks its keys with it as soon as it hears of it."""
+
+    @_abc_1.abstractmethod
+    def RotateEncryptionKey(
+        self,
+        request: _security_pb2.RotateEncryptionKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_security_pb2.RotateEncryptionKeyResponse, _abc.Awaitable[_security_pb2.RotateEncryptionKeyResponse]]:
+        """Every manager makes a new key for its log on disk, and seals with it what the old one sealed."""
 
 def add_SecurityServicer_to_server(servicer: SecurityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1701,6 +1701,7 @@ class ClusterSpec(_message.Message):
     DEAD_MANAGER_GRACE_S_FIELD_NUMBER: _builtins.int
     BACKUP_INTERVAL_S_FIELD_NUMBER: _builtins.int
     BACKUPS_KEPT_FIELD_NUMBER: _builtins.int
+    AUTOLOCK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_history_limit: _builtins.int
     """Ended tasks kept per slot."""
@@ -1718,6 +1719,8 @@ class ClusterSpec(_message.Message):
     """Seconds between the automatic backups on each manager's disk; 0: none."""
     backups_kept: _builtins.int
     """How many of them each manager keeps."""
+    autolock: _builtins.bool
+    """The managers' keys lie on their disks under the unlock key, and a manager that restarts waits for it."""
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CIDRs from which networks get their subnets."""
@@ -1736,10 +1739,11 @@ class ClusterSpec(_message.Message):
         dead_manager_grace_s: _builtins.float = ...,
         backup_interval_s: _builtins.float = ...,
         backups_kept: _builtins.int = ...,
+        autolock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autolock", b"autolock", "backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1778,6 +1782,8 @@ class Cluster(_message.Message):
     ROOT_CA_KEY_FIELD_NUMBER: _builtins.int
     JOIN_TOKENS_FIELD_NUMBER: _builtins.int
     BACKUP_KEY_FIELD_NUMBER: _builtins.int
+    UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+    ENCRYPTION_EPOCH_FIELD_NUMBER: _builtins.int
     ROOT_CA_CHAIN_FIELD_NUMBER: _builtins.int
     ROOT_ROTATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -1787,6 +1793,12 @@ class Cluster(_message.Message):
     """PEM; never leaves the managers: Control clears it."""
     backup_key: _builtins.bytes
     """Opens backups made without a passphrase; never leaves the managers but through Backup.GetBackupKey."""
+    unlock_key: _builtins.bytes
+    """Locks the managers' keys on their disks; empty without autolock. Never leaves the managers but through
+    Security.GetUnlockKey.
+    """
+    encryption_epoch: _builtins.int
+    """Counts the rotations of the keys that the managers' logs are sealed with on their disks."""
     root_ca_chain: _builtins.bytes
     """PEM: the certificates between the key that signs and the root; empty when the root signs itself."""
     @_builtins.property
@@ -1809,12 +1821,14 @@ class Cluster(_message.Message):
         root_ca_key: _builtins.bytes = ...,
         join_tokens: Global___JoinTokens | None = ...,
         backup_key: _builtins.bytes = ...,
+        unlock_key: _builtins.bytes = ...,
+        encryption_epoch: _builtins.int = ...,
         root_ca_chain: _builtins.bytes = ...,
         root_rotation: Global___RootRotation | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["join_tokens", b"join_tokens", "meta", b"meta", "root_rotation", b"root_rotation", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_key", b"backup_key", "id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_chain", b"root_ca_chain", "root_ca_key", b"root_ca_key", "root_rotation", b"root_rotation", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backup_key", b"backup_key", "encryption_epoch", b"encryption_epoch", "id", b"id", "join_tokens", b"join_tokens", "meta", b"meta", "root_ca_cert", b"root_ca_cert", "root_ca_chain", b"root_ca_chain", "root_ca_key", b"root_ca_key", "root_rotation", b"root_rotation", "spec", b"spec", "unlock_key", b"unlock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
