@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto, to_proto
@@ -24,12 +26,12 @@ from pyswarm_runtime.types import ContainerState
 
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
-from .images import ImageFetcher
+from .images import Connect, ImageFetcher
 from .networks import Networks
 from .peers import connector
 from .ports import ContainerRuntime, ImageStore, Overlay
 from .server import AgentServer, AgentServicer
-from .session import Removed, Session
+from .session import Dial, Removed, Session
 from .session_log import SessionLog
 from .statuses import StatusOutbox
 from .store import (
@@ -76,6 +78,27 @@ class AgentHooks:
     """UDP port of VXLAN in this cluster, at the start of each session."""
 
 
+class Server(Protocol):
+    """What this node serves to the others."""
+
+    async def start(self, identity: NodeIdentity) -> int:
+        """Returns the port."""
+        ...
+
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWires:
+    """How the agent reaches others and is reached, its clock, its chance. The simulator puts its own in place."""
+
+    dial: Dial | None = None
+    connect: Connect | None = None
+    serve: Callable[[AgentServicer, str], Server] = AgentServer
+    clock: Callable[[], float] = time.time
+    uniform: Callable[[float, float], float] = random.uniform
+
+
 class Agent:
     """Make one with `open`, then `run` it; `close` leaves every container running."""
 
@@ -88,6 +111,7 @@ class Agent:
         overlay: Overlay,
         *,
         store: AgentStore,
+        wires: AgentWires = AgentWires(),
     ) -> None:
         self._config = config
         self._hooks = hooks
@@ -97,14 +121,16 @@ class Agent:
         self._store = store
         self._outbox = StatusOutbox(store)
         self._known_managers: tuple[str, ...] = config.managers
-        self._session = Session(hooks.identity, self._managers, self, self._outbox)
-        self._session_log = SessionLog(time.monotonic())
+        self._session = Session(
+            hooks.identity, self._managers, self, self._outbox, dial=wires.dial, uniform=wires.uniform
+        )
+        self._session_log = SessionLog(asyncio.get_running_loop().time())
         self._networks = Networks(overlay, self._session.say, self._forget_network)
-        fetcher = ImageFetcher(images, self._locate_image, connector(hooks.identity))
+        fetcher = ImageFetcher(images, self._locate_image, wires.connect or connector(hooks.identity))
         host = Host(runtime, images, overlay, self._networks, fetcher)
-        self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget)
+        self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         servicer = AgentServicer(self.tasks, runtime, images, self._name)
-        self._server = AgentServer(servicer, config.listen_address)
+        self._server = wires.serve(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()
         self.port = 0
         self.error = ""
@@ -119,10 +145,13 @@ class Agent:
         runtime: ContainerRuntime,
         images: ImageStore,
         overlay: Overlay,
+        *,
+        store: AgentStore | None = None,
+        wires: AgentWires = AgentWires(),
     ) -> Agent:
         """Takes up what the last daemon left, then listens. No manager is needed for that."""
-        store = await AgentStore.open(config.state_dir / "agent.db")
-        agent = cls(config, hooks, runtime, images, overlay, store=store)
+        store = store or await AgentStore.open(config.state_dir / "agent.db")
+        agent = cls(config, hooks, runtime, images, overlay, store=store, wires=wires)
         try:
             await agent._take_up(await store.load())
             agent.port = await agent._server.start(hooks.identity())
@@ -219,7 +248,7 @@ class Agent:
         return pb.ImageInventory(references=references[:_MAX_REFERENCES])
 
     def on_broken(self, reason: str) -> None:
-        self._session_log.broken(reason, time.monotonic())
+        self._session_log.broken(reason, asyncio.get_running_loop().time())
         self.error = reason
 
     async def _assign(self, message: pb.Assignments) -> None:

@@ -11,9 +11,12 @@ left for another.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -40,6 +43,10 @@ _LONGEST_PAUSE_S = 1.0
 _MAX_HINTS = 3  # in one round: managers that point at one another must not keep us busy
 _MAX_QUEUE = 4_096
 _REMOVED_AFTER = 3  # answers in a row that say that this node does not exist
+
+
+Dial = Callable[[str], "AbstractAsyncContextManager[dispatcher_pb2_grpc.DispatcherAsyncStub]"]
+"""Connects to the manager at an address."""
 
 
 class SessionListener(Protocol):
@@ -73,9 +80,13 @@ class Session:
         managers: Callable[[], Sequence[str]],
         listener: SessionListener,
         outbox: StatusOutbox,
+        *,
+        dial: Dial | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`managers` gives the addresses to dial, the likeliest first."""
-        self._identity = identity
+        """`managers` gives the addresses to dial, the likeliest first; `dial` and `uniform` are the simulator's."""
+        self._dial = dial or partial(_dial, identity)
+        self._uniform = uniform
         self._managers = managers
         self._listener = listener
         self._outbox = outbox
@@ -132,7 +143,7 @@ class Session:
                 raise Removed(reason)
             pause_s = _FIRST_PAUSE_S if self._has_started else min(pause_s * 2, _LONGEST_PAUSE_S)
             self._listener.on_broken(reason)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause_s * self._uniform(0.5, 1.0))
 
     async def _round(self) -> str:
         """Try every manager once, following their hints, until one has served us; says why the last did not."""
@@ -156,8 +167,7 @@ class Session:
         """One session with one manager, however long it lasts; says why it ended."""
         self.manager = address
         try:
-            async with _open_channel(address, self._identity()) as channel:
-                stub = dispatcher_pb2_grpc.DispatcherStub(channel)
+            async with self._dial(address) as stub:
                 await self._converse(stub)
         except grpc.aio.AioRpcError as error:
             self._hint = _leader_of(error, address)
@@ -245,6 +255,15 @@ class Session:
             await self._images_changed.wait()
             self._images_changed.clear()
             await self._put(pb.AgentMessage(images=await self._listener.inventory()))
+
+
+@contextlib.asynccontextmanager
+async def _dial(
+    identity: Callable[[], NodeIdentity], address: str
+) -> AsyncIterator[dispatcher_pb2_grpc.DispatcherAsyncStub]:
+    """By gRPC, with the identity that the node has at that moment."""
+    async with _open_channel(address, identity()) as channel:
+        yield dispatcher_pb2_grpc.DispatcherStub(channel)
 
 
 def _open_channel(address: str, identity: NodeIdentity) -> grpc.aio.Channel:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -55,7 +55,7 @@ class SavedState:
 class AgentStore:
     """One connection, one thread, one transaction at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, connection: sqlite3.Connection, thread: Executor) -> None:
         self._connection = connection
         self._thread = thread
         self._queue: list[Operation] = []
@@ -66,7 +66,7 @@ class AgentStore:
     async def open(cls, path: Path) -> AgentStore:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent-store")
         loop = asyncio.get_running_loop()
-        return cls(await loop.run_in_executor(thread, _connect, path), thread)
+        return cls(await loop.run_in_executor(thread, connect, path), thread)
 
     async def load(self) -> SavedState:
         return await asyncio.get_running_loop().run_in_executor(self._thread, _load, self._connection)
@@ -175,7 +175,8 @@ def put_managers(addresses: Sequence[str]) -> Operation:
 # ---------------------------------------------------------------- in the thread
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """The database as it is used, made if it is not there."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")

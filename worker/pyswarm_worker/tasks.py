@@ -61,7 +61,12 @@ class Tasks:
     """The tasks of this node."""
 
     def __init__(
-        self, host: Host, *, on_status: Callable[[str, TaskStatus], None], on_gone: Callable[[str], None]
+        self,
+        host: Host,
+        *,
+        on_status: Callable[[str, TaskStatus], None],
+        on_gone: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._runtime = host.runtime
         self._images = host.images
@@ -70,6 +75,7 @@ class Tasks:
         self._fetcher = host.fetcher
         self._on_status = on_status
         self._on_gone = on_gone
+        self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._by_container: dict[str, str] = {}
         self._starts = asyncio.Semaphore(_MAX_STARTS)
@@ -189,7 +195,7 @@ class Tasks:
     def _perform(self, entry: _Entry, effect: tm.Effect) -> None:
         match effect:
             case tm.Report(status):
-                self._on_status(entry.task.id, msgspec.structs.replace(status, timestamp=time.time()))
+                self._on_status(entry.task.id, msgspec.structs.replace(status, timestamp=self._clock()))
             case tm.Cancel():
                 entry.is_cancelled = True
                 if entry.work is not None:
@@ -300,12 +306,13 @@ class Tasks:
     async def _run_probe(self, entry: _Entry, container_id: str) -> None:
         plan = entry.plan
         assert plan is not None
-        health = Health(started_at=time.monotonic())
+        monotonic = asyncio.get_running_loop().time
+        health = Health(started_at=monotonic())
         while True:
             await asyncio.sleep(next_delay_s(plan, health))
             succeeded, output = await self._ask(container_id, plan)
             was_healthy = health.healthy
-            health = after_probe(plan, health, succeeded=succeeded, now=time.monotonic())
+            health = after_probe(plan, health, succeeded=succeeded, now=monotonic())
             if health.healthy and not was_healthy:
                 self._post(entry, tm.Healthy())
             if is_unhealthy(plan, health):

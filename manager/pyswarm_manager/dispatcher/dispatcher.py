@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from pyswarm_common.errors import Unavailable
@@ -29,16 +30,18 @@ class Dispatcher:
         new_id: IdSource,
         leader_address: Callable[[], str | None],
         silent_members: Callable[[], frozenset[int]] = frozenset,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`silent_members`: the raft ids that the leader does not hear of."""
         self._store, self._clock, self._new_id = store, clock, new_id
         self._leader_address, self._silent_members = leader_address, silent_members
+        self._monotonic = monotonic
         self._term: Term | None = None
 
     async def run(self) -> None:
         """Serve sessions until cancelled: one term."""
         assert self._term is None, "a term begins after the last one ended"
-        term = self._term = Term(self._store, self._clock, self._new_id, self._silent_members)
+        term = self._term = Term(self._store, self._clock, self._new_id, self._silent_members, self._monotonic)
         try:
             await term.run()
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -49,14 +48,19 @@ class Term:
     """Use `run` in the leader's group; sessions are opened by the servicer."""
 
     def __init__(
-        self, store: Store, clock: Callable[[], float], new_id: IdSource, silent_members: Callable[[], frozenset[int]]
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        new_id: IdSource,
+        silent_members: Callable[[], frozenset[int]],
+        monotonic: Callable[[], float],
     ) -> None:
         self._store, self._clock, self._new_id = store, clock, new_id
-        self._silent_members = silent_members
+        self._silent_members, self._monotonic = silent_members, monotonic
         view = store.view
         self._tables = NetworkTables(view)
         self._sessions: dict[str, Session] = {}
-        self._heartbeats = Heartbeats(time.monotonic(), self._period_s())
+        self._heartbeats = Heartbeats(self._monotonic(), self._period_s())
         self._managers = self._manager_addresses()
         self._writer = ReportWriter(store)
         self._tables_changed = asyncio.Event()
@@ -68,7 +72,7 @@ class Term:
         """Until cancelled."""
         unsubscribe = self._store.subscribe(self._on_commit)
         known = [node.id for node in self._store.view.nodes.values() if node.status.state is not NodeState.DOWN]
-        self._heartbeats.expect(known, time.monotonic())
+        self._heartbeats.expect(known, self._monotonic())
         try:
             async with asyncio.TaskGroup() as group:
                 self._readers = group
@@ -102,7 +106,7 @@ class Term:
         self._sessions[node_id] = session
         if older is not None:
             older.end(Unavailable("a newer session of this node took over"))
-        self._heartbeats.heard(node_id, time.monotonic())
+        self._heartbeats.heard(node_id, self._monotonic())
         description = from_proto(NodeDescription, hello.description)
         address = hello.address
         self._writer.observe(node_id, lambda node: reports.opened(node, description, address, self._clock()))
@@ -127,7 +131,7 @@ class Term:
             return
         del self._sessions[session.node_id]
         if session.node_id in self._store.view.nodes:
-            self._heartbeats.suspect(session.node_id, time.monotonic())
+            self._heartbeats.suspect(session.node_id, self._monotonic())
             self._writer.observe(session.node_id, lambda node: reports.broken(node, self._clock()))
             _log.info("session of node %s broke", session.node_id)
 
@@ -143,7 +147,7 @@ class Term:
             async for message in messages:
                 if self._sessions.get(session.node_id) is not session:
                     return  # replaced, or too late
-                self._heartbeats.heard(session.node_id, time.monotonic())
+                self._heartbeats.heard(session.node_id, self._monotonic())
                 await self._handle(session, message)
             session.end(Unavailable("the agent ended its side of the session"))
         except PyswarmError as refusal:
@@ -193,7 +197,7 @@ class Term:
 
     async def _hasten_lost_managers(self) -> None:
         """A manager that is silent in Raft as well went down with its host: its node needs no long grace."""
-        deadline = time.monotonic() + SUSPECT_GRACE_S
+        deadline = self._monotonic() + SUSPECT_GRACE_S
         await asyncio.sleep(MEMBERS_SETTLE_S)
         silent = self._silent_members()
         nodes = self._store.view.nodes.values()
@@ -204,7 +208,7 @@ class Term:
     async def _watch_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            for node_id in self._heartbeats.expired(time.monotonic()):
+            for node_id in self._heartbeats.expired(self._monotonic()):
                 _log.warning("node %s is down: no heartbeat", node_id)
                 self._writer.observe(node_id, lambda node: reports.lost(node, self._clock()))
                 session = self._sessions.pop(node_id, None)
@@ -262,7 +266,7 @@ class Term:
             if session is not None:
                 session.end(NotFound(f"node {node_id} was removed from the swarm"))
         elif old is None:
-            self._heartbeats.expect([node_id], time.monotonic())
+            self._heartbeats.expect([node_id], self._monotonic())
         elif session is not None and isinstance(old, Node) and isinstance(new, Node):
             if (old.spec, old.role) != (new.spec, new.role):
                 session.tell_node(new)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Self
 
 from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from pyswarm_manager.raft.core.messages import Message
+from pyswarm_manager.raft.core.state import RandomBelow
 from pyswarm_manager.raft.core.types import ConfChange, ConfOperation, MemberRole, ProposalRefused, Role
 from pyswarm_manager.raft.loop import STOPPED, RaftLoop, load_or_initialise
 from pyswarm_manager.raft.ports import (
@@ -48,7 +49,7 @@ _READ_RETRY_S = 0.3
 class RaftNode:
     """One member. `open` it, keep `run` running in a task group, `close` it."""
 
-    def __init__(self, loop: RaftLoop, storage: RaftStorage, transport: Transport, writer: ThreadPoolExecutor) -> None:
+    def __init__(self, loop: RaftLoop, storage: RaftStorage, transport: Transport, writer: Executor) -> None:
         self._loop = loop
         self._storage, self._transport, self._writer = storage, transport, writer
         self._stopped = asyncio.Event()
@@ -63,13 +64,29 @@ class RaftNode:
         transport: Transport,
         state_machine: StateMachine,
         bootstrap: Mapping[int, str] | None,
+        *,
+        writer: Executor | None = None,
+        random_below: RandomBelow | None = None,
+        clock_us: Callable[[], int] | None = None,
     ) -> Self:
-        """Load, or begin. `bootstrap` names the first members of a new cluster; None to join one, or to restart."""
-        writer = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        """Load, or begin. `bootstrap` names the first members of a new cluster; None to join one, or to restart.
+
+        The simulator brings its own disk thread (one, in order), randomness and clock.
+        """
+        writer = writer or ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
         try:
             running = asyncio.get_running_loop()
             stored = await running.run_in_executor(writer, load_or_initialise, config, storage, bootstrap)
-            loop = RaftLoop(config, stored, storage, transport, state_machine, writer=writer)
+            loop = RaftLoop(
+                config,
+                stored,
+                storage,
+                transport,
+                state_machine,
+                writer=writer,
+                random_below=random_below,
+                clock_us=clock_us,
+            )
         except BaseException:
             writer.shutdown(wait=False)
             raise
@@ -137,7 +154,7 @@ class RaftNode:
     @property
     def leader_address(self) -> str | None:
         """Where the leader is; None if none is known."""
-        member = self._loop.core.state.configuration.members.get(self.leader_id or 0)
+        member = self._loop.core.state.committed_configuration.members.get(self.leader_id or 0)
         return None if member is None else member.address
 
     @property
@@ -155,11 +172,11 @@ class RaftNode:
 
     @property
     def members(self) -> Mapping[int, MemberStatus]:
-        """All members; activity and progress only as seen from the leader."""
+        """All members, as committed; activity and progress only as seen from the leader."""
         state = self._loop.core.state
         oldest = state.now - state.options.election_ticks
         statuses = {}
-        for raft_id, member in sorted(state.configuration.members.items()):
+        for raft_id, member in sorted(state.committed_configuration.members.items()):
             leads = raft_id == state.leader_id
             progress = state.progress.get(raft_id)
             if raft_id == state.id:
@@ -170,6 +187,11 @@ class RaftNode:
                 active = progress.last_heard > oldest
                 statuses[raft_id] = MemberStatus(member.address, member.role, leads, active, progress.match)
         return statuses
+
+    @property
+    def last_index(self) -> int:
+        """Where this member's log ends."""
+        return self._loop.core.state.log.last_index
 
     def is_removed(self, raft_id: int) -> bool:
         """Whether this id was a member once, and its messages are refused for good."""
@@ -206,6 +228,9 @@ class RaftNode:
     async def read_barrier(self) -> int:
         """Return once everything that was committed when this was called is applied here; that index."""
         loop = self._loop
+        leased = loop.core.leased_index(loop.clock_us())
+        if leased is not None and leased <= loop.applied_index and not loop.stopping:
+            return leased
         context, future = loop.reads.add()
         try:
             async with asyncio.timeout(loop.config.read_timeout_s):
@@ -307,7 +332,7 @@ class RaftNode:
 
     def _require_member(self, raft_id: int) -> None:
         self._require_leader()
-        if raft_id not in self._loop.core.state.configuration.members:
+        if raft_id not in self._loop.core.state.committed_configuration.members:
             raise NotFound("no such manager in the cluster: see `pyswarm node ls`")
 
     def _require_leader(self) -> None:

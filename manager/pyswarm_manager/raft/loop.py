@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 
 from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_manager.raft.core.configuration import encode_change
 from pyswarm_manager.raft.core.messages import Message
 from pyswarm_manager.raft.core.raft import Persist, Raft, Ready
+from pyswarm_manager.raft.core.state import RandomBelow
 from pyswarm_manager.raft.core.types import (
     NOBODY,
     ConfChange,
@@ -28,6 +30,7 @@ from pyswarm_manager.raft.core.types import (
     Entry,
     EntryKind,
     HardState,
+    LogLost,
     Options,
     ProposalRefused,
     Role,
@@ -55,16 +58,20 @@ class RaftLoop:
         transport: Transport,
         machine: StateMachine,
         *,
-        writer: ThreadPoolExecutor,
+        writer: Executor,
+        random_below: RandomBelow | None = None,
+        clock_us: Callable[[], int] | None = None,
     ) -> None:
         self.config = config
+        self.clock_us = clock_us or _clock_us
         self.core = Raft(
             stored.raft_id,
             stored.hard_state,
             stored.snapshot,
             stored.entries,
             options=_options(config),
-            random_below=random.SystemRandom().randrange,
+            random_below=random_below or random.SystemRandom().randrange,
+            now_us=self.clock_us(),
         )
         self._storage, self._transport, self._machine, self._writer = storage, transport, machine, writer
         self.proposals = Proposals(config.max_pending_proposals, config.max_pending_bytes)
@@ -90,6 +97,7 @@ class RaftLoop:
             machine.restore(stored.snapshot.index, stored.snapshot.data)
         transport.bind(self._transport_lost, self._snapshot_failed)
         self._configuration = self.core.state.configuration
+        self._committed = self.core.state.committed_configuration
         self._removed: frozenset[int] = frozenset()
         self._learned: dict[int, str] = {}
         self._tell_peers()
@@ -134,8 +142,7 @@ class RaftLoop:
 
     async def run(self) -> None:
         """Until `stopping`, or until something fails."""
-        if self.core.state.voters == (self.config.raft_id,):
-            self.core.campaign()
+        self.core.campaign()
         loop = asyncio.get_running_loop()
         self._wake.set()
         timer = loop.call_later(self.config.tick_s, self._tick)
@@ -161,6 +168,7 @@ class RaftLoop:
     def _turn(self) -> None:
         """Feed the core with what came in, and do what it says, until it says nothing that can be done at once."""
         self._notice_writes()
+        self.core.observe(self.clock_us())
         for peer in self._lost_peers:
             self.core.transport_lost(peer)
         self._lost_peers.clear()
@@ -314,7 +322,7 @@ class RaftLoop:
     def not_leading(self, reason: str = "this manager does not lead") -> Unavailable:
         """The refusal that names the leader."""
         state = self.core.state
-        leader = state.configuration.members.get(state.leader_id)
+        leader = state.committed_configuration.members.get(state.leader_id)
         if leader is None or state.leader_id == self.config.raft_id:
             return Unavailable(f"{reason}, and no leader is known: try again in a moment")
         return Unavailable(f"{reason}: ask the leader at {leader.address}")
@@ -337,13 +345,13 @@ class RaftLoop:
         self.leadership_changed = asyncio.Event()
 
     def _notice_configuration(self) -> None:
-        before, now = self._configuration, self.core.state.configuration
-        if now is before:
+        state, before, now = self.core.state, self._configuration, self.core.state.configuration
+        if now is before and state.committed_configuration is self._committed:
             return
         for raft_id in list(self._learned):
             if before.members.get(raft_id) != now.members.get(raft_id) or raft_id in now.removed:
                 del self._learned[raft_id]
-        self._configuration = now
+        self._configuration, self._committed = now, state.committed_configuration
         self._tell_peers()
 
     def learn_peer(self, raft_id: int, address: str) -> None:
@@ -358,9 +366,10 @@ class RaftLoop:
         self._tell_peers()
 
     def _tell_peers(self) -> None:
+        """Whose removal is not committed yet is still spoken to, and may yet stay."""
         own = self.config.raft_id
-        members = self._configuration.members
-        self._removed = frozenset(self._configuration.removed)
+        members = {**self._committed.members, **self._configuration.members}
+        self._removed = frozenset(self._committed.removed)
         peers = {i: member.address for i, member in members.items() if i != own}
         self._transport.set_peers({**peers, **self._learned})
         if own in self._removed:
@@ -376,12 +385,20 @@ class RaftLoop:
         self.leadership_changed.set()
 
 
+def _clock_us() -> int:
+    """Time that is never set, and that also passes while the machine sleeps or this process is stopped."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
 def _options(config: RaftConfig) -> Options:
+    tick_us = int(config.tick_s * 1e6)
     return Options(
         heartbeat_ticks=config.heartbeat_ticks,
         election_ticks=config.election_ticks,
         max_append_bytes=config.max_append_bytes,
         max_inflight_messages=config.max_inflight_messages,
+        lease_us=config.lease_ticks * tick_us,
+        promise_us=config.promise_ticks * tick_us,
     )
 
 
@@ -390,7 +407,7 @@ def load_or_initialise(config: RaftConfig, storage: RaftStorage, bootstrap: Mapp
     stored = storage.load()
     if stored is not None:
         if stored.raft_id != config.raft_id:
-            raise FailedPrecondition("the Raft log in this state directory belongs to another manager: use its own id")
+            raise LogLost("the Raft log in this state directory was written under another raft id")
         if bootstrap is not None:
             raise FailedPrecondition("this state directory already belongs to a cluster: leave it first")
         return stored
