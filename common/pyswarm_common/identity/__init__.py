@@ -7,6 +7,7 @@ by `pyswarm_common.rpc`. Time comes in as an argument.
 
 from pyswarm_common.identity.authority import RootAuthority, generate_key, key_from_pem, key_to_pem, make_csr
 from pyswarm_common.identity.credentials import NODE_SERVER_NAME, NodeIdentity, role_name
+from pyswarm_common.identity.roots import bundle, issuer_of, read_authority, read_bundle, roots_of
 from pyswarm_common.identity.tokens import JoinToken, root_digest
 
 __all__ = [
@@ -14,10 +15,15 @@ __all__ = [
     "JoinToken",
     "NodeIdentity",
     "RootAuthority",
+    "bundle",
     "generate_key",
+    "issuer_of",
     "key_from_pem",
     "key_to_pem",
     "make_csr",
+    "read_authority",
+    "read_bundle",
     "role_name",
     "root_digest",
+    "roots_of",
 ]

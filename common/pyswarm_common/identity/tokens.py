@@ -52,6 +52,11 @@ class JoinToken:
         """Equal, compared in constant time."""
         return hmac.compare_digest(str(self), str(other))
 
+    @property
+    def secret_hash(self) -> bytes:
+        """What may be kept of a secret. 128 random bits need no slow hash."""
+        return hashlib.sha256(self.secret.encode("ascii")).digest()
+
     def __str__(self) -> str:
         return f"{_PREFIX}-{_VERSION}-{self.digest}-{self.secret}"
 
