@@ -17,7 +17,14 @@ from pyswarm_cli.failures import FromDaemon
 from pyswarm_common import errors
 
 if TYPE_CHECKING:
-    from pyswarm.v1 import control_pb2_grpc, health_pb2_grpc, logs_pb2_grpc, node_pb2_grpc, watch_pb2_grpc
+    from pyswarm.v1 import (
+        backup_pb2_grpc,
+        control_pb2_grpc,
+        health_pb2_grpc,
+        logs_pb2_grpc,
+        node_pb2_grpc,
+        watch_pb2_grpc,
+    )
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
@@ -65,6 +72,13 @@ class Connection:
         from pyswarm.v1 import health_pb2_grpc  # noqa: PLC0415
 
         return health_pb2_grpc.HealthStub(self._channel)
+
+    @property
+    def backup(self) -> backup_pb2_grpc.BackupStub:
+        """Backups of the cluster's state."""
+        from pyswarm.v1 import backup_pb2_grpc  # noqa: PLC0415
+
+        return backup_pb2_grpc.BackupStub(self._channel)
 
     @property
     def daemon(self) -> node_pb2_grpc.DaemonStub:

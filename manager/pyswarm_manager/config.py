@@ -1,7 +1,8 @@
 """What a manager process is told: its place in Raft, where it listens, and whom to ask to join.
 
-`manager.json` in the state directory, written by the daemon before it starts the process, and read once. Never holds a
-secret: keys and certificates have files of their own.
+`manager.json` in the state directory, written by the daemon before it starts the process. The process itself changes
+two things in it: that it has a log, and its raft id when that log was lost (`rejoin`). Never holds a secret: keys and
+certificates have files of their own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen_address: str = DEFAULT_LISTEN_ADDRESS
     join_addresses: tuple[str, ...] = ()
     """Managers to ask to be let into Raft. Empty for the first manager of a cluster."""
+    seeds: tuple[str, ...] = ()
+    """Managers by name (host:port), as the machine joined: resolved anew each time, should all managers have moved."""
+    has_log: bool = False
+    """A log was begun under this raft id. If it is not there any more it was lost (see `rejoin`)."""
 
     @classmethod
     def load(cls, paths: ManagerPaths) -> ManagerConfig:
@@ -38,7 +43,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
             ) from error
         except msgspec.MsgspecError as error:
             raise FailedPrecondition(f"{paths.config} is damaged ({error}): leave the swarm and join again") from error
-        for address in (config.listen_address, config.advertise_address, *config.join_addresses):
+        for address in (config.listen_address, config.advertise_address, *config.join_addresses, *config.seeds):
             split_address(address)
         return config
 
@@ -77,6 +82,15 @@ class ManagerPaths(msgspec.Struct, frozen=True):
     @property
     def key(self) -> Path:
         return self.directory / "raft.key"
+
+    @property
+    def standing(self) -> Path:
+        return self.directory / "standing.json"
+
+    @property
+    def backups(self) -> Path:
+        """Automatic backups. Not below `directory`: they outlive the membership."""
+        return self.root / "backups"
 
     @property
     def socket(self) -> Path:

@@ -18,7 +18,15 @@ from functools import partial
 
 import grpc
 
-from pyswarm.v1 import ca_pb2_grpc, control_pb2_grpc, health_pb2_grpc, logs_pb2_grpc, raft_pb2_grpc, watch_pb2_grpc
+from pyswarm.v1 import (
+    backup_pb2_grpc,
+    ca_pb2_grpc,
+    control_pb2_grpc,
+    health_pb2_grpc,
+    logs_pb2_grpc,
+    raft_pb2_grpc,
+    watch_pb2_grpc,
+)
 from pyswarm_common.errors import FailedPrecondition, PyswarmError
 from pyswarm_common.identity import role_name
 from pyswarm_common.ids import id_from_bits
@@ -30,6 +38,8 @@ from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.watch import WatchServicer
+from pyswarm_manager.backup.key import ensure_key
+from pyswarm_manager.backup.servicer import BackupServicer
 from pyswarm_manager.bootstrap import commit_bootstrap
 from pyswarm_manager.ca.https import JoinServer
 from pyswarm_manager.ca.roles import run_roles
@@ -41,12 +51,14 @@ from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.joining import join_raft
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
-from pyswarm_manager.raft.core.types import MemberRole
+from pyswarm_manager.managers.keeper import keep_manager_count
+from pyswarm_manager.raft.core.types import LogLost, MemberRole
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
 from pyswarm_manager.raft.transport import GrpcTransport
+from pyswarm_manager.rejoin import check_not_older
 from pyswarm_manager.servers import Register, Services
 from pyswarm_manager.store.store import Store
 
@@ -54,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 """How long calls under way may take to end when the manager stops."""
-_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft")
+_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup")
 
 
 class RemovedFromCluster(Exception):
@@ -82,7 +94,9 @@ class Manager:
         self._store, self._raft = store, raft
         self._forwarder = LeaderForwarder(raft, identity)
         self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address, self._silent_members)
-        self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time)
+        self._manager_changes = asyncio.Lock()
+        self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time, self._manager_changes)
+        self._backup = BackupServicer(store, raft, self._forwarder, new_id, time.time, paths.backups)
         self._door = JoinServer(self._ca, identity)
         cluster_id = identity().cluster_id
         guard = GuardInterceptor(TABLE, lambda: cluster_id)
@@ -105,6 +119,11 @@ class Manager:
             on_removed=removed.set,
         )
         raft = await _open_raft(config, paths, transport, store)
+        try:
+            check_not_older(paths, config.raft_id, raft.last_index)
+        except LogLost:
+            await raft.close(transfer=False)
+            raise
         store.connect(raft)
         return cls(config, paths, identity, store, raft, removed)
 
@@ -133,7 +152,10 @@ class Manager:
             stack.push_async_callback(self._door.close)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._raft.run())
-                parts = [group.create_task(part) for part in (self._lead(), self._join(), self._watch_removal())]
+                parts = [
+                    group.create_task(part)
+                    for part in (self._lead(), self._join(), self._watch_removal(), self._backup.run())
+                ]
                 local = await self._services.listen_locally(self._paths.socket)
                 stack.push_async_callback(self._close_local, local)
                 _log.info("manager %x listens on %s", self._config.raft_id, self._config.listen_address)
@@ -160,6 +182,8 @@ class Manager:
             partial(run_planner, self._store, new_id, random.random, time.time),
             self._dispatcher.run,
             partial(run_roles, self._store, self._raft),
+            partial(keep_manager_count, self._store, self._raft, self._manager_changes),
+            partial(ensure_key, self._store),
         ]
         await lead_while_leader(self._raft, loops)
 
@@ -167,7 +191,7 @@ class Manager:
         """Get into Raft, unless the log says that we are in it; ready once this manager votes."""
         own = self._config.raft_id
         if self._config.join_addresses and own not in self._raft.members:
-            await join_raft(self._config, self._identity)
+            await join_raft(self._config, self._identity, self._raft)
         while (member := self._raft.members.get(own)) is None or member.role is not MemberRole.VOTER:
             await self._raft.wait_applied(self._raft.applied_index + 1)  # changes of membership are entries
         await self._services.set_serving(True)
@@ -192,7 +216,7 @@ class Manager:
 
     def _registrations(self) -> Sequence[Register]:
         store, raft, forwarder, identity = self._store, self._raft, self._forwarder, self._identity
-        control = ControlServicer(store, raft, forwarder, new_id, time.time)
+        control = ControlServicer(store, raft, forwarder, new_id, time.time, self._manager_changes)
         return (
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
@@ -201,6 +225,7 @@ class Manager:
             partial(ca_pb2_grpc.add_CAServicer_to_server, self._ca),
             partial(raft_pb2_grpc.add_RaftServicer_to_server, RaftServicer(raft, identity().cluster_id)),
             DispatcherServicer(self._dispatcher).add_to_server,
+            partial(backup_pb2_grpc.add_BackupServicer_to_server, self._backup),
         )
 
 

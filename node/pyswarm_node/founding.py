@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 
 from pyswarm.v1 import node_pb2
+from pyswarm_common.backup.keys import KEY_BYTES
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.identity import JoinToken, NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.ids import id_from_bits
@@ -99,7 +100,12 @@ def found(
     )
     tokens = JoinTokens(worker=str(JoinToken.generate(root.cert_pem)), manager=str(JoinToken.generate(root.cert_pem)))
     cluster = Cluster(
-        id=cluster_id, spec=spec, root_ca_cert=root.cert_pem, root_ca_key=root.key_pem, join_tokens=tokens
+        id=cluster_id,
+        spec=spec,
+        root_ca_cert=root.cert_pem,
+        root_ca_key=root.key_pem,
+        join_tokens=tokens,
+        backup_key=secrets.token_bytes(KEY_BYTES),
     )
     node = Node(
         id=node_id,

@@ -36,10 +36,12 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
     ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
     ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
+    # A backup holds everything, the root's key included.
+    ("pyswarm.v1.Backup", "CreateBackup ListBackups", _ADMINS),
     ("pyswarm.v1.Dispatcher", "Session LocateImage", _NODES),
     # The root certificate is no secret; everything else in CA acts for the caller's own node.
     ("pyswarm.v1.CA", "GetRootCertificate", _VIEWERS | _NODES),
-    ("pyswarm.v1.Raft", "Exchange InstallSnapshot", _MANAGERS),
+    ("pyswarm.v1.Raft", "Exchange InstallSnapshot Announce", _MANAGERS),
     ("grpc.health.v1.Health", "Check Watch List", _VIEWERS),
     ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", _VIEWERS),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", _VIEWERS),
@@ -52,9 +54,10 @@ _CHANGE_GRANTS: Final[_Grants] = (
     # A token's own holder, whatever its role; the method refuses everybody who came without one.
     ("pyswarm.v1.Access", "ExchangeToken", _VIEWERS),
     ("pyswarm.v1.Access", "CreateToken RemoveToken CreateClientCertificate RemoveClientCertificate", _ADMINS),
+    ("pyswarm.v1.Backup", "GetBackupKey", _ADMINS),
     ("pyswarm.v1.CA", "RenewCertificate Leave", _NODES),
     # Machines without a certificate come by HTTPS; by gRPC only a follower that forwards their request.
-    ("pyswarm.v1.CA", "IssueCertificate JoinRaft", _MANAGERS),
+    ("pyswarm.v1.CA", "IssueCertificate RenewExpired JoinRaft", _MANAGERS),
 )
 
 
