@@ -95,6 +95,8 @@ class Peer:
     credential_id: str = ""
     fingerprint: str = ""
     """Of the certificate's key; empty for whoever came with a token."""
+    expires_at: float = 0.0
+    """When the person's certificate ends; a connection may outlive it."""
     address: str = ""
     """Where the call came from; empty: through this machine's socket."""
 
@@ -137,6 +139,7 @@ def _peer_of_certificate(pem: bytes) -> Peer:
             name=person.name,
             credential_id=person.credential_id,
             fingerprint=person.fingerprint,
+            expires_at=person.expires_at,
         )
     identity = NodeIdentity(cert_pem=pem, key_pem=b"", root_cert_pem=b"")
     return Peer(_CALLERS[identity.role], identity.node_id, identity.cluster_id)

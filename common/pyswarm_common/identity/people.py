@@ -58,6 +58,7 @@ class PersonCertificate:
     cluster_id: str
     credential_id: str
     fingerprint: str
+    expires_at: float
 
 
 def read_person(cert_pem: bytes) -> PersonCertificate | None:
@@ -73,6 +74,7 @@ def read_person(cert_pem: bytes) -> PersonCertificate | None:
         cluster_id=_single(subject, NameOID.ORGANIZATION_NAME),
         credential_id=_single(subject, NameOID.SERIAL_NUMBER),
         fingerprint=key_fingerprint(certificate.public_key()),
+        expires_at=certificate.not_valid_after_utc.timestamp(),
     )
 
 

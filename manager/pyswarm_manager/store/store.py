@@ -54,6 +54,7 @@ class Store:
         self._tables = Tables()
         self._subscribers: dict[object, Subscriber] = {}
         self._history = _History()
+        self._audit_news = asyncio.Event()
 
     @property
     def view(self) -> Tables:
@@ -91,12 +92,20 @@ class Store:
             yield await self._history.batch_at(position)
             position += 1
 
+    async def wait_audit(self, after_index: int) -> None:
+        """Until the audit log has a record after that index."""
+        while not self._tables.audit or self._tables.audit[-1].index <= after_index:
+            await self._audit_news.wait()
+
     # ---- what Raft calls
 
     def apply(self, index: int, term: int, data: bytes) -> Applied | Refusal:
         """Apply one committed entry. Deterministic; an exception here must end the process."""
         del term
-        result = apply(self._tables, index, decode_change_set(data))
+        change_set = decode_change_set(data)
+        result = apply(self._tables, index, change_set)
+        if change_set.audit is not None and isinstance(result, Applied):
+            self._wake_auditors()
         if isinstance(result, Applied) and result.events:
             self._history.add(index, result.events)
             self._call_back(index, result.events)
@@ -114,10 +123,15 @@ class Store:
         self._tables = restored
         self._history.reset(index)
         self._call_back(index, events)
+        self._wake_auditors()
 
     def _call_back(self, index: int, events: tuple[Event, ...]) -> None:
         for callback in tuple(self._subscribers.values()):
             callback(index, events)
+
+    def _wake_auditors(self) -> None:
+        self._audit_news.set()
+        self._audit_news = asyncio.Event()
 
 
 class _History:

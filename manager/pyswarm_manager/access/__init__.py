@@ -1,0 +1,1 @@
+"""People: their tokens and certificates, the HTTPS door for tokens, and the log of what they changed."""
