@@ -9,6 +9,7 @@ Nodes are an exception: only the leader knows which managers are reachable, so a
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -39,10 +40,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     """Serves Control."""
 
     def __init__(
-        self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
+        self,
+        store: StorePort,
+        raft: RaftPort,
+        forwarder: LeaderForwarder,
+        ids: IdSource,
+        clock: Clock,
+        manager_changes: asyncio.Lock | None = None,
     ) -> None:
         self._store, self._raft, self._forwarder = store, raft, forwarder
-        self._writer = Writer(store, raft, ids, clock)
+        self._writer = Writer(store, raft, ids, clock, manager_changes or asyncio.Lock())
 
     # ---- cluster
 

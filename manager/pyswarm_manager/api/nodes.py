@@ -1,7 +1,7 @@
 """Writes of nodes, on the leader: labels, availability, the role wanted, and removal.
 
-Decides what the managers' majority allows; the roles loop (`ca.roles`) carries a change of role out, and the node
-itself fetches its new certificate.
+A demotion is allowed or refused here (by `managers.quorum`) and nowhere else: on the leader, one at a time, by what is
+committed. The roles loop (`ca.roles`) carries it out, and the node itself fetches its new certificate.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from msgspec.structs import replace
 from pyswarm.v1 import control_pb2
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.model import Node, NodeRole, NodeSpec, NodeState
-from pyswarm_manager.api.ports import RaftPort
 from pyswarm_manager.api.validate import check_node_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer, check_read_version, retried
-from pyswarm_manager.raft.core.types import MemberRole
+from pyswarm_manager.managers.quorum import check_demotion, check_step
 from pyswarm_manager.store.changes import Change, Delete, Update, delete
 from pyswarm_manager.store.lookup import find_node
-from pyswarm_manager.store.tables import Kind, Tables
+from pyswarm_manager.store.tables import Kind
 
 
 async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest) -> Node:
@@ -29,13 +28,16 @@ async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest) ->
         node = find_node(view, request.node_id)
         # What the dispatcher and the planner write of a node moves its version too, and contradicts no user.
         check_read_version("node", node.id, view.node_specs[node.id], request.version, node.meta.version)
-        if node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER:
-            _check_demotion(view, writer.raft, node)
-        changed = replace(node, spec=spec)
+        is_demotion = node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER
+        if is_demotion:
+            check_demotion(view, writer.raft.members, node, force=request.force)
+        is_forced = spec.role is NodeRole.WORKER and (request.force if is_demotion else node.demotion_forced)
+        changed = replace(node, spec=spec, demotion_forced=is_forced)
         await writer.store.propose([Update(changed)])
         return writer.store.view.nodes.get(node.id, changed)
 
-    return await retried(attempt)
+    async with writer.manager_changes:
+        return await retried(attempt)
 
 
 async def remove_node(writer: Writer, request: control_pb2.RemoveNodeRequest) -> None:
@@ -43,7 +45,7 @@ async def remove_node(writer: Writer, request: control_pb2.RemoveNodeRequest) ->
         node = find_node(writer.store.view, request.node)
         _check_removal(node, force=request.force)
         if node.manager_status is not None and node.manager_status.raft_id in writer.raft.members:
-            await _leave_raft(writer.raft, node, node.manager_status.raft_id)
+            await _leave_raft(writer, node, node.manager_status.raft_id)
         view = writer.store.view
         current = view.nodes.get(node.id)
         if current is None:
@@ -54,30 +56,8 @@ async def remove_node(writer: Writer, request: control_pb2.RemoveNodeRequest) ->
     await retried(attempt)
 
 
-def _check_demotion(view: Tables, raft: RaftPort, node: Node) -> None:
-    managers = [other for other in view.nodes.values() if other.spec.role is NodeRole.MANAGER]
-    if len(managers) <= 1:
-        raise FailedPrecondition("attempting to demote the last manager of the swarm")
-    if node.manager_status is not None:
-        check_quorum_without(raft, node.manager_status.raft_id)
-
-
-def check_quorum_without(raft: RaftPort, raft_id: int) -> None:
-    """Refuse where the managers that are up would not be a majority of those that remain."""
-    voters = {i: member for i, member in raft.members.items() if member.role is MemberRole.VOTER}
-    if raft_id not in voters:
-        return
-    rest = [member for i, member in voters.items() if i != raft_id]
-    if not rest:
-        raise FailedPrecondition("attempting to demote the last manager of the swarm")
-    if sum(member.is_active for member in rest) < len(rest) // 2 + 1:
-        raise FailedPrecondition(
-            "can't remove member from the raft: this would result in a loss of quorum; start the other managers first"
-        )
-
-
 def _check_removal(node: Node, *, force: bool) -> None:
-    if node.manager_status is not None and not force:
+    if node.spec.role is NodeRole.MANAGER:
         raise FailedPrecondition(
             f"node {node.id} is a cluster manager and is a member of the raft cluster. "
             "It must be demoted to worker before removal"
@@ -96,8 +76,10 @@ def is_unseen(node: Node) -> bool:
     return node.status.state is NodeState.UNKNOWN and not node.description.engine_version
 
 
-async def _leave_raft(raft: RaftPort, node: Node, raft_id: int) -> None:
-    if raft_id == raft.raft_id:
-        raise FailedPrecondition(f"node {node.id} leads the swarm: demote it before removal")
-    check_quorum_without(raft, raft_id)
-    await raft.remove_member(raft_id)
+async def _leave_raft(writer: Writer, node: Node, raft_id: int) -> None:
+    """Its demotion is committed, and not done yet."""
+    async with writer.manager_changes:
+        if raft_id == writer.raft.raft_id:
+            raise FailedPrecondition(f"node {node.id} still leads the swarm: it hands over, try again in a moment")
+        check_step(writer.store.view, writer.raft.members, raft_id, force=node.demotion_forced)
+        await writer.raft.remove_member(raft_id, force=node.demotion_forced)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from pyswarm_common.errors import InvalidArgument, OutOfSequence
@@ -34,6 +35,8 @@ class Writer:
     raft: RaftPort
     ids: IdSource
     clock: Clock
+    manager_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from the look at the managers' majority until what it allowed is committed, by all that take one away."""
 
 
 def check_read_version(kind: str, object_id: str, spec_version: int, read: int, current: int) -> None:

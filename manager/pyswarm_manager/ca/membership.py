@@ -10,12 +10,15 @@ from msgspec.structs import replace
 
 from pyswarm.v1 import ca_pb2
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Forbidden, InvalidArgument, Unavailable
-from pyswarm_common.model import ManagerStatus, Node, NodeRole, NodeState, NodeStatus
+from pyswarm_common.model import CertificateStatus, ManagerStatus, Node, NodeRole, NodeState, NodeStatus
 from pyswarm_common.rpc import Peer
-from pyswarm_manager.api.nodes import check_quorum_without, is_unseen
+from pyswarm_manager.api.nodes import is_unseen
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.issuing import cluster_of, member_node
-from pyswarm_manager.store.changes import Update, delete
+from pyswarm_manager.managers.quorum import rest_without
+from pyswarm_manager.ca.removed import removal
+from pyswarm_manager.raft.core.types import MemberRole
+from pyswarm_manager.store.changes import Update
 
 MAX_RAFT_ID = 1 << 63
 LEAVE_REFUSED = (
@@ -28,6 +31,8 @@ async def join_raft(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Pee
     """Make the calling node a member; asking again changes nothing."""
     cluster = cluster_of(writer)
     _check_request(writer, request, caller)
+    if _has_forgotten(writer, request):
+        return ca_pb2.JoinRaftResponse(cluster_id=cluster.id, needs_new_raft_id=True)
     stale = await retried(lambda: _claim(writer, request, caller))
     if stale is not None and stale in writer.raft.members:
         # The node lost its state directory, so its old membership will never answer again.
@@ -39,6 +44,15 @@ async def join_raft(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Pee
         await writer.raft.update_address(request.raft_id, request.address)
     members = {raft_id: status.address for raft_id, status in writer.raft.members.items()}
     return ca_pb2.JoinRaftResponse(members=members, cluster_id=cluster.id)
+
+
+def _has_forgotten(writer: Writer, request: ca_pb2.JoinRaftRequest) -> bool:
+    """A member that votes asks to be let in: it does not know any more that it is one, nor what it promised. Who only
+    missed our answer has the log that made it a voter."""
+    member = writer.raft.members.get(request.raft_id)
+    if member is None or member.role is not MemberRole.VOTER:
+        return False
+    return request.last_index == 0 or request.last_index < member.match_index
 
 
 def _check_request(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) -> None:
@@ -76,10 +90,13 @@ async def leave(writer: Writer, request: ca_pb2.LeaveRequest, caller: Peer) -> c
     if status is not None and status.raft_id in writer.raft.members:
         if len(writer.raft.members) == 1:
             return ca_pb2.LeaveResponse()  # the swarm ends with its last manager: there is nobody to remember
-        check_quorum_without(writer.raft, status.raft_id)
         if status.raft_id == writer.raft.raft_id:
             raise Unavailable("this manager leads again: try again, and it will hand over first")
-        await writer.raft.remove_member(status.raft_id)
+        async with writer.manager_changes:
+            # The node goes whatever we say. Where that costs the majority, its removal could not be committed: then it
+            # only stops being wanted, and leaves Raft when the others are back (`ca.roles`).
+            if rest_without(writer.raft.members, {status.raft_id}).is_safe:
+                await writer.raft.remove_member(status.raft_id)
     await retried(lambda: _mark_left(writer, caller))
     return ca_pb2.LeaveResponse()
 
@@ -87,7 +104,7 @@ async def leave(writer: Writer, request: ca_pb2.LeaveRequest, caller: Peer) -> c
 async def _mark_left(writer: Writer, caller: Peer) -> None:
     node = member_node(writer, caller)
     if is_unseen(node):  # its joining failed half way: nothing is left of it
-        await writer.store.propose([delete(node)])
+        await writer.store.propose(removal(writer.store.view, node, writer.clock()))
         return
     await writer.store.propose([Update(_left(node, writer.clock()))])
 
@@ -95,4 +112,5 @@ async def _mark_left(writer: Writer, caller: Peer) -> None:
 def _left(node: Node, now: float) -> Node:
     status = NodeStatus(state=NodeState.DOWN, message="left the swarm", address=node.status.address, changed_at=now)
     spec = replace(node.spec, role=NodeRole.WORKER)
-    return replace(node, spec=spec, role=NodeRole.WORKER, manager_status=None, status=status)
+    void = CertificateStatus(is_void=True)
+    return replace(node, spec=spec, role=NodeRole.WORKER, manager_status=None, status=status, certificate=void)

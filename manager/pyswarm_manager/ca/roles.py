@@ -3,7 +3,8 @@
 Level-triggered: it compares, does one thing, and compares again, so it can start from nothing after a crash. A demoted
 manager leaves Raft first, and only then is a worker; a member that no manager claims (its node was removed) leaves. A
 leader that is to leave hands over, and the next leader removes it. It never removes a member whose loss would cost the
-majority, and never adds one: a promoted node asks for itself (`ca.membership`).
+majority (unless the demotion was forced), and never adds one: a promoted node asks for itself (`ca.membership`). A
+member that cannot be spared holds up no other one: a silent one may go first, and make it sparable.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from msgspec.structs import replace
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.model import Node, NodeRole
-from pyswarm_manager.api.nodes import check_quorum_without
 from pyswarm_manager.api.ports import RaftPort
 from pyswarm_manager.api.writes import StorePort
+from pyswarm_manager.managers.quorum import Members, check_step, is_heard, leaving
 from pyswarm_manager.store.changes import Event, Update
 from pyswarm_manager.store.tables import Kind, Tables
 
@@ -38,6 +39,7 @@ class RemoveMember:
     """A member that is not to be one."""
 
     raft_id: int
+    is_forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +52,28 @@ class BecomeWorker:
 Step = RemoveMember | BecomeWorker
 
 
-def next_step(view: Tables, members: frozenset[int]) -> Step | None:
-    """What is to be done next, if anything. Pure."""
+def next_steps(view: Tables, members: Members) -> list[Step]:
+    """What is to be done, the easiest first: silent members go before live ones, and the leader last. Pure."""
     if view.cluster is None:
-        return None
-    claimed: set[int | None] = set()
-    for node in view.nodes.values():
-        raft_id = node.manager_status.raft_id if node.manager_status is not None else None
-        if node.spec.role is NodeRole.MANAGER:
-            claimed.add(raft_id)
-        elif raft_id in members:
-            return RemoveMember(raft_id)
-        elif node.role is NodeRole.MANAGER:
-            return BecomeWorker(node)
-    if None in claimed:
-        return None  # a manager that has not said yet which member it is: perhaps one that nobody else claims
-    leftover = sorted(members - claimed)
-    return RemoveMember(leftover[0]) if leftover else None
+        return []
+    leavers = leaving(view, members)
+    forced = {n.manager_status.raft_id for n in view.nodes.values() if n.demotion_forced and n.manager_status}
+    steps: list[Step] = [RemoveMember(raft_id, raft_id in forced) for raft_id in sorted(leavers)]
+    steps.sort(key=lambda step: _removal_key(members, step))
+    steps += [BecomeWorker(node) for node in view.nodes.values() if _has_left_raft(node, members)]
+    return steps
+
+
+def _removal_key(members: Members, step: Step) -> tuple[bool, bool]:
+    assert isinstance(step, RemoveMember)
+    member = members[step.raft_id]
+    return member.is_leader, is_heard(member)
+
+
+def _has_left_raft(node: Node, members: Members) -> bool:
+    if node.spec.role is NodeRole.MANAGER or node.role is NodeRole.WORKER:
+        return False
+    return node.manager_status is None or node.manager_status.raft_id not in members
 
 
 async def run_roles(store: RolesStore, raft: RaftPort) -> None:
@@ -91,26 +98,39 @@ async def run_roles(store: RolesStore, raft: RaftPort) -> None:
 
 async def _take_steps(store: RolesStore, raft: RaftPort) -> bool:
     """Do everything that is to be done; False if something could not be done now."""
-    try:
-        while (step := next_step(store.view, frozenset(raft.members))) is not None:
-            match step:
-                case RemoveMember(raft_id):
-                    await _remove(raft, raft_id)
-                case BecomeWorker(node):
-                    worker = replace(node, role=NodeRole.WORKER, manager_status=None)
-                    await store.propose([Update(worker)])
-                    _log.info("node %s is a worker now", node.id)
-    except PyswarmError as error:
-        _log.info("a change of managers waits: %s", error)
-        return False
+    while steps := next_steps(store.view, raft.members):
+        if not await _take_one(store, raft, steps):
+            return False
     return True
 
 
-async def _remove(raft: RaftPort, raft_id: int) -> None:
-    check_quorum_without(raft, raft_id)
-    if raft_id == raft.raft_id:
+async def _take_one(store: RolesStore, raft: RaftPort, steps: list[Step]) -> bool:
+    """Do the first that can be done."""
+    for step in steps:
+        try:
+            match step:
+                case RemoveMember():
+                    await _remove(store, raft, step)
+                case BecomeWorker(node):
+                    await _make_worker(store, node)
+        except PyswarmError as error:
+            _log.info("a change of managers waits: %s", error)
+        else:
+            return True
+    return False
+
+
+async def _make_worker(store: RolesStore, node: Node) -> None:
+    worker = replace(node, role=NodeRole.WORKER, manager_status=None, demotion_forced=False)
+    await store.propose([Update(worker)])
+    _log.info("node %s is a worker now", node.id)
+
+
+async def _remove(store: RolesStore, raft: RaftPort, step: RemoveMember) -> None:
+    check_step(store.view, raft.members, step.raft_id, force=step.is_forced)
+    if step.raft_id == raft.raft_id:
         _log.info("this manager is to leave the managers: it hands over leadership first")
         await raft.transfer_leadership()
         return
-    await raft.remove_member(raft_id)
-    _log.info("raft member %x was removed", raft_id)
+    await raft.remove_member(step.raft_id, force=step.is_forced)
+    _log.info("raft member %x was removed", step.raft_id)

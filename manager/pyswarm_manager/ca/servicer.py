@@ -7,6 +7,7 @@ to let itself leave hands over first, and the next leader takes it out.
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -30,15 +31,27 @@ class CAServicer(ca_pb2_grpc.CAServicer):
     """Serves CA."""
 
     def __init__(
-        self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
+        self,
+        store: StorePort,
+        raft: RaftPort,
+        forwarder: LeaderForwarder,
+        ids: IdSource,
+        clock: Clock,
+        manager_changes: asyncio.Lock | None = None,
     ) -> None:
         self._raft, self._forwarder = raft, forwarder
-        self._writer = Writer(store, raft, ids, clock)
+        self._writer = Writer(store, raft, ids, clock, manager_changes or asyncio.Lock())
+        self._turns = asyncio.Lock()
 
     # ---- for machines without a certificate
 
     def root_certificate(self) -> ca_pb2.GetRootCertificateResponse:
-        return ca_pb2.GetRootCertificateResponse(root_ca_cert=issuing.cluster_of(self._writer).root_ca_cert)
+        cluster = issuing.cluster_of(self._writer)
+        rotation = cluster.root_rotation
+        return ca_pb2.GetRootCertificateResponse(
+            root_ca_cert=cluster.root_ca_cert,
+            next_root_ca_cert=b"" if rotation is None else rotation.root_ca_cert,
+        )
 
     async def issue(self, request: ca_pb2.IssueCertificateRequest) -> ca_pb2.IssueCertificateResponse:
         """A certificate for whoever holds a join token."""
@@ -47,7 +60,7 @@ class CAServicer(ca_pb2_grpc.CAServicer):
             request,
             ca_pb2.IssueCertificateResponse,
             ANYONE_PEER,
-            lambda: issuing.issue(self._writer, request),
+            lambda: issuing.issue(self._writer, request, self._turns),
         )
 
     # ---- gRPC
