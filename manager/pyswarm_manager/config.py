@@ -80,8 +80,8 @@ class ManagerPaths(msgspec.Struct, frozen=True):
         return self.directory / "raft.db"
 
     @property
-    def key(self) -> Path:
-        return self.directory / "raft.key"
+    def keyring(self) -> Path:
+        return self.directory / "raft-keys"
 
     @property
     def standing(self) -> Path:
@@ -115,3 +115,13 @@ def write_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Renames in it survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,34 +19,48 @@ from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import error_from_rpc, open_channel
 from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.config import ManagerConfig
+from pyswarm_manager.raft.core.types import LogLost
+from pyswarm_manager.raft.driver import RaftNode
 
 _log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S = 15.0
+CONNECT_TIMEOUT_S = 4.0
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 
 
-async def join_raft(config: ManagerConfig, identity: IdentityProvider) -> None:
-    """Return once this manager is a member. Raises the refusal if asking again would not help."""
+async def join_raft(config: ManagerConfig, identity: IdentityProvider, raft: RaftNode) -> None:
+    """Return once this manager is a member. Raises the refusal if asking again would not help, and LogLost if this
+    raft id was a voter's before."""
     backoff_s = FIRST_BACKOFF_S
     for address in itertools.cycle(config.join_addresses):
         try:
-            await _ask(address, config, identity)
+            answer = await _ask(address, config, identity, raft.last_index)
         except (Unavailable, Unknown, OutOfSequence) as error:
             _log.info("joining at %s: %s", address, error)
         else:
+            if answer.needs_new_raft_id and config.raft_id not in raft.members:
+                raise LogLost(f"the leader at {address} knows this manager as a voter, and its log is empty")
             _log.info("let into raft at %s", address)
+            return
+        if config.raft_id in raft.members:
             return
         await asyncio.sleep(backoff_s)
         backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
 
-async def _ask(address: str, config: ManagerConfig, identity: IdentityProvider) -> None:
+async def _ask(
+    address: str, config: ManagerConfig, identity: IdentityProvider, last_index: int
+) -> ca_pb2.JoinRaftResponse:
     channel = open_channel(address, identity(), role_name(NodeRole.MANAGER))
-    request = ca_pb2.JoinRaftRequest(raft_id=config.raft_id, address=config.advertise_address)
+    request = ca_pb2.JoinRaftRequest(raft_id=config.raft_id, address=config.advertise_address, last_index=last_index)
     try:
-        await ca_pb2_grpc.CAStub(channel).JoinRaft(request, timeout=CALL_TIMEOUT_S)
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await channel.channel_ready()
+        return await ca_pb2_grpc.CAStub(channel).JoinRaft(request, timeout=CALL_TIMEOUT_S)
+    except TimeoutError:
+        raise Unavailable(f"no manager answers at {address}") from None
     except grpc.aio.AioRpcError as error:
         raise error_from_rpc(error) from error
     finally:

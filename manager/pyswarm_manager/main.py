@@ -19,8 +19,10 @@ from pathlib import Path
 import uvloop
 
 from pyswarm_common.errors import PyswarmError
+from pyswarm_manager import rejoin
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.process import Manager, RemovedFromCluster
+from pyswarm_manager.raft.core.types import LogLost
 from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed
 
 EXIT_REFUSED = 1
@@ -44,17 +46,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.umask(0o077)
     _prefer()
     _calm_collector()
-    sys.exit(uvloop.run(_run(ManagerPaths(arguments.state_dir, arguments.run_dir))))
+    sys.exit(uvloop.run(_run(ManagerPaths(arguments.state_dir, arguments.run_dir), arguments.known_manager)))
 
 
-async def _run(paths: ManagerPaths) -> int:
+async def _run(paths: ManagerPaths, known_managers: Sequence[str]) -> int:
     """The exit code."""
     try:
-        manager = await Manager.open(ManagerConfig.load(paths), paths)
+        config = ManagerConfig.load(paths)
+        manager = await rejoin.opened(config, paths, known_managers, lambda config: Manager.open(config, paths))
         _handle_signals(manager)
         await manager.run()
     except Exception as error:
-        return _explain(error)
+        return _explain(error, paths)
     _log.info("stopped")
     return 0
 
@@ -80,7 +83,7 @@ def _handle_signals(manager: Manager) -> None:
     loop.add_signal_handler(signal.SIGHUP, manager.reload_identity)
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, paths: ManagerPaths) -> int:
     """One line for what can happen, a trace for a bug. The first cause of a group counts."""
     cause: BaseException = error
     while isinstance(cause, BaseExceptionGroup):
@@ -88,6 +91,10 @@ def _explain(error: Exception) -> int:
     if isinstance(cause, RemovedFromCluster):
         _log.warning("this manager was removed from the cluster")
         return EXIT_REMOVED
+    if isinstance(cause, LogLost):
+        rejoin.mark_lost(paths, str(cause))
+        _log.error("%s: this manager starts again and joins as a new member", cause)
+        return EXIT_REFUSED
     if isinstance(cause, PyswarmError | StorageFailed | StorageCorrupt | OSError):
         _log.error("%s", cause)
         return EXIT_REFUSED
@@ -99,5 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pyswarm-manager", description="The control plane of one manager node.")
     parser.add_argument("--state-dir", type=Path, default=Path("/var/lib/pyswarm"))
     parser.add_argument("--run-dir", type=Path, default=Path("/run/pyswarm"))
+    parser.add_argument(
+        "--known-manager",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="another manager, to ask should the log of this one be lost; may be given more than once",
+    )
     parser.add_argument("--log-level", choices=_LEVELS, default="info")
     return parser

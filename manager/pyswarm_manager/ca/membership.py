@@ -15,8 +15,8 @@ from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.nodes import is_unseen
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.issuing import cluster_of, member_node
-from pyswarm_manager.managers.quorum import rest_without
 from pyswarm_manager.ca.removed import removal
+from pyswarm_manager.managers.quorum import rest_without
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.store.changes import Update
 

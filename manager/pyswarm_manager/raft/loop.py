@@ -5,12 +5,14 @@ One task owns the core. It wakes for messages, proposals, ticks and finished wri
 one batch (one fsync for all of them) and a leader's entries reach the followers in parallel with its own fsync.
 
 It never applies an entry twice or out of order, and never goes on after a failed write or a failed apply: `run` raises,
-and the process ends. Membership and leadership as callers see them are in `driver`.
+and the process ends. While the disk is full it is read-only: the one save waits for room, and with it every promise. Membership and leadership as callers see them are in `driver`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import random
 import time
 from collections import deque
@@ -18,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 
-from pyswarm_common.errors import FailedPrecondition, Unavailable
+from pyswarm_common.errors import Exhausted, FailedPrecondition, Unavailable
 from pyswarm_manager.raft.core.configuration import encode_change
-from pyswarm_manager.raft.core.messages import Message
+from pyswarm_manager.raft.core.messages import Message, TimeoutNow
 from pyswarm_manager.raft.core.raft import Persist, Raft, Ready
 from pyswarm_manager.raft.core.state import RandomBelow
 from pyswarm_manager.raft.core.types import (
@@ -40,6 +42,9 @@ from pyswarm_manager.raft.core.types import (
 from pyswarm_manager.raft.ports import ApplyResult, LeadershipChanged, RaftConfig, StateMachine, Transport
 from pyswarm_manager.raft.storage.port import RaftStorage, Stored
 from pyswarm_manager.raft.waiting import AppliedWaiters, Proposals, Reads
+from pyswarm_manager.raft.writes import RETRY_S, Write
+
+_log = logging.getLogger(__name__)
 
 STOPPED = "this manager is stopping: ask another one"
 MAX_LEARNED_PEERS = 16
@@ -88,9 +93,10 @@ class RaftLoop:
         self._lost_peers: list[int] = []
         self._tick_is_due = False
         self._wake = asyncio.Event()
-        self._saving: tuple[Persist, Future[None]] | None = None
+        self._saving: tuple[Persist, Write] | None = None
         self._deferred: Persist | None = None
-        self._compacting: Future[None] | None = None
+        self._compacting: tuple[int, Write] | None = None
+        self._ticks = 0
         self._unsnapshotted = [0, 0]  # entries and bytes applied since the last snapshot
         self.stopping = False
         if stored.snapshot.index:
@@ -170,13 +176,16 @@ class RaftLoop:
         self._notice_writes()
         self.core.observe(self.clock_us())
         for peer in self._lost_peers:
-            self.core.transport_lost(peer)
+            if not self.is_read_only:
+                self.core.transport_lost(peer)
         self._lost_peers.clear()
         self._read_inbox()
         if self._tick_is_due:
             # After the inbox: a leader that was heard while we were busy is not lost.
             self._tick_is_due = False
-            self.core.tick()
+            self._ticks += 1
+            if not self.is_read_only or self.core.state.role is Role.LEADER:
+                self.core.tick()  # who cannot write does not campaign
             self.on_tick()
         self._append_proposals()
         self._act(self.core.ready(_APPLY_LIMIT))
@@ -184,7 +193,8 @@ class RaftLoop:
     def _read_inbox(self) -> None:
         for _ in range(min(len(self._inbox), 1024)):
             message = self._inbox.popleft()
-            if message.sender not in self._removed:
+            is_unwanted = self.is_read_only and isinstance(message, TimeoutNow)
+            if message.sender not in self._removed and not is_unwanted:
                 self.core.step(message)
         if self._inbox:
             self._wake.set()
@@ -240,7 +250,10 @@ class RaftLoop:
             self._persisted(persist)
             return
         save = partial(self._storage.save, persist.hard_state, persist.entries, persist.snapshot)
-        self._saving = (persist, self._in_writer(save))
+        self._saving = (persist, self._write(save))
+
+    def _write(self, work: Callable[[], None]) -> Write:
+        return Write(partial(self._in_writer, work), math.ceil(RETRY_S / self.config.tick_s))
 
     def _in_writer(self, write: Callable[[], None]) -> Future[None]:
         """Run in the one thread that uses the disk, in the order of the calls. One hop there and one back."""
@@ -251,14 +264,43 @@ class RaftLoop:
 
     def _notice_writes(self) -> None:
         """What is on disk by now; a failed write ends the process."""
-        if self._compacting is not None and self._compacting.done():
-            self._compacting.result()
-            self._compacting = None
-        if self._saving is not None and self._saving[1].done():
-            persist, future = self._saving
-            future.result()
-            self._saving = None
-            self._persisted(persist)
+        if self._compacting is not None:
+            index, write = self._compacting
+            # A leader's snapshot replaced the log meanwhile: the older one must not come after it.
+            is_outdated = bool(write.problem) and self.core.state.log.snapshot.index != index
+            if is_outdated or write.is_done(self._ticks):
+                self._compacting = None
+        if self._saving is not None:
+            persist, write = self._saving
+            was_read_only = self.is_read_only
+            if write.is_done(self._ticks):
+                self._saving = None
+                self._persisted(persist)
+            if was_read_only != self.is_read_only:
+                self._room_changed()
+
+    def _room_changed(self) -> None:
+        """Without room nothing is promised; what waits is answered, since nobody knows for how long."""
+        if not self.is_read_only:
+            _log.warning("there is room on the disk again: this manager goes on")
+            return
+        _log.error("%s: this manager is read-only until there is room", self.disk_problem)
+        self.proposals.fail_all(self.disk_refusal(), self.core.state.log.committed)
+
+    @property
+    def is_read_only(self) -> bool:
+        """A write waits for room on the disk."""
+        return self._saving is not None and bool(self._saving[1].problem)
+
+    @property
+    def disk_problem(self) -> str:
+        """What the disk keeps this member from; empty when all is well."""
+        waiting = [item[1].problem for item in (self._saving, self._compacting) if item is not None]
+        return next((problem for problem in waiting if problem), "")
+
+    def disk_refusal(self) -> Exhausted:
+        """Why nothing can be written here."""
+        return Exhausted(f"{self.disk_problem}: free some space there; nothing is lost, and it goes on by itself")
 
     def _persisted(self, persist: Persist) -> None:
         self.core.persisted(persist)
@@ -270,9 +312,7 @@ class RaftLoop:
 
     async def _finish_writes(self) -> None:
         """Nothing may use the disk after we stop."""
-        under_way = [self._compacting] if self._compacting is not None else []
-        if self._saving is not None:
-            under_way.append(self._saving[1])
+        under_way = [item[1].future for item in (self._compacting, self._saving) if item is not None]
         await asyncio.gather(*map(asyncio.wrap_future, under_way), return_exceptions=True)
         self._saving = self._compacting = None
 
@@ -315,7 +355,8 @@ class RaftLoop:
         snapshot = Snapshot(self.applied_index, term, configuration, self._machine.snapshot())
         self._unsnapshotted = [0, 0]
         first_kept = self.core.compact(snapshot, config.keep_entries)
-        self._compacting = self._in_writer(partial(self._storage.save_snapshot, snapshot, first_kept))
+        save = partial(self._storage.save_snapshot, snapshot, first_kept)
+        self._compacting = (snapshot.index, self._write(save))
 
     # -- leadership and membership -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from raft_cluster import Journal, TestCluster, TestMember
 
 from pyswarm_common.errors import Exhausted, FailedPrecondition, NotFound, Unavailable, Unknown
-from pyswarm_manager.raft.core.types import Entry, HardState, MemberRole, Snapshot
+from pyswarm_manager.raft.core.types import Entry, HardState, LogLost, MemberRole, Snapshot
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.memory_transport import MemoryTransport, Switchboard
 from pyswarm_manager.raft.storage.memory import MemoryStorage
@@ -90,9 +91,24 @@ async def test_a_read_on_any_member_sees_every_write_that_was_acknowledged() -> 
 
 
 async def test_a_read_without_a_majority_is_unavailable() -> None:
-    async with TestCluster(read_timeout_s=0.2) as cluster:
+    async with TestCluster(read_timeout_s=0.2, lease_ticks=0) as cluster:
         leader = await cluster.grow(3)
         cluster.board.isolate(1, [2, 3])
+        with pytest.raises(Unavailable, match="no majority"):
+            await leader.read_barrier()
+
+
+async def test_a_leader_reads_alone_while_its_lease_lasts_and_not_longer() -> None:
+    clock = itertools.count()
+    async with TestCluster(read_timeout_s=0.2, election_ticks=1000, lease_ticks=900) as cluster:
+        leader = await cluster.grow(3)
+        done = await leader.propose(b"x")
+        core = leader._loop.core
+        await cluster.until(lambda: core.leased_index(core.state.now_us) is not None)
+        cluster.board.isolate(1, [2, 3])
+        assert await leader.read_barrier() == done.index
+        frozen_us = core.state.now_us + 60_000_000  # as after a minute of SIGSTOP, before anything else happened
+        leader._loop.clock_us = lambda: frozen_us + next(clock)
         with pytest.raises(Unavailable, match="no majority"):
             await leader.read_barrier()
 
@@ -192,7 +208,7 @@ async def test_a_state_directory_serves_one_member_of_one_cluster() -> None:
             await cluster.start(1, {})
         cluster.members[5] = TestMember(5)
         cluster.members[5].storage = member.storage
-        with pytest.raises(FailedPrecondition, match="another manager"):
+        with pytest.raises(LogLost, match="another raft id"):
             await cluster.start(5)
 
 
