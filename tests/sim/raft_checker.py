@@ -98,7 +98,7 @@ class RaftChecker:
 
         With a membership change among the newly committed, the majority may be that of either configuration.
         """
-        history = [configuration for _, configuration in core.state.config_history[-3:]]
+        history = [row.configuration for row in core.state.config_history[-3:]]
         if not any(self._stored_by_majority(c.voters(), index, term) for c in history):
             raise SafetyViolation(f"{core.state.id} holds {index} for committed, but no majority has it on disk")
 

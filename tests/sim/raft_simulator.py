@@ -1,8 +1,9 @@
 """A cluster of Raft cores in one process, in virtual time, from one seed.
 
 Faults: messages dropped, delayed, doubled, reordered; one-way cuts; crashes that lose what was not synced; restarts;
-slow disks; false and true reports of lost connections. Workload: writes, linearizable reads, members that join and
-leave, leadership transfers, snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and
+slow disks; frozen processes; clocks that run at different speeds; false and true reports of lost connections.
+Workload: writes, linearizable reads, with and without a lease, members that join and leave, leadership transfers,
+snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and
 must converge. All randomness comes from the seed, so a failure is repeated by its seed alone.
 """
 
@@ -37,6 +38,7 @@ from pyswarm_manager.raft.storage.memory import MemoryStorage
 TICK = 50_000  # microseconds
 SECOND = 1_000_000
 MAX_MEMBERS = 7
+CLOCK_SPEEDS = (960, 1040)  # per thousand; what a lease leaves for drift is 20 %
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Faults:
     churn_every: float = 4.0
     transfer_every: float = 5.0
     false_alarm_every: float = 3.0
+    freeze_every: float = 4.0
     slow_disk: float = 0.05
     topple: float = 0.1  # how likely a leader crashes just after it was elected (figure 8 of the paper)
 
@@ -77,6 +80,10 @@ class SimMember:
     reads: dict[int, int] = field(default_factory=dict)  # context -> what must at least be seen
     confirmed: list[tuple[int, int]] = field(default_factory=list)  # (index, floor) of reads that wait to be applied
     since_snapshot: int = 0
+    clock_speed: int = 1000
+    clock_start: int = 0
+    is_frozen: bool = False
+    backlog: list[Callable[[], None]] = field(default_factory=list)  # what happens to it once it goes on
 
 
 class RaftSimulator:
@@ -95,12 +102,13 @@ class RaftSimulator:
         self.is_faulty = True
         self.writes = 0
         self.reads = 0
+        self.leased_reads = 0
         self._sequence = 0
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         # Small messages make partial replication common; nearly equal timeouts make candidates collide.
         self.options = Options(max_append_bytes=self.rng.choice((1, 60, 400, 4000)), max_inflight_messages=4)
         self.timeout_spread = self.rng.choice((1, 1, 8))
-        first = range(1, self.rng.choice((3, 3, 5)) + 1)
+        first = range(1, self.rng.choice((2, 3, 3, 5)) + 1)
         entries = tuple(
             Entry(i, 1, EntryKind.CONFIG, encode_change(ConfChange(ConfOperation.ADD_VOTER, i, f"host{i}")))
             for i in first
@@ -122,6 +130,7 @@ class RaftSimulator:
             (self._churn, self.faults.churn_every),
             (self._transfer, self.faults.transfer_every),
             (self._false_alarm, self.faults.false_alarm_every),
+            (self._freeze, self.faults.freeze_every),
         ):
             self._repeat(action, every)
         self._run_until(int(fault_seconds * SECOND))
@@ -160,6 +169,8 @@ class RaftSimulator:
     def _start(self, member: SimMember) -> None:
         stored = member.disk.load()
         assert stored is not None
+        member.clock_start = self.rng.randrange(3600 * SECOND) - self.now  # as after a reboot
+        member.clock_speed = self.rng.randrange(*CLOCK_SPEEDS)
         member.core = Raft(
             member.id,
             stored.hard_state,
@@ -167,6 +178,7 @@ class RaftSimulator:
             stored.entries,
             options=self.options,
             random_below=self._random_below,
+            now_us=self._clock(member),
         )
         member.incarnation += 1
         member.applied, member.digest = stored.snapshot.index, stored.snapshot.data
@@ -175,6 +187,18 @@ class RaftSimulator:
         self._tick_again(member, member.incarnation)
         self._pump(member)
 
+    def _clock(self, member: SimMember) -> int:
+        return member.clock_start + self.now * member.clock_speed // 1000
+
+    def _awake(self, member: SimMember, action: Callable[[], None]) -> None:
+        """Something happens to a member that is up, or will once its process goes on."""
+        if member.is_frozen:
+            member.backlog.append(action)
+        elif member.core is not None:
+            member.core.observe(self._clock(member))
+            action()
+            self._pump(member)
+
     def _random_below(self, limit: int) -> int:
         return self.rng.randrange(max(1, limit // self.timeout_spread))
 
@@ -182,21 +206,23 @@ class RaftSimulator:
         def tick() -> None:
             if member.core is not None and member.incarnation == incarnation:
                 member.core.tick()
-                self._pump(member)
                 self._tick_again(member, incarnation)
 
-        self._at(TICK + self.rng.randrange(-5000, 5000), tick)
+        self._at(TICK + self.rng.randrange(-5000, 5000), lambda: self._awake(member, tick))
 
     def _stop(self, member: SimMember) -> None:
         """Power off: whatever was not synced is lost."""
         member.core = None
+        member.is_frozen = False
+        member.backlog.clear()
         member.disk.crash()
         member.waiting.clear()
         member.reads.clear()
         member.confirmed.clear()
 
     def _up(self) -> list[SimMember]:
-        return [member for member in self.members.values() if member.core is not None]
+        """Who runs now."""
+        return [member for member in self.members.values() if member.core is not None and not member.is_frozen]
 
     def _leaders(self) -> list[SimMember]:
         return [m for m in self._up() if m.core is not None and m.core.state.role is Role.LEADER]
@@ -255,10 +281,10 @@ class RaftSimulator:
                 member.applied, member.digest = persist.snapshot.index, persist.snapshot.data
                 member.since_snapshot = 0
                 self._note(f"restore {member.id} {persist.snapshot.index}")
-            self._pump(member)
 
         is_slow = self.is_faulty and self.rng.random() < self.faults.slow_disk
-        self._at(self.rng.randrange(100_000) if is_slow else self.rng.randrange(200, 3000), synced)
+        delay = self.rng.randrange(100_000) if is_slow else self.rng.randrange(200, 3000)
+        self._at(delay, lambda: self._awake(member, synced))
 
     def _apply(self, member: SimMember, entry: Entry) -> None:
         assert entry.index == member.applied + 1, "entries are applied in order, each once"
@@ -313,11 +339,14 @@ class RaftSimulator:
         receiver = self.members.get(message.to)
         if receiver is None or receiver.core is None or (message.sender, message.to) in self.cut:
             return
-        if message.sender in receiver.core.state.configuration.removed:
-            return
-        self._note(f"{type(message).__name__} {message.sender}->{message.to} term {message.term}")
-        receiver.core.step(message)
-        self._pump(receiver)
+        core = receiver.core
+
+        def step() -> None:
+            if message.sender not in core.state.committed_configuration.removed:
+                self._note(f"{type(message).__name__} {message.sender}->{message.to} term {message.term}")
+                core.step(message)
+
+        self._awake(receiver, step)
 
     # -- the workload ------------------------------------------------------------------------------
 
@@ -340,10 +369,19 @@ class RaftSimulator:
         up = self._up()
         for member in [*self._leaders(), self.rng.choice(up)] if up else []:
             assert member.core is not None
+            self._leased_read(member)
             self._sequence += 1
             if member.core.read_index(self._sequence):
                 member.reads[self._sequence] = self.checker.highest_acknowledged
                 self._pump(member)
+
+    def _leased_read(self, member: SimMember) -> None:
+        """As the driver does: the clock is read for this read, whatever the core was told before."""
+        assert member.core is not None
+        index = member.core.leased_index(self._clock(member))
+        if index is not None:
+            self.checker.read(member.id, index, self.checker.highest_acknowledged)
+            self.leased_reads += 1
 
     def _transfer(self) -> None:
         for leader in self._leaders() if self.is_faulty else []:
@@ -386,7 +424,7 @@ class RaftSimulator:
         if len(members) < MAX_MEMBERS and self.rng.random() < 0.5:
             self._next_id += 1
             return ConfChange(ConfOperation.ADD_LEARNER, self._next_id, f"host{self._next_id}")
-        if len(state.voters) > 3:
+        if len(state.voters) > 1:
             return ConfChange(ConfOperation.REMOVE, self.rng.choice(state.voters))
         return None
 
@@ -420,15 +458,41 @@ class RaftSimulator:
             self._start(member)
 
     def _report_lost(self, member: SimMember, peer: int) -> None:
-        if member.core is not None:
+        core = member.core
+
+        def lost() -> None:
             self._note(f"lost {member.id} {peer}")
-            member.core.transport_lost(peer)
-            self._pump(member)
+            if core is not None:
+                core.transport_lost(peer)
+
+        self._awake(member, lost)
 
     def _false_alarm(self) -> None:
         if self.is_faulty and len(self._up()) > 1:
             member, peer = self.rng.sample(self._up(), 2)
             self._report_lost(member, peer.id)
+
+    def _freeze(self) -> None:
+        """SIGSTOP, of a leader more often than not; then the process goes on with whatever came meanwhile."""
+        if not self.is_faulty or not self._up():
+            return
+        leaders = self._leaders()
+        victim = self.rng.choice(leaders if leaders and self.rng.random() < 0.7 else self._up())
+        self._note(f"freeze {victim.id}")
+        victim.is_frozen = True
+        incarnation = victim.incarnation
+        self._at(int(self.rng.expovariate(1 / 0.8) * SECOND), lambda: self._thaw(victim, incarnation))
+
+    def _thaw(self, member: SimMember, incarnation: int) -> None:
+        if not member.is_frozen or member.incarnation != incarnation:
+            return
+        self._note(f"thaw {member.id}")
+        member.is_frozen = False
+        if self.rng.random() < 0.5:
+            self._leased_read(member)  # a client's question may be what it sees first
+        backlog, member.backlog = member.backlog, []
+        for action in backlog:
+            self._awake(member, action)
 
     def _cut(self) -> None:
         """Cut some directions, or heal them all."""
@@ -457,6 +521,7 @@ class RaftSimulator:
         self.is_faulty = False
         self.cut.clear()
         for member in self.members.values():
+            self._thaw(member, member.incarnation)
             self._restart(member)
 
     def _quiesce_and_check(self) -> None:

@@ -38,10 +38,12 @@ def encode(message: Message) -> pb.RaftMessage:
         case AppendResponse(index=index, rejected=rejected, hint_index=hint_index, hint_term=hint_term):
             answer = pb.RaftAppendResponse(index=index, rejected=rejected, hint_index=hint_index, hint_term=hint_term)
             return pb.RaftMessage(term=term, append_response=answer)
-        case Heartbeat(commit=commit, round=round_):
-            return pb.RaftMessage(term=term, heartbeat=pb.RaftHeartbeat(commit=commit, round=round_))
-        case HeartbeatResponse(round=round_):
-            return pb.RaftMessage(term=term, heartbeat_response=pb.RaftHeartbeatResponse(round=round_))
+        case Heartbeat(commit=commit, round=round_, sent_us=sent_us):
+            beat = pb.RaftHeartbeat(commit=commit, round=round_, sent_us=sent_us)
+            return pb.RaftMessage(term=term, heartbeat=beat)
+        case HeartbeatResponse(round=round_, sent_us=sent_us):
+            heard = pb.RaftHeartbeatResponse(round=round_, sent_us=sent_us)
+            return pb.RaftMessage(term=term, heartbeat_response=heard)
         case VoteRequest(last_index=last_index, last_term=last_term, pre=pre, transfer=transfer):
             request = pb.RaftVoteRequest(last_index=last_index, last_term=last_term, pre=pre, transfer=transfer)
             return pb.RaftMessage(term=term, vote_request=request)
@@ -78,9 +80,11 @@ def decode(message: pb.RaftMessage, sender: int, to: int) -> Message:
             a = message.append_response
             return AppendResponse(to, sender, term, a.index, a.rejected, a.hint_index, a.hint_term)
         case "heartbeat":
-            return Heartbeat(to, sender, term, message.heartbeat.commit, message.heartbeat.round)
+            h = message.heartbeat
+            return Heartbeat(to, sender, term, h.commit, h.round, h.sent_us)
         case "heartbeat_response":
-            return HeartbeatResponse(to, sender, term, message.heartbeat_response.round)
+            heard = message.heartbeat_response
+            return HeartbeatResponse(to, sender, term, heard.round, heard.sent_us)
         case "vote_request":
             v = message.vote_request
             return VoteRequest(to, sender, term, v.last_index, v.last_term, v.pre, v.transfer)

@@ -2,7 +2,8 @@
 
 cluster N [BYTES]       N voters, all timeouts equal (12 ticks); appends of at most BYTES (1: one entry each)
 blank N                 an empty member, as one that joins starts
-tick N [COUNT]          time passes for one member
+tick N [COUNT]          time passes for one member, 50 ms each
+sleep MS [N..]          the clocks of all (or these) go on, but nothing ticks, as when a process was stopped
 wait COUNT              time passes for all, everything is delivered in between; prints only changes of role
 settle                  deliver and write until nothing is left; prints every message
 quietly settle          the same without printing
@@ -13,6 +14,7 @@ cut A B.. / heal        whatever is sent to or by these members is lost / no lon
 propose N DATA..        one batch of proposals
 change N OP ID          OP is add-voter, add-learner or remove
 campaign N / transfer N TO / read N CONTEXT / lost N PEER
+lease N                 whether N may read alone now, and at which index
 crash N / start N       power off, losing what was not written / on again
 compact N               N takes a snapshot of what it applied, and forgets its log
 status [N..]            what each member knows; entries are index/term, * marks the last one on disk
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pyswarm_manager.raft.core import election
 from pyswarm_manager.raft.core.configuration import decode_change, encode_change
 from pyswarm_manager.raft.core.messages import (
     Append,
@@ -50,6 +53,9 @@ from pyswarm_manager.raft.core.types import (
 from pyswarm_manager.raft.storage.memory import MemoryStorage
 
 
+TICK_US = 50_000
+
+
 class ScriptMember:
     """One member and its disk."""
 
@@ -59,6 +65,7 @@ class ScriptMember:
         self.is_holding = False
         self.held: Persist | None = None
         self.applied: list[str] = []
+        self.now_us = 0
 
 
 class RaftScript:
@@ -104,6 +111,7 @@ class RaftScript:
         disk.initialise(i, hard_state, entries)
         self.members[i] = ScriptMember(disk)
         self._do_start(str(i))
+        self._do_sleep("1000", str(i))
 
     def _do_start(self, i: str) -> None:
         member = self.members[int(i)]
@@ -116,6 +124,7 @@ class RaftScript:
             stored.entries,
             options=self.options,
             random_below=lambda limit: 0,
+            now_us=member.now_us,
         )
         member.held, member.is_holding = None, False
         member.applied = stored.snapshot.data.decode().split()
@@ -129,8 +138,22 @@ class RaftScript:
 
     def _do_tick(self, i: str, count: str = "1") -> None:
         for _ in range(int(count)):
+            self._sleep_us(int(i), TICK_US)
             self._core(int(i)).tick()
             self._pump(int(i))
+
+    def _do_sleep(self, milliseconds: str, *ids: str) -> None:
+        for i in [int(i) for i in ids] or self._up():
+            self._sleep_us(i, int(milliseconds) * 1000)
+
+    def _sleep_us(self, i: int, duration_us: int) -> None:
+        member = self.members[i]
+        member.now_us += duration_us
+        self._core(i).observe(member.now_us)
+
+    def _do_lease(self, i: str) -> None:
+        index = self._core(int(i)).leased_index(self.members[int(i)].now_us)
+        self.lines.append(f"{i} must ask" if index is None else f"{i} may read at {index}")
 
     def _do_wait(self, count: str) -> None:
         for _ in range(int(count)):
@@ -187,7 +210,7 @@ class RaftScript:
         self._pump(int(i))
 
     def _do_campaign(self, i: str) -> None:
-        self._core(int(i)).campaign()
+        election.campaign(self._core(int(i)).state, pre=True)
         self._pump(int(i))
 
     def _do_transfer(self, i: str, to: str) -> None:

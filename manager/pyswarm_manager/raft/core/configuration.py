@@ -1,7 +1,7 @@
 """Applying membership changes to a configuration.
 
-A change takes effect when it commits, on every member alike. It must never fail: a change that no longer makes sense
-(removing who is gone) leaves the configuration as it is.
+A change takes effect on each member as soon as it is in that member's log, and no longer if it is overwritten. It must
+never fail: a change that no longer makes sense (removing who is gone) leaves the configuration as it is.
 """
 
 from __future__ import annotations

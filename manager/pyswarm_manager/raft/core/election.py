@@ -3,11 +3,12 @@
 Safety rests on two rules kept here: one vote per term, remembered across crashes (the answer leaves only after the vote
 is on disk, and so does our own vote for ourselves), and no vote for a log that lacks what ours has.
 A pre-vote comes first, so that a member that was cut off cannot depose a working leader by returning with a high term.
+A third rule keeps leases honest: no vote, also none for oneself, within what was promised to a leader (`lease`).
 """
 
 from __future__ import annotations
 
-from pyswarm_manager.raft.core import leader
+from pyswarm_manager.raft.core import leader, lease
 from pyswarm_manager.raft.core.messages import VoteRequest, VoteResponse
 from pyswarm_manager.raft.core.state import RaftState
 from pyswarm_manager.raft.core.types import NOBODY, HardState, Role
@@ -22,14 +23,18 @@ STAGGER_TICKS = 2
 def tick(state: RaftState) -> None:
     """Time passes for one that does not lead."""
     state.election_elapsed += 1
-    if state.election_elapsed >= state.election_timeout and state.is_voter():
+    if lease.is_promised(state):
+        if state.leader_is_refused:
+            _hurry(state)
+    elif state.election_elapsed >= state.election_timeout and state.is_voter():
         campaign(state, pre=True)
 
 
 def leader_lost(state: RaftState, peer: int) -> None:
     """The connection to `peer` broke and was refused when tried again: if it led, do not wait for the timeout.
 
-    This is safe when the leader in fact lives: its majority has heard it lately and refuses the pre-vote.
+    This is safe when the leader in fact lives: its majority has heard it lately and refuses the pre-vote. What was
+    promised to the leader is kept nevertheless, since a refusal is no proof (a firewall can make one).
     """
     if peer != state.leader_id or state.role is not Role.FOLLOWER or state.leader_is_refused:
         return
@@ -37,11 +42,16 @@ def leader_lost(state: RaftState, peer: int) -> None:
     if not state.is_voter():
         return
     state.hurried_campaigns = HURRIED_CAMPAIGNS
-    delay = state.rank_without(peer) * STAGGER_TICKS
-    if delay == 0:
+    if state.rank_without(peer) == 0 and not lease.is_promised(state):
         campaign(state, pre=True)
     else:
-        state.election_timeout = min(state.election_timeout, state.election_elapsed + delay)
+        _hurry(state)
+
+
+def _hurry(state: RaftState) -> None:
+    """Campaign after our turn has come, counted from now or from when the promise ends, not after the timeout."""
+    delay = max(1, state.rank_without(state.leader_id) * STAGGER_TICKS)
+    state.election_timeout = state.election_elapsed + delay
 
 
 def campaign(state: RaftState, *, pre: bool, transfer: bool = False) -> None:
@@ -56,6 +66,7 @@ def campaign(state: RaftState, *, pre: bool, transfer: bool = False) -> None:
             return  # the only voter: already past the pre-vote
         term = state.term + 1
     else:
+        assert transfer or state.quorum() == 1 or not lease.is_promised(state), "a promise to the leader was forgotten"
         state.role = Role.CANDIDATE
         state.term += 1
         state.vote = state.id  # counts in `persisted`, once it is on disk
@@ -86,6 +97,7 @@ def answer_request(state: RaftState, request: VoteRequest) -> None:
     """Vote, or say no. Terms have been settled before: the request's term is ours, or it is a pre-vote."""
     is_free = state.vote == request.sender or (state.vote == NOBODY and state.leader_id in (NOBODY, request.sender))
     may_vote = is_free or (request.pre and request.term > state.term)
+    may_vote = may_vote and (request.transfer or not lease.is_promised(state))
     if may_vote and state.log.is_up_to_date(request.last_index, request.last_term):
         if not request.pre:
             state.vote = request.sender

@@ -5,7 +5,7 @@ Answers promise what is stored, so they leave only after it is on disk.
 
 from __future__ import annotations
 
-from pyswarm_manager.raft.core import election
+from pyswarm_manager.raft.core import election, lease
 from pyswarm_manager.raft.core.messages import (
     Append,
     AppendResponse,
@@ -16,7 +16,7 @@ from pyswarm_manager.raft.core.messages import (
     ReadIndexResponse,
 )
 from pyswarm_manager.raft.core.state import RaftState
-from pyswarm_manager.raft.core.types import NOBODY, ReadState, Role, Snapshot
+from pyswarm_manager.raft.core.types import NOBODY, LogLost, ReadState, Role, Snapshot
 
 
 def hear_leader(state: RaftState, leader_id: int) -> None:
@@ -43,6 +43,7 @@ def handle_append(state: RaftState, message: Append) -> None:
             AppendResponse(message.sender, state.id, state.term, message.prev_index, True, hint_index, hint_term)
         )
         return
+    state.follow_log()
     state.commit_to(min(message.commit, last))
     _accept(state, message.sender, last)
 
@@ -52,9 +53,15 @@ def _accept(state: RaftState, leader_id: int, index: int) -> None:
 
 
 def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
-    """The leader only names a commit index that it knows to be in our log."""
+    """The leader only names a commit index that we said to be on our disk; a log that ends before it was lost since."""
+    if message.commit > state.log.last_index:
+        raise LogLost(
+            f"the leader knows the log of this member up to {message.commit}, and it ends at {state.log.last_index}"
+        )
     state.commit_to(message.commit)
-    state.send_after_persist(HeartbeatResponse(message.sender, state.id, state.term, message.round))
+    lease.promise(state)
+    answer = HeartbeatResponse(message.sender, state.id, state.term, message.round, message.sent_us)
+    state.send_after_persist(answer)
 
 
 def handle_snapshot(state: RaftState, message: InstallSnapshot) -> Snapshot | None:
@@ -69,8 +76,7 @@ def handle_snapshot(state: RaftState, message: InstallSnapshot) -> Snapshot | No
         _accept(state, message.sender, snapshot.index)
         return None
     log.restore(snapshot)
-    state.config_history = []
-    state.set_configuration(snapshot.index, snapshot.configuration)
+    state.begin_configurations()
     _accept(state, message.sender, snapshot.index)
     return snapshot
 

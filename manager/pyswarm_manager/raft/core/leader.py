@@ -7,6 +7,7 @@ in parallel with the followers' (§10.2.1).
 
 from __future__ import annotations
 
+from pyswarm_manager.raft.core import lease
 from pyswarm_manager.raft.core.log import ENTRY_OVERHEAD
 from pyswarm_manager.raft.core.messages import (
     Append,
@@ -34,9 +35,10 @@ def take_office(state: RaftState) -> None:
     state.role = Role.LEADER
     state.leader_id = state.id
     state.leader_is_refused, state.hurried_campaigns = False, 0
+    state.lease_is_given_up = False
     state.heartbeat_elapsed = state.options.heartbeat_ticks  # the first heartbeat goes out with the no-op
     state.pending_conf_index = state.log.last_index
-    for peer in state.configuration.members:
+    for peer in {**state.committed_configuration.members, **state.configuration.members}:
         if peer != state.id:
             state.progress[peer] = Progress(state.log.last_index + 1, state.now)
     state.term_start_index = state.append_own(EntryKind.NOOP, [b""])
@@ -85,7 +87,7 @@ def send_heartbeats(state: RaftState) -> None:
     for peer, progress in state.progress.items():
         commit = min(progress.match, state.log.committed)
         progress.sent_commit = max(progress.sent_commit, commit)
-        state.send(Heartbeat(peer, state.id, state.term, commit, state.reads.round))
+        state.send(Heartbeat(peer, state.id, state.term, commit, state.reads.round, state.now_us))
 
 
 def _expire_snapshot(state: RaftState, progress: Progress) -> None:
@@ -228,30 +230,29 @@ def committable_index(state: RaftState) -> int:
 
 
 def maybe_commit(state: RaftState) -> None:
-    """Apply the commit rule. Taking effect, a membership change may make us step down."""
+    """Apply the commit rule. With a membership change, it ends what was kept up for those that were removed."""
     if not state.voters:
         return
     index = committable_index(state)
     if index <= state.log.committed or state.log.term(index) != state.term:
         return
-    known, configuration = dict(state.progress), state.configuration
+    before = state.committed_configuration
     state.commit_to(index)
-    if state.configuration is configuration:
-        return
-    _say_farewell(state, known)
-    if state.id not in state.configuration.members:
+    if state.committed_configuration is not before:
+        _change_is_committed(state)
+
+
+def _change_is_committed(state: RaftState) -> None:
+    """Who was removed hears so (best effort, nothing follows), and if that is us, we stop."""
+    members = state.configuration.members
+    if state.id not in members:
         for peer, progress in state.progress.items():
             _send_entries(state, peer, progress, allow_empty=True)
         step_down(state)
-    else:
-        _tell_commit(state)  # who counts for a majority had better be known before we may die
-        maybe_commit(state)  # fewer voters may be a smaller majority
-
-
-def _say_farewell(state: RaftState, known: dict[int, Progress]) -> None:
-    """Who was just removed hears it with the commit index that did it; best effort, nothing follows."""
-    for peer, progress in known.items():
-        if peer not in state.progress and progress.state is ProgressState.REPLICATE:
+        return
+    for peer in [peer for peer in state.progress if peer not in members]:
+        progress = state.progress.pop(peer)
+        if progress.state is ProgressState.REPLICATE:
             _send_entries(state, peer, progress, allow_empty=True)
 
 
@@ -265,6 +266,7 @@ def handle_heartbeat_response(state: RaftState, response: HeartbeatResponse) -> 
         return
     progress.last_heard = state.now
     progress.acked_round = max(progress.acked_round, response.round)
+    lease.renewed(state, progress, response.sent_us)
     _release_reads(state)
     if not progress.poke:
         return
@@ -287,14 +289,19 @@ def _ask_for_snapshot(state: RaftState, peer: int, progress: Progress) -> None:
         state.send(Append(peer, state.id, state.term, index, term, state.log.committed))
 
 
-def read_index(state: RaftState, context: int, origin: int) -> bool:
-    """Queue a read; False if too many wait."""
-    return state.reads.add(WaitingRead(context, origin))
+def read_index(state: RaftState, context: int) -> bool:
+    """Queue a read of ours; False if too many wait."""
+    return state.reads.add(WaitingRead(context, state.id))
 
 
 def handle_read_request(state: RaftState, request: ReadIndexRequest) -> None:
-    """A follower's read waits like ours; beyond the limit it is dropped, and the follower asks again."""
-    read_index(state, request.context, request.sender)
+    """A follower's read is answered at once while our lease lasts, and waits like ours otherwise. Beyond the limit it
+    is dropped, and the follower asks again."""
+    if lease.holds(state, state.now_us):
+        answer = ReadIndexResponse(request.sender, state.id, state.term, request.context, state.log.committed)
+        state.send(answer)
+    else:
+        state.reads.add(WaitingRead(request.context, request.sender))
 
 
 def _release_reads(state: RaftState) -> None:
@@ -314,6 +321,7 @@ def transfer(state: RaftState, peer: int) -> None:
     """Begin to hand over: no new proposals, and once `peer` has everything it is told to campaign."""
     if state.role is not Role.LEADER or peer not in state.voters or peer == state.id:
         raise ProposalRefused("leadership can only be handed by the leader to another voter")
+    lease.give_up(state)  # for good: the word to campaign may arrive late, also after the transfer was given up
     state.transferee, state.transfer_elapsed, state.transfer_is_told = peer, 0, False
 
 

@@ -108,15 +108,20 @@ class RaftLog:
         if index > self.stable and self.term(index) == term:
             self.stable = index
 
-    def commit_to(self, index: int) -> list[Entry]:
-        """Mark as committed; returns the membership changes that thereby take effect."""
-        if index <= self.committed:
+    def changes_after(self, index: int) -> list[Entry]:
+        """The membership changes after `index`."""
+        if not self._configs or self._configs[-1] <= index:
             return []
+        return [self._entries[i - self.base_index - 1] for i in self._configs if i > index]
+
+    def commit_to(self, index: int) -> None:
+        """Mark as committed."""
+        if index <= self.committed:
+            return
         assert index <= self.last_index, (
             f"told that {index} is committed, but the log ends at {self.last_index}: was this member's disk replaced?"
         )
-        before, self.committed = self.committed, index
-        return [self._entries[i - self.base_index - 1] for i in self._configs if before < i <= index]
+        self.committed = index
 
     def take_committed(self, limit: int) -> tuple[Entry, ...]:
         """Hand out entries to apply, each exactly once: committed, and on our own disk."""

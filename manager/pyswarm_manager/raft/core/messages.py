@@ -57,12 +57,14 @@ class Heartbeat(Envelope, frozen=True, gc=False):
 
     commit: int
     round: int = 0
+    sent_us: int = 0  # by the leader's clock; the answer repeats it
 
 
 class HeartbeatResponse(Envelope, frozen=True, gc=False):
     """The sender still follows the leader of this term, as of heartbeat `round`."""
 
     round: int = 0
+    sent_us: int = 0
 
 
 class InstallSnapshot(Envelope, frozen=True, gc=False):

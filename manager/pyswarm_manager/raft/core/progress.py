@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from collections import deque
 
+NEVER_US = -(2**62)
+
 
 class ProgressState(enum.IntEnum):
     """How the follower is being fed."""
@@ -23,6 +25,7 @@ class Progress:
 
     __slots__ = (
         "acked_round",
+        "acked_sent_us",
         "inflight",
         "inflight_bytes",
         "last_heard",
@@ -45,6 +48,7 @@ class Progress:
         self.inflight_bytes = 0
         self.last_heard = now  # in ticks
         self.acked_round = 0  # the highest heartbeat round it answered
+        self.acked_sent_us = NEVER_US  # when we sent the latest heartbeat that it answered
         self.sent_commit = 0  # the highest commit index it was told
         self.poke = False  # answers fail to come: send an empty append, whose refusal shows what was lost
         self.snapshot_index = 0

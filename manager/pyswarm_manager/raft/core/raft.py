@@ -1,9 +1,9 @@
 """The consensus core: events in, one `Ready` out, as in etcd's raft.
 
-Feed it `tick`, `step`, `propose`… and then take `ready()`, which says what to send at once, what to persist, what to
-send after persisting, and what to apply. While a persist is under way the shell may go on feeding it and take further
-`Ready`s; those hold nothing to persist until `persisted` is called. It does no I/O, knows no clock, and draws random
-numbers only from the function it is given.
+Tell it the time with `observe`, feed it `tick`, `step`, `propose`… and then take `ready()`, which says what to send at
+once, what to persist, what to send after persisting, and what to apply. While a persist is under way the shell may go
+on feeding it and take further `Ready`s; those hold nothing to persist until `persisted` is called. It does no I/O,
+reads no clock, and draws random numbers only from the function it is given.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import assert_never
 
 import msgspec
 
-from pyswarm_manager.raft.core import election, follower, leader
+from pyswarm_manager.raft.core import election, follower, leader, lease
 from pyswarm_manager.raft.core.configuration import encode_change
 from pyswarm_manager.raft.core.log import RaftLog
 from pyswarm_manager.raft.core.messages import (
@@ -84,15 +84,21 @@ class Raft:
         *,
         options: Options,
         random_below: RandomBelow,
+        now_us: int,
     ) -> None:
         assert raft_id != NOBODY, "a raft id is never zero"
-        self.state = RaftState(raft_id, RaftLog(snapshot, entries), hard_state, options, random_below)
+        self.state = RaftState(raft_id, RaftLog(snapshot, entries), hard_state, options, random_below, now_us)
         self._on_disk = hard_state
         self._snapshot: Snapshot | None = None
         self._is_persisting = False
         self._told = SoftState(0, Role.FOLLOWER, NOBODY)
 
     # -- events ----------------------------------------------------------------------------------------------------
+
+    def observe(self, now_us: int) -> None:
+        """What time it is, after everything that is fed next has arrived. By a clock that is never set and never stands
+        still, not even while this process is frozen: leases rest on it."""
+        self.state.now_us = max(self.state.now_us, now_us)
 
     def tick(self) -> None:
         """One tick of time has passed."""
@@ -104,9 +110,10 @@ class Raft:
             election.tick(state)
 
     def campaign(self) -> None:
-        """Campaign now (a sole voter need not wait for its timeout)."""
-        if self.state.role is not Role.LEADER and self.state.is_voter():
-            election.campaign(self.state, pre=True)
+        """Campaign now, if we are the sole voter: nobody else can lead, so there is nothing to wait for."""
+        state = self.state
+        if state.voters == state.committed_configuration.voters() == (state.id,) and state.role is not Role.LEADER:
+            election.campaign(state, pre=True)
 
     def transport_lost(self, peer: int) -> None:
         """The connection to `peer` broke, and trying again was refused."""
@@ -127,8 +134,12 @@ class Raft:
     def read_index(self, context: int) -> bool:
         """Ask for a linearizable read; a ReadState with `context` follows. False: no leader, or too many wait."""
         if self.state.role is Role.LEADER:
-            return leader.read_index(self.state, context, self.state.id)
+            return leader.read_index(self.state, context)
         return follower.forward_read(self.state, context)
+
+    def leased_index(self, now_us: int) -> int | None:
+        """What a linearizable read that arrived before `now_us` must see, if our lease tells it at once."""
+        return self.state.log.committed if lease.holds(self.state, now_us) else None
 
     def snapshot_failed(self, peer: int) -> None:
         """The transport could not deliver a snapshot."""

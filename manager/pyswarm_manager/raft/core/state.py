@@ -19,6 +19,7 @@ from pyswarm_manager.raft.core.types import (
     Entry,
     EntryKind,
     HardState,
+    HeldConfiguration,
     Options,
     ReadState,
     Role,
@@ -30,10 +31,11 @@ RandomBelow = Callable[[int], int]
 
 
 class RaftState:
-    """One member. See the paper for `term`, `vote` and `role`; times are in ticks."""
+    """One member. See the paper for `term`, `vote` and `role`; times are in ticks, or `_us` by the shell's clock."""
 
     __slots__ = (
         "after_persist",
+        "committed_configuration",
         "config_history",
         "configuration",
         "election_elapsed",
@@ -44,11 +46,14 @@ class RaftState:
         "immediate",
         "leader_id",
         "leader_is_refused",
+        "lease_is_given_up",
         "log",
         "now",
+        "now_us",
         "options",
         "pending_conf_index",
         "progress",
+        "promised_until_us",
         "random_below",
         "read_states",
         "reads",
@@ -64,7 +69,13 @@ class RaftState:
     )
 
     def __init__(
-        self, raft_id: int, log: RaftLog, hard_state: HardState, options: Options, random_below: RandomBelow
+        self,
+        raft_id: int,
+        log: RaftLog,
+        hard_state: HardState,
+        options: Options,
+        random_below: RandomBelow,
+        now_us: int = 0,
     ) -> None:
         self.id = raft_id
         self.options = options
@@ -77,20 +88,22 @@ class RaftState:
         self.progress: dict[int, Progress] = {}
         self.reads = ReadQueue(options.max_pending_reads)
         self.now = self.election_elapsed = self.heartbeat_elapsed = 0
-        self.leader_is_refused = False  # our connection to the leader broke and was refused: its lease is void
+        self.now_us = now_us
+        # What a voter heard before it restarted is forgotten: it may have promised just then.
+        self.promised_until_us = now_us + options.promise_us
+        self.lease_is_given_up = False
+        self.leader_is_refused = False  # our connection to the leader broke and was refused: it is probably dead
         self.hurried_campaigns = 0  # how many pre-votes may still be retried soon
         self.transferee = NOBODY
         self.transfer_elapsed = 0
         self.transfer_is_told = False
-        self.pending_conf_index = 0  # a membership change at or below this index may not have taken effect yet
+        self.pending_conf_index = 0  # a membership change at or below this index may not be committed yet
         self.term_start_index = 0  # the index of our no-op, while leading
         self.immediate: list[Message] = []
         self.after_persist: list[Message] = []
         self.read_states: list[ReadState] = []
-        self.config_history: list[tuple[int, Configuration]] = []
-        self.configuration = Configuration()
-        self.voters: tuple[int, ...] = ()
-        self.set_configuration(log.snapshot.index, log.snapshot.configuration)
+        self.begin_configurations()
+        self.follow_log()
         self.commit_to(max(hard_state.commit, log.committed))
         self.election_timeout = 0
         self.reset_election_timeout()
@@ -114,7 +127,7 @@ class RaftState:
 
     def hears_leader(self) -> bool:
         """Whether a leader was heard lately, so that others' candidacies are only a disturbance (thesis §4.2.3)."""
-        if self.role is Role.LEADER:
+        if self.role is Role.LEADER or self.now_us < self.promised_until_us:
             return True
         return (
             self.leader_id != NOBODY
@@ -160,40 +173,61 @@ class RaftState:
         ticks = self.options.election_ticks
         self.election_timeout = ticks + self.random_below(ticks)
 
-    def set_configuration(self, index: int, configuration: Configuration) -> None:
-        """From `index` on this configuration holds."""
+    # -- the configuration ---------------------------------------------------------------------------------------
+
+    def begin_configurations(self) -> None:
+        """Nothing is known but the snapshot."""
+        snapshot = self.log.snapshot
+        self.config_history = [HeldConfiguration(snapshot.index, snapshot.term, snapshot.configuration)]
+        self.committed_configuration = snapshot.configuration
+        self._adopt(snapshot.configuration)
+
+    def follow_log(self) -> None:
+        """The log changed: membership changes in it hold, and those that were overwritten no longer do."""
+        history, log = self.config_history, self.log
+        while history[-1].index > log.committed and log.term(history[-1].index) != history[-1].term:
+            history.pop()
+        for entry in log.changes_after(history[-1].index):
+            changed = apply_change(history[-1].configuration, decode_change(entry.data))
+            history.append(HeldConfiguration(entry.index, entry.term, changed))
+        if history[-1].configuration is not self.configuration:
+            self._adopt(history[-1].configuration)
+
+    def _adopt(self, configuration: Configuration) -> None:
+        """From now on this configuration counts. Who was removed is fed until that is committed (`leader`)."""
         self.configuration = configuration
         self.voters = configuration.voters()
-        self.config_history.append((index, configuration))
-        if self.role is not Role.LEADER:
-            return
-        peers = [peer for peer in configuration.members if peer != self.id]
-        for peer in peers:
-            if peer not in self.progress:
-                self.progress[peer] = Progress(self.log.last_index + 1, self.now)
-        for peer in [peer for peer in self.progress if peer not in configuration.members]:
-            del self.progress[peer]
+        if self.role is Role.LEADER:
+            for peer in configuration.members:
+                if peer != self.id and peer not in self.progress:
+                    self.progress[peer] = Progress(self.log.last_index + 1, self.now)
 
     def commit_to(self, index: int) -> None:
-        """Mark entries as committed; membership changes among them take effect now."""
-        for entry in self.log.commit_to(index):
-            self.set_configuration(entry.index, apply_change(self.configuration, decode_change(entry.data)))
+        """Mark entries as committed; membership changes among them can no longer be overwritten."""
+        self.log.commit_to(index)
+        if self.committed_configuration is not self.configuration:
+            self.committed_configuration = self.configuration_at(self.log.committed)
 
     def configuration_at(self, index: int) -> Configuration:
-        """The configuration that held when `index` was applied (for a snapshot of that moment)."""
-        held = self.config_history[0][1]
-        for since, configuration in self.config_history:
-            if since <= index:
-                held = configuration
+        """The configuration as of the entry at `index` (for a snapshot of that moment)."""
+        held = self.config_history[0].configuration
+        for row in self.config_history:
+            if row.index <= index:
+                held = row.configuration
         return held
 
     def forget_configurations_before(self, index: int) -> None:
         """A snapshot at `index` is stored: no earlier moment will be asked for."""
-        held = self.configuration_at(index)
-        self.config_history = [(index, held)] + [(i, c) for i, c in self.config_history if i > index]
+        rows = self.config_history
+        first = max(i for i, row in enumerate(rows) if i == 0 or row.index <= index)
+        self.config_history = rows[first:]
+
+    # -- the log ---------------------------------------------------------------------------------------------------
 
     def append_own(self, kind: EntryKind, datas: list[bytes]) -> int:
         """Append entries of this term (leader only); the index of the first."""
         first = self.log.last_index + 1
         self.log.append([Entry(index, self.term, kind, data) for index, data in enumerate(datas, first)])
+        if kind is EntryKind.CONFIG:
+            self.follow_log()
         return first

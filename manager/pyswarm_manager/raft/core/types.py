@@ -66,11 +66,19 @@ class ConfOperation(enum.IntEnum):
 
 
 class ConfChange(msgspec.Struct, frozen=True):
-    """A change of exactly one member: consecutive majorities overlap, so one entry at a time is safe (thesis §4.1)."""
+    """A change of one member: consecutive majorities overlap, so one at a time is safe (docs/raft-membership.md)."""
 
     operation: ConfOperation
     raft_id: int
     address: str = ""
+
+
+class HeldConfiguration(msgspec.Struct, frozen=True):
+    """The configuration that holds from the entry (or snapshot) at `index` on."""
+
+    index: int
+    term: int
+    configuration: Configuration
 
 
 class HardState(msgspec.Struct, frozen=True, gc=False):
@@ -123,6 +131,12 @@ class Options(msgspec.Struct, frozen=True):
     max_inflight_messages: int = 64
     max_inflight_bytes: int = 4 * 1024 * 1024
     max_pending_reads: int = 4096
+    lease_us: int = 250_000  # how long a majority's answers let the leader read alone; 0: always ask a majority
+    promise_us: int = 300_000  # how long a voter that answered elects nobody else; longer than the lease by any drift
+
+
+class LogLost(Exception):
+    """This member's log lacks what it acknowledged once. It must end, and never speak under its raft id again."""
 
 
 class ProposalRefused(Exception):
