@@ -15,7 +15,7 @@ from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.nodes import is_unseen
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.issuing import cluster_of, member_node
-from pyswarm_manager.ca.removed import removal
+from pyswarm_manager.ca.removed import remembered, removal
 from pyswarm_manager.managers.quorum import rest_without
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.store.changes import Update
@@ -106,7 +106,8 @@ async def _mark_left(writer: Writer, caller: Peer) -> None:
     if is_unseen(node):  # its joining failed half way: nothing is left of it
         await writer.store.propose(removal(writer.store.view, node, writer.clock()))
         return
-    await writer.store.propose([Update(_left(node, writer.clock()))])
+    now = writer.clock()
+    await writer.store.propose([Update(_left(node, now)), *remembered(writer.store.view, node, now)])
 
 
 def _left(node: Node, now: float) -> Node:

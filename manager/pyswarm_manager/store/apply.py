@@ -27,6 +27,7 @@ from pyswarm_manager.store.audit import recorded
 from pyswarm_manager.store.changes import (
     Change,
     ChangeSet,
+    Checkpoint,
     Create,
     Delete,
     Event,
@@ -92,6 +93,8 @@ class _Transaction:
                 self._set_desired(change)
             case SetNodeStatus():
                 self._set_node_status(change)
+            case Checkpoint():
+                pass  # the store keeps its objects of this index
 
     def check_references(self) -> None:
         """What must hold once everything is in: no network goes while it is used, no service names a missing one."""

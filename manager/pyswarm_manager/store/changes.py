@@ -57,7 +57,12 @@ class SetNodeStatus(NamedTuple):
     description: NodeDescription | None = None
 
 
-Change = Create | Update | Delete | SetTaskStatus | SetDesired | SetNodeStatus
+class Checkpoint(NamedTuple):
+    """Changes nothing: every member keeps its objects of this index for a while, so that they can be compared. Must be
+    the last change of its set."""
+
+
+Change = Create | Update | Delete | SetTaskStatus | SetDesired | SetNodeStatus | Checkpoint
 
 
 class ChangeSet(NamedTuple):

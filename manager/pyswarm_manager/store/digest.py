@@ -1,27 +1,61 @@
 """A stable digest of the tables, to compare replicas at the same index.
 
 Depends on content only: not on the order in which objects or labels came in, nor on which equal objects are shared.
+What it reads is frozen first (references, no copies), so that it may be made in a thread while the tables change; it is
+a loop of small steps, so that the thread lets go of the interpreter often.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from pyswarm_manager.store.tables import Kind, Tables
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+_BUCKET = 3
+"""Ids are sorted by their first characters before they are sorted, since one sort of many holds the interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The objects at one index."""
+
+    index: int
+    tables: Mapping[Kind, Mapping[str, Any]]
+    audit: Sequence[Any] = ()
+
+
+def freeze(tables: Tables) -> Frozen:
+    """The objects as they are now; what happens to the tables later does not show."""
+    return Frozen(tables.index, {kind: dict(tables.table(kind)) for kind in Kind}, tuple(tables.audit))
 
 
 def digest(tables: Tables) -> str:
-    """Hex SHA-256 over the index, every object by kind and id, and the audit log."""
-    state = hashlib.sha256(str(tables.index).encode())
+    """Hex SHA-256 over the index and every object, by kind and id."""
+    return digest_of(freeze(tables))
+
+
+def digest_of(frozen: Frozen) -> str:
+    """The same, of what was frozen. Safe in a thread."""
+    state = hashlib.sha256(str(frozen.index).encode())
     for kind in Kind:
-        table = tables.table(kind)
-        for object_id in sorted(table):
+        table = frozen.tables[kind]
+        for object_id in _sorted(table):
             state.update(kind.encode())
             state.update(_encoder.encode(table[object_id]))
-    for record in tables.audit:
+    for record in frozen.audit:
         state.update(_encoder.encode(record))
     return state.hexdigest()
+
+
+def _sorted(ids: Mapping[str, Any]) -> Iterator[str]:
+    buckets: dict[str, list[str]] = {}
+    for object_id in ids:
+        buckets.setdefault(object_id[:_BUCKET], []).append(object_id)
+    for prefix in sorted(buckets):
+        yield from sorted(buckets[prefix])

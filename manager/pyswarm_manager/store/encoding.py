@@ -32,6 +32,7 @@ from pyswarm_common.model.objects import Credential
 from pyswarm_manager.store.changes import (
     Change,
     ChangeSet,
+    Checkpoint,
     Create,
     Delete,
     SetDesired,
@@ -95,7 +96,11 @@ class _NodeStatus(msgspec.Struct, tag="n", omit_defaults=True, gc=False):
     description: NodeDescription | None = None
 
 
-_WireChange = _Create | _Update | _Delete | _TaskStatus | _Desired | _NodeStatus
+class _Checkpoint(msgspec.Struct, tag="k", gc=False):
+    pass
+
+
+_WireChange = _Create | _Update | _Delete | _TaskStatus | _Desired | _NodeStatus | _Checkpoint
 
 
 class _WireChangeSet(msgspec.Struct, omit_defaults=True):
@@ -185,6 +190,8 @@ def _to_wire(change: Change, specs: _Specs) -> _WireChange:
             return _Desired(task_id, desired)
         case SetNodeStatus(node_id, node_status, description):
             return _NodeStatus(node_id, node_status, description)
+        case Checkpoint():
+            return _Checkpoint()
 
 
 def _from_wire(change: _WireChange, specs: list[TaskSpec]) -> Change:
@@ -201,6 +208,8 @@ def _from_wire(change: _WireChange, specs: list[TaskSpec]) -> Change:
             return SetDesired(change.id, change.state)
         case _NodeStatus():
             return SetNodeStatus(change.id, change.status, change.description)
+        case _Checkpoint():
+            return Checkpoint()
 
 
 def _fill(into: _T, item: AnyObject, specs: _Specs) -> _T:

@@ -16,7 +16,8 @@ from typing import Protocol
 
 from pyswarm_common.errors import Exhausted
 from pyswarm_manager.store.apply import Applied, Refusal, apply
-from pyswarm_manager.store.changes import Change, ChangeSet, Event
+from pyswarm_manager.store.changes import Change, ChangeSet, Checkpoint, Event
+from pyswarm_manager.store.checkpoints import Checkpoints
 from pyswarm_manager.store.encoding import decode_change_set, decode_snapshot, encode_change_set, encode_snapshot
 from pyswarm_manager.store.recording import asked_by
 from pyswarm_manager.store.tables import Kind, Tables
@@ -54,6 +55,7 @@ class Store:
         self._tables = Tables()
         self._subscribers: dict[object, Subscriber] = {}
         self._history = _History()
+        self.checkpoints = Checkpoints()
         self._audit_news = asyncio.Event()
 
     @property
@@ -104,6 +106,8 @@ class Store:
         del term
         change_set = decode_change_set(data)
         result = apply(self._tables, index, change_set)
+        if change_set.changes and isinstance(change_set.changes[-1], Checkpoint):
+            self.checkpoints.take(self._tables)
         if change_set.audit is not None and isinstance(result, Applied):
             self._wake_auditors()
         if isinstance(result, Applied) and result.events:
