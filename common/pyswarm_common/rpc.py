@@ -129,6 +129,13 @@ def peer_of(context: grpc.aio.ServicerContext[Any, Any]) -> Peer:
     return _peer_of_certificate(certificates[0])
 
 
+def certificate_of(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """The caller's certificate (PEM), which TLS has verified; empty for whoever came without one."""
+    if isinstance(context, InProcessContext):
+        return b""
+    return bytes(next(iter(context.auth_context().get("x509_pem_cert", ())), b""))
+
+
 @functools.lru_cache(maxsize=4096)
 def _peer_of_certificate(pem: bytes) -> Peer:
     person = read_person(pem)

@@ -25,10 +25,12 @@ from pyswarm.v1 import (
     health_pb2_grpc,
     logs_pb2_grpc,
     raft_pb2_grpc,
+    security_pb2_grpc,
     watch_pb2_grpc,
 )
 from pyswarm_common.errors import FailedPrecondition, PyswarmError
 from pyswarm_common.identity import role_name
+from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import GuardInterceptor, open_channel
@@ -38,12 +40,16 @@ from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.watch import WatchServicer
+from pyswarm_manager.at_rest import AtRest, run_rotation
 from pyswarm_manager.backup.key import ensure_key
 from pyswarm_manager.backup.servicer import BackupServicer
 from pyswarm_manager.bootstrap import commit_bootstrap
+from pyswarm_manager.ca.certificates import CertificateBook
 from pyswarm_manager.ca.https import JoinServer
 from pyswarm_manager.ca.roles import run_roles
+from pyswarm_manager.ca.security import SecurityServicer
 from pyswarm_manager.ca.servicer import CAServicer
+from pyswarm_manager.ca.upkeep import run_upkeep
 from pyswarm_manager.config import ManagerConfig, ManagerPaths, split_address
 from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
@@ -55,7 +61,6 @@ from pyswarm_manager.managers.keeper import keep_manager_count
 from pyswarm_manager.raft.core.types import LogLost, MemberRole
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.servicer import RaftServicer
-from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
 from pyswarm_manager.raft.transport import GrpcTransport
 from pyswarm_manager.rejoin import check_not_older
@@ -66,7 +71,7 @@ _log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 """How long calls under way may take to end when the manager stops."""
-_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup")
+_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup", "Security")
 
 
 class RemovedFromCluster(Exception):
@@ -88,15 +93,18 @@ class Manager:
         identity: LiveIdentity,
         store: Store,
         raft: RaftNode,
+        at_rest: AtRest,
         removed: asyncio.Event,
     ) -> None:
         self._config, self._paths, self._identity = config, paths, identity
-        self._store, self._raft = store, raft
+        self._store, self._raft, self._at_rest = store, raft, at_rest
         self._forwarder = LeaderForwarder(raft, identity)
         self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address, self._silent_members)
         self._manager_changes = asyncio.Lock()
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time, self._manager_changes)
         self._backup = BackupServicer(store, raft, self._forwarder, new_id, time.time, paths.backups)
+        self._certificates = CertificateBook(store)
+        self._security = SecurityServicer(store, raft, self._forwarder, new_id, time.time)
         self._door = JoinServer(self._ca, identity)
         cluster_id = identity().cluster_id
         guard = GuardInterceptor(TABLE, lambda: cluster_id)
@@ -105,9 +113,10 @@ class Manager:
         self._stopping = asyncio.Event()
 
     @classmethod
-    async def open(cls, config: ManagerConfig, paths: ManagerPaths) -> Manager:
-        """Load what is on disk. Raises a refusal that says what is missing."""
-        identity = LiveIdentity(paths.certificates)
+    async def open(cls, config: ManagerConfig, paths: ManagerPaths, master: LockKey | None = None) -> Manager:
+        """Load what is on disk; `master` opens it where autolock has locked it. Raises a refusal that says what is
+        missing."""
+        identity = LiveIdentity(paths.certificates, master)
         paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         store = Store(time.time)
         removed = asyncio.Event()
@@ -118,14 +127,15 @@ class Manager:
             lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
             on_removed=removed.set,
         )
-        raft = await _open_raft(config, paths, transport, store)
+        at_rest = AtRest.open(paths, master, time.time())
+        raft = await _open_raft(config, paths, transport, store, at_rest.storage)
         try:
             check_not_older(paths, config.raft_id, raft.last_index)
         except LogLost:
             await raft.close(transfer=False)
             raise
         store.connect(raft)
-        return cls(config, paths, identity, store, raft, removed)
+        return cls(config, paths, identity, store, raft, at_rest, removed)
 
     def stop(self) -> None:
         """End soon, without losing what is under way."""
@@ -156,6 +166,7 @@ class Manager:
                     group.create_task(part)
                     for part in (self._lead(), self._join(), self._watch_removal(), self._backup.run())
                 ]
+                parts.append(group.create_task(run_rotation(self._at_rest, self._raft, self._store, time.time)))
                 local = await self._services.listen_locally(self._paths.socket)
                 stack.push_async_callback(self._close_local, local)
                 _log.info("manager %x listens on %s", self._config.raft_id, self._config.listen_address)
@@ -182,6 +193,8 @@ class Manager:
             partial(run_planner, self._store, new_id, random.random, time.time),
             self._dispatcher.run,
             partial(run_roles, self._store, self._raft),
+            self._certificates.run,
+            partial(run_upkeep, self._store, time.time),
             partial(keep_manager_count, self._store, self._raft, self._manager_changes),
             partial(ensure_key, self._store),
         ]
@@ -224,14 +237,16 @@ class Manager:
             partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
             partial(ca_pb2_grpc.add_CAServicer_to_server, self._ca),
             partial(raft_pb2_grpc.add_RaftServicer_to_server, RaftServicer(raft, identity().cluster_id)),
-            DispatcherServicer(self._dispatcher).add_to_server,
+            partial(security_pb2_grpc.add_SecurityServicer_to_server, self._security),
+            DispatcherServicer(self._dispatcher, self._certificates).add_to_server,
             partial(backup_pb2_grpc.add_BackupServicer_to_server, self._backup),
         )
 
 
-async def _open_raft(config: ManagerConfig, paths: ManagerPaths, transport: GrpcTransport, store: Store) -> RaftNode:
+async def _open_raft(
+    config: ManagerConfig, paths: ManagerPaths, transport: GrpcTransport, store: Store, storage: SqliteStorage
+) -> RaftNode:
     """The first manager of a cluster begins with itself as the only member; every other one is let in, or was."""
-    storage = SqliteStorage(paths.database, AesGcmSealer(load_or_create_key(paths.key)))
     try:
         is_first = paths.bootstrap.exists() and storage.load() is None
         raft_config = RaftConfig(raft_id=config.raft_id, address=config.advertise_address)

@@ -151,6 +151,21 @@ class RootAuthority:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         return self._signed(builder, signer) + self.chain_pem + self.bridge_pem
 
+    def issue_person(self, csr_pem: bytes, subject: x509.Name, *, now: float, lifetime_s: float) -> bytes:
+        """A person's client certificate (PEM) for the request's key, then what leads from it to the root.
+
+        It can never prove a server: neither by its usages, nor by a name that anybody asks a server for."""
+        signer = self.signing_certificate
+        unit = str(subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)[0].value)
+        builder = _builder(subject, signer.subject, public_key_of_csr(csr_pem), now, lifetime_s)
+        # A certificate without such a name would be taken by its CN.
+        names = x509.SubjectAlternativeName([x509.DNSName(unit)])
+        builder = builder.add_extension(names, critical=False)
+        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
+        return self._signed(builder, signer) + self.chain_pem + self.bridge_pem
+
     def cross_sign(self, other_root_pem: bytes, now: float) -> bytes:
         """The other root's name and key, certified by this one: who trusts this root then believes the other too."""
         other, signer = x509.load_pem_x509_certificate(other_root_pem), self.signing_certificate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.identity.locks import LockKey, is_locked, locked, unlocked
 from pyswarm_common.model import NodeRole
 
 NODE_SERVER_NAME = "swarm-node"
@@ -47,6 +48,19 @@ class NodeIdentity:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in ((_ROOT_FILE, self.root_cert_pem), (_KEY_FILE, self.key_pem), (_CERT_FILE, self.cert_pem)):
             _write_private(directory / name, content)
+
+    @property
+    def is_locked(self) -> bool:
+        """Its key is as autolock leaves it on the disk."""
+        return is_locked(self.key_pem)
+
+    def locked(self, key: LockKey | None) -> NodeIdentity:
+        """As it is to lie on the disk: as it is without a key."""
+        return replace(self, key_pem=locked(self.key_pem, _KEY_FILE, key))
+
+    def unlocked(self, key: LockKey | None) -> NodeIdentity:
+        """Fit for use. Raises Locked without a key where one is needed, WrongKey if it is another."""
+        return replace(self, key_pem=unlocked(self.key_pem, _KEY_FILE, key))
 
     @property
     def node_id(self) -> str:

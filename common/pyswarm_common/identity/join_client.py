@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
 from pyswarm_common.identity.credentials import role_name
+from pyswarm_common.identity.roots import roots_of
 from pyswarm_common.identity.tokens import root_digest
 from pyswarm_common.model import NodeRole
 
@@ -63,21 +64,24 @@ def _is_ipv6(text: str) -> bool:
 async def fetch_root_certificate(address: str, expected_digest: str) -> bytes:
     """The root certificate (PEM) of the manager's cluster, if it is the one the token names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is believed before the digest is compared
     request = ca_pb2.GetRootCertificateRequest()
     answer = await _call(address, "GetRootCertificate", request, ca_pb2.GetRootCertificateResponse, context)
+    roots = [root for root in (answer.root_ca_cert, answer.next_root_ca_cert) if root]  # it may be being replaced
     try:
-        digest = root_digest(answer.root_ca_cert)
+        pinned = [root for root in roots if root_digest(root) == expected_digest]
     except ValueError as error:
         raise errors.FailedPrecondition(f"{address} gave no root certificate: is it a manager?") from error
-    if digest != expected_digest:
+    if not roots:
+        raise errors.FailedPrecondition(f"{address} gave no root certificate: is it a manager?")
+    if not pinned:
         raise errors.FailedPrecondition(
             "remote CA does not match fingerprint: the join token belongs to another cluster than the manager "
             f"at {address}"
         )
-    return answer.root_ca_cert
+    return pinned[0]
 
 
 async def request_certificate(
@@ -85,15 +89,24 @@ async def request_certificate(
 ) -> ca_pb2.IssueCertificateResponse:
     """A certificate for the request's key, from a manager that proves to be one of the pinned root's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(cadata=root_cert_pem.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise errors.InvalidArgument("the pinned root is not a certificate in PEM form") from error
     answer = await _call(address, "IssueCertificate", request, ca_pb2.IssueCertificateResponse, context)
-    if answer.root_ca_cert != root_cert_pem:
+    if not _includes(answer.root_ca_cert, root_cert_pem):
         raise errors.FailedPrecondition(f"the manager at {address} answered with another root than the pinned one")
     return answer
+
+
+def _includes(bundle: bytes, root_cert_pem: bytes) -> bool:
+    """Whether the pinned root is among those that the manager tells to trust (two while it is being replaced)."""
+    pinned = root_digest(root_cert_pem)
+    try:
+        return any(root_digest(root) == pinned for root in roots_of(bundle))
+    except errors.InvalidArgument:
+        return False
 
 
 async def _call(address: str, method: str, request: Message, answer_type: type[R], context: ssl.SSLContext) -> R:

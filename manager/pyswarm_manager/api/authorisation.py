@@ -38,6 +38,8 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
     # A backup holds everything, the root's key included.
     ("pyswarm.v1.Backup", "CreateBackup ListBackups", _ADMINS),
+    ("pyswarm.v1.Security", "GetRoot", _VIEWERS),
+    ("pyswarm.v1.Security", "ListJoinTokens", _ADMINS),
     ("pyswarm.v1.Dispatcher", "Session LocateImage", _NODES),
     # The root certificate is no secret; everything else in CA acts for the caller's own node.
     ("pyswarm.v1.CA", "GetRootCertificate", _VIEWERS | _NODES),
@@ -55,6 +57,7 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Access", "ExchangeToken", _VIEWERS),
     ("pyswarm.v1.Access", "CreateToken RemoveToken CreateClientCertificate RemoveClientCertificate", _ADMINS),
     ("pyswarm.v1.Backup", "GetBackupKey", _ADMINS),
+    ("pyswarm.v1.Security", "CreateJoinToken RemoveJoinToken RotateRoot", _ADMINS),
     ("pyswarm.v1.CA", "RenewCertificate Leave", _NODES),
     # Machines without a certificate come by HTTPS; by gRPC only a follower that forwards their request.
     ("pyswarm.v1.CA", "IssueCertificate RenewExpired JoinRaft", _MANAGERS),

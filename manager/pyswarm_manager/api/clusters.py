@@ -11,6 +11,7 @@ from pyswarm_common.identity import JoinToken
 from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
 from pyswarm_manager.api.validate import check_cluster_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.ca.trust import token_root
 from pyswarm_manager.store.changes import Update
 from pyswarm_manager.store.tables import Tables
 
@@ -30,7 +31,9 @@ def get_cluster(view: Tables) -> Cluster:
 
 def without_secrets(cluster: Cluster) -> Cluster:
     """What may leave the managers: neither the root's key nor those that open backups and locked managers."""
-    return replace(cluster, root_ca_key=b"", backup_key=b"", unlock_key=b"")
+    rotation = cluster.root_rotation
+    shown = None if rotation is None else replace(rotation, root_ca_key=b"")
+    return replace(cluster, root_rotation=shown, root_ca_key=b"", backup_key=b"", unlock_key=b"")
 
 
 def to_message(cluster: Cluster) -> types_pb2.Cluster:
@@ -64,7 +67,7 @@ def _rotated(cluster: Cluster, *, worker: bool, manager: bool) -> JoinTokens:
     """Whoever has an old token cannot join any more; nodes that joined with it stay."""
 
     def fresh() -> str:
-        return str(JoinToken.generate(cluster.root_ca_cert))
+        return str(JoinToken.generate(token_root(cluster)))
 
     tokens = cluster.join_tokens
     return JoinTokens(worker=fresh() if worker else tokens.worker, manager=fresh() if manager else tokens.manager)

@@ -13,8 +13,9 @@ from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.model import Node, NodeRole, NodeSpec, NodeState
 from pyswarm_manager.api.validate import check_node_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer, check_read_version, retried
+from pyswarm_manager.ca.removed import removal
 from pyswarm_manager.managers.quorum import check_demotion, check_step
-from pyswarm_manager.store.changes import Change, Delete, Update, delete
+from pyswarm_manager.store.changes import Change, Delete, Update
 from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.tables import Kind
 
@@ -51,7 +52,7 @@ async def remove_node(writer: Writer, request: control_pb2.RemoveNodeRequest) ->
         if current is None:
             return
         tasks: list[Change] = [Delete(Kind.TASK, task.id) for task in view.tasks_on(node.id)]
-        await writer.store.propose([*tasks, delete(current)])
+        await writer.store.propose([*tasks, *removal(view, current, writer.clock())])
 
     await retried(attempt)
 

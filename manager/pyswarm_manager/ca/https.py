@@ -83,7 +83,7 @@ class JoinServer:
         self._ca = ca
         self._identity = identity
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._room = asyncio.Semaphore(MAX_REQUESTS)
         self._wrong = WrongTokens(asyncio.get_running_loop().time)
         self._runner: web.AppRunner | None = None

@@ -2,11 +2,14 @@
 
 Decides who gets a certificate and with which role; the Node object is committed before its certificate is given away.
 A node's id follows from its key, so a machine that asks again (because an answer was lost) stays one node. Runs on the
-leader; never gives a removed node anything. The node opens its session next.
+leader; never gives a removed node anything. The node opens its session next, and only then do its certificate's issuer
+and expiry count (`ca.certificates`). What a token allows is decided by `ca.tokens`, which CA signs by `ca.trust`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -17,18 +20,18 @@ from msgspec.structs import replace
 from pyswarm.v1 import ca_pb2, types_pb2
 from pyswarm_common.errors import (
     AlreadyExists,
-    FailedPrecondition,
     Forbidden,
     InvalidArgument,
+    NotFound,
     OutOfSequence,
     Unauthenticated,
     Unavailable,
 )
-from pyswarm_common.identity import JoinToken, RootAuthority, root_digest
 from pyswarm_common.identity.authority import public_key_of_csr
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import (
     Availability,
+    CertificateStatus,
     Cluster,
     Node,
     NodeDescription,
@@ -40,10 +43,12 @@ from pyswarm_common.model import (
 from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.validate import refuse
 from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.store.changes import Create, Update
+from pyswarm_manager.ca.removed import require_present
+from pyswarm_manager.ca.tokens import Grant, grant_of, used_once
+from pyswarm_manager.ca.trust import signing_authority, trusted_roots
+from pyswarm_manager.store.changes import Change, Create, Update
 
 MAX_CSR_BYTES = 16 * 1024
-_REFUSED = "invalid join token: ask a manager for the present one with `pyswarm join-token worker` (or manager)"
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 
@@ -54,50 +59,52 @@ def cluster_of(writer: Writer) -> Cluster:
     return cluster
 
 
-def role_by_token(cluster: Cluster, text: str) -> NodeRole:
-    """The role that the token gives. Compares in constant time, whatever part is wrong."""
-    token = JoinToken.parse(text)
-    if token.digest != root_digest(cluster.root_ca_cert):
-        raise InvalidArgument("the join token belongs to another cluster: its digest is not that of this root")
-    tokens = cluster.join_tokens
-    is_worker = token.matches(JoinToken.parse(tokens.worker))
-    is_manager = token.matches(JoinToken.parse(tokens.manager))
-    if is_manager:
-        return NodeRole.MANAGER
-    if is_worker:
-        return NodeRole.WORKER
-    raise Unauthenticated(_REFUSED)
-
-
-async def issue(writer: Writer, request: ca_pb2.IssueCertificateRequest) -> ca_pb2.IssueCertificateResponse:
-    """A certificate for the key in the request, by the role of the token."""
-    cluster = cluster_of(writer)
-    role = role_by_token(cluster, request.token)
+async def issue(
+    writer: Writer, request: ca_pb2.IssueCertificateRequest, turns: asyncio.Lock
+) -> ca_pb2.IssueCertificateResponse:
+    """A certificate for the key in the request, by the role of the token. Uses are counted one at a time (`turns`)."""
+    grant = grant_of(writer.store.view, cluster_of(writer), request.token)
     _check_machine(request)
     node_id = id_of_key(request.csr)
-    certificate = sign(cluster, request.csr, node_id, role, writer.clock())
-
-    async def attempt() -> None:
-        known = writer.store.view.nodes.get(node_id)
-        if known is not None and role not in (known.role, known.spec.role):
-            raise AlreadyExists(f"this machine is already part of the swarm as node {node_id}, with another role")
-        if known is None:
-            await _create(writer, _new_node(request, node_id, role, writer.clock()))
-
-    await retried(attempt)
+    signing_authority(cluster_of(writer))  # refuse before anything is committed
+    async with turns if grant.limited is not None else contextlib.nullcontext():
+        await retried(lambda: _admit(writer, request, node_id, grant))
+    cluster = cluster_of(writer)
+    certificate = sign(cluster, request.csr, node_id, grant.role, writer.clock())
     return ca_pb2.IssueCertificateResponse(
         node_id=node_id,
         cluster_id=cluster.id,
-        role=types_pb2.NodeRole.ValueType(role),
+        role=types_pb2.NodeRole.ValueType(grant.role),
         certificate=certificate,
-        root_ca_cert=cluster.root_ca_cert,
+        root_ca_cert=trusted_roots(cluster),
         manager_addresses=[member.address for member in writer.raft.members.values()],
     )
 
 
+async def _admit(writer: Writer, request: ca_pb2.IssueCertificateRequest, node_id: str, grant: Grant) -> None:
+    """Make the Node, and count the token's use with it. Whoever holds a node's key is that node, asking again."""
+    view = writer.store.view
+    require_present(view, node_id)
+    known = view.nodes.get(node_id)
+    if known is not None:
+        if grant.role not in (known.role, known.spec.role):
+            raise AlreadyExists(f"this machine is already part of the swarm as node {node_id}, with another role")
+        return
+    changes: list[Change] = [Create(_new_node(request, node_id, grant.role, writer))]
+    if grant.limited is not None:
+        limited = view.join_tokens.get(grant.limited.id)
+        if limited is None:
+            raise Unauthenticated("this join token was removed: ask a manager for another one")
+        used = used_once(limited, writer.clock())
+        changes += [Update(used)] if used is not limited else []
+    try:
+        await writer.store.propose(changes)
+    except (AlreadyExists, NotFound):  # the same machine asked twice at once, or the token went: look again
+        raise OutOfSequence(f"node {node_id} or its token changed meanwhile") from None
+
+
 async def renew(writer: Writer, csr: bytes, caller: Peer) -> ca_pb2.RenewCertificateResponse:
     """A new certificate for the calling node, by the role the cluster wants of it; commits a promotion."""
-    cluster = cluster_of(writer)
     if len(csr) > MAX_CSR_BYTES:
         raise InvalidArgument("the certificate signing request is too large")
 
@@ -110,14 +117,16 @@ async def renew(writer: Writer, csr: bytes, caller: Peer) -> ca_pb2.RenewCertifi
         return node.spec.role
 
     role = await retried(attempt)
+    cluster = cluster_of(writer)
     certificate = sign(cluster, csr, caller.node_id, role, writer.clock())
     return ca_pb2.RenewCertificateResponse(
-        role=types_pb2.NodeRole.ValueType(role), certificate=certificate, root_ca_cert=cluster.root_ca_cert
+        role=types_pb2.NodeRole.ValueType(role), certificate=certificate, root_ca_cert=trusted_roots(cluster)
     )
 
 
 def member_node(writer: Writer, caller: Peer) -> Node:
     """The calling node's object. A certificate outlives the removal of its node; this is where it ends."""
+    require_present(writer.store.view, caller.node_id)
     node = writer.store.view.nodes.get(caller.node_id)
     if node is None:
         raise Forbidden(f"node {caller.node_id} was removed from the swarm: leave, then join again")
@@ -125,10 +134,10 @@ def member_node(writer: Writer, caller: Peer) -> Node:
 
 
 def sign(cluster: Cluster, csr: bytes, node_id: str, role: NodeRole, now: float) -> bytes:
-    if not cluster.root_ca_key:
-        raise FailedPrecondition("this cluster's root key is kept elsewhere: no certificate can be issued here")
-    authority = RootAuthority(cluster.root_ca_cert, cluster.root_ca_key)
-    lifetime_s = cluster.spec.node_cert_expiry_s
+    """By the CA of the moment; no certificate outlives the one that signs it."""
+    authority = signing_authority(cluster)
+    signer_ends_at = authority.signing_certificate.not_valid_after_utc.timestamp()
+    lifetime_s = min(cluster.spec.node_cert_expiry_s, signer_ends_at - now)
     try:
         return authority.issue(csr, node_id=node_id, cluster_id=cluster.id, role=role, now=now, lifetime_s=lifetime_s)
     except ValueError as error:
@@ -168,7 +177,8 @@ def _is_address(text: str) -> bool:
     return not address.is_unspecified
 
 
-def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeRole, now: float) -> Node:
+def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeRole, writer: Writer) -> Node:
+    cluster, now = cluster_of(writer), writer.clock()
     return Node(
         id=node_id,
         spec=NodeSpec(role=role, availability=Availability(request.availability)),
@@ -180,11 +190,7 @@ def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeR
             changed_at=now,
         ),
         role=role,
+        certificate=CertificateStatus(
+            issuer=signing_authority(cluster).issuer, expires_at=now + cluster.spec.node_cert_expiry_s
+        ),
     )
-
-
-async def _create(writer: Writer, node: Node) -> None:
-    try:
-        await writer.store.propose([Create(node)])
-    except AlreadyExists:  # the same machine asked twice at once: look at what the other request made
-        raise OutOfSequence(f"node {node.id} appeared meanwhile") from None

@@ -14,7 +14,8 @@ import grpc
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import Forbidden, InvalidArgument
-from pyswarm_common.rpc import Caller, peer_of
+from pyswarm_common.rpc import Caller, certificate_of, peer_of
+from pyswarm_manager.ca.certificates import CertificateSink
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 
 LEADER_KEY = "pyswarm-leader"
@@ -27,8 +28,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class DispatcherServicer:
     """Agents' sessions and questions."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, certificates: CertificateSink | None = None) -> None:
+        """`certificates` is told what each node's session was opened with."""
         self._dispatcher = dispatcher
+        self._certificates = certificates
 
     def add_to_server(self, server: grpc.aio.Server) -> None:
         """Register the service."""
@@ -67,6 +70,8 @@ class DispatcherServicer:
         hello = await _read_hello(requests)
         term = self._dispatcher.term
         session = term.open(node_id, hello)
+        if self._certificates is not None:
+            self._certificates.seen(node_id, certificate_of(context))
         # The stubs want a class here where any callable will do.
         context.add_done_callback(lambda _: term.close(session))  # type: ignore[arg-type]
         reader: asyncio.Task[None] | None = None

@@ -1,0 +1,96 @@
+"""The Security service: join tokens with limits, and the root's replacement. Everything in it is the leader's.
+
+Serves on every manager; decides nothing: `ca.tokens` and `ca.rotation` do. Requests may hold a CA's key, and answers a
+new token: neither is ever logged.
+"""
+
+# ruff: noqa: N802  -- the names of the methods are those of the .proto file
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from pyswarm.v1 import security_pb2 as pb
+from pyswarm.v1 import security_pb2_grpc
+from pyswarm_common.ids import IdSource
+from pyswarm_common.rpc import peer_of
+from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
+from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.ports import Clock, RaftPort
+from pyswarm_manager.api.writes import StorePort, Writer
+from pyswarm_manager.ca import rotation, tokens
+from pyswarm_manager.ca.issuing import cluster_of
+
+R = TypeVar("R", bound=Message)
+_SERVICE = "/pyswarm.v1.Security/"
+
+
+class SecurityServicer(security_pb2_grpc.SecurityServicer):
+    """Serves Security."""
+
+    def __init__(
+        self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
+    ) -> None:
+        self._raft, self._forwarder = raft, forwarder
+        self._writer = Writer(store, raft, ids, clock)
+
+    async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
+        async def local() -> pb.CreateJoinTokenResponse:
+            return await tokens.create(self._writer, cluster_of(self._writer), request)
+
+        return await self._on_leader(context, "CreateJoinToken", request, pb.CreateJoinTokenResponse, local)
+
+    async def ListJoinTokens(self, request: pb.ListJoinTokensRequest, context: Context) -> pb.ListJoinTokensResponse:
+        async def local() -> pb.ListJoinTokensResponse:
+            await self._raft.read_barrier()
+            return tokens.listed(self._writer.store.view)
+
+        response = pb.ListJoinTokensResponse
+        return await self._on_leader(context, "ListJoinTokens", request, response, local, is_read=True)
+
+    async def RemoveJoinToken(self, request: pb.RemoveJoinTokenRequest, context: Context) -> pb.RemoveJoinTokenResponse:
+        async def local() -> pb.RemoveJoinTokenResponse:
+            return await tokens.remove(self._writer, request.id)
+
+        return await self._on_leader(context, "RemoveJoinToken", request, pb.RemoveJoinTokenResponse, local)
+
+    async def RotateRoot(self, request: pb.RotateRootRequest, context: Context) -> pb.RotateRootResponse:
+        async def local() -> pb.RotateRootResponse:
+            cluster_of(self._writer)
+            await rotation.begin(self._writer, request)
+            return pb.RotateRootResponse(root=self._root())
+
+        return await self._on_leader(context, "RotateRoot", request, pb.RotateRootResponse, local)
+
+    async def GetRoot(self, request: pb.GetRootRequest, context: Context) -> pb.GetRootResponse:
+        async def local() -> pb.GetRootResponse:
+            await self._raft.read_barrier()
+            return pb.GetRootResponse(root=self._root())
+
+        return await self._on_leader(context, "GetRoot", request, pb.GetRootResponse, local, is_read=True)
+
+    def _root(self) -> pb.RootStatus:
+        return rotation.status(self._writer.store.view, cluster_of(self._writer))
+
+    async def _on_leader(
+        self,
+        context: Context,
+        method: str,
+        request: Message,
+        response_type: type[R],
+        local: Callable[[], Awaitable[R]],
+        *,
+        is_read: bool = False,
+    ) -> R:
+        if forwarded_by(context) and not self._raft.is_leader:
+            await refuse_forwarded(context)
+
+        async def as_leader() -> R:
+            require_manager(peer_of(context), self._writer.store.view.nodes)
+            return await local()
+
+        return await self._forwarder.on_leader(
+            _SERVICE + method, request, response_type, caller_of(context), as_leader, is_read=is_read
+        )
