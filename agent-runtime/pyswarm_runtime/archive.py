@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime import image_model as model
 from pyswarm_runtime.blobs import BlobStore
@@ -129,8 +130,8 @@ def _find_images(contents: _Contents, blobs: BlobStore, limits: Limits, architec
 
 def _docker_entries(data: bytes) -> list[_DockerEntry]:
     try:
-        entries = msgspec.json.decode(data, type=list[_DockerEntry])
-    except msgspec.DecodeError as error:
+        entries = decode_json(data, list[_DockerEntry])
+    except Malformed as error:
         raise InvalidArgument(f"the archive's manifest.json is not what docker writes: {error}") from error
     if not entries or len(entries) > MAX_IMAGES:
         raise InvalidArgument(f"the archive names {len(entries)} images: expected 1 to {MAX_IMAGES}")

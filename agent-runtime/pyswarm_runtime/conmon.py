@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition
 
 CREATE_TIMEOUT_S = 120.0
@@ -92,8 +93,8 @@ def start_monitor(
 
 def _await_created(monitor: subprocess.Popen[bytes], sync: int) -> int:
     try:
-        answer = msgspec.json.decode(_read_line(sync), type=_Answer)
-    except (msgspec.DecodeError, TimeoutError) as error:
+        answer = decode_json(_read_line(sync), _Answer)
+    except (Malformed, TimeoutError) as error:
         monitor.kill()
         monitor.wait()
         raise FailedPrecondition(f"OCI runtime create failed: the monitor gave no answer ({error})") from error

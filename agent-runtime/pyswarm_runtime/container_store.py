@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from pyswarm_common.documents import decode_json
 from pyswarm_runtime.files import read_bounded, write_atomically
 from pyswarm_runtime.types import ContainerConfig, ContainerState, ImageConfig
 
@@ -144,8 +145,8 @@ class ContainerStore:
 
 def _read(directory: Path) -> tuple[ContainerRecord, StoredState] | None:
     try:
-        record = msgspec.json.decode(read_bounded(directory / "container.json", MAX_FILE), type=ContainerRecord)
-        state = msgspec.json.decode(read_bounded(directory / "state.json", MAX_FILE), type=StoredState)
-    except (OSError, ValueError):  # a DecodeError is a ValueError
+        record = decode_json(read_bounded(directory / "container.json", MAX_FILE), ContainerRecord)
+        state = decode_json(read_bounded(directory / "state.json", MAX_FILE), StoredState)
+    except (OSError, ValueError):  # ValueError: malformed, or too large
         return None
     return (record, state) if record.id == directory.name else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime.types import ImageConfig
 
@@ -64,8 +65,8 @@ def _json_list(value: str) -> tuple[str, ...] | None:
     if not value.startswith("["):
         return None
     try:
-        return msgspec.json.decode(value, type=tuple[str, ...])
-    except msgspec.DecodeError:
+        return decode_json(value.encode(), tuple[str, ...])
+    except Malformed:
         return None
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime.types import Descriptor, Healthcheck, ImageConfig
 
@@ -174,8 +175,8 @@ def _as_json(descriptor: Descriptor) -> dict[str, Any]:
 
 def _decode(data: bytes, kind: type[_T], what: str) -> _T:
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode_json(data, kind)
+    except Malformed as error:
         raise InvalidArgument(f"the image's {what} is not what the OCI format says: {error}") from error
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyswarmError
 from pyswarm_runtime import image_model as model
 from pyswarm_runtime.archive import SavedImage, read_archive, write_archive
@@ -78,8 +79,7 @@ class ImageStore:
 
     def _open(self) -> None:
         with suppress(FileNotFoundError):
-            data = read_bounded(self._database_path, MAX_DATABASE_BYTES)
-            self._database = msgspec.json.decode(data, type=_Database)
+            self._database = self._read_database()
         for image_id, manifest_digest in list(self._database.images.items()):
             try:
                 self._images[image_id] = self._describe(manifest_digest)
@@ -87,6 +87,14 @@ class ImageStore:
                 self._forget(image_id)  # damaged on disk: as if it had never been loaded
         self._blobs.sweep(self._live_blobs(), ORPHAN_GRACE_S)
         self.layers.sweep(self._live_layers())
+
+    def _read_database(self) -> _Database:
+        try:
+            return decode_json(read_bounded(self._database_path, MAX_DATABASE_BYTES), _Database)
+        except Malformed as error:
+            raise FailedPrecondition(
+                f"{self._database_path} is damaged ({error}): restore it, or move it away and load the images again"
+            ) from error
 
     # Making images
 

@@ -15,8 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime.files import fsync_directory, make_open_directory
 from pyswarm_runtime.image_model import hex_of
@@ -119,8 +118,8 @@ async def run_unpacker(blob: Path, target: Path, limits: Limits) -> UnpackResult
 
 def _answer(output: bytes, errors: bytes, returncode: int) -> UnpackResult:
     try:
-        result = msgspec.json.decode(output, type=UnpackResult)
-    except msgspec.DecodeError:
+        result = decode_json(output, UnpackResult)
+    except Malformed:
         reason = errors.decode("utf-8", "replace").strip().rpartition("\n")[2][:300]
         raise InvalidArgument(f"the layer cannot be unpacked (status {returncode}): {reason}") from None
     if result.error:

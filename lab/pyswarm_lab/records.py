@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.layout import Layout
 from pyswarm_lab.processes import ProcessRef
@@ -42,8 +43,8 @@ def save(path: Path, record: HostRecord | SwitchRecord) -> None:
 def load(path: Path, kind: type[R]) -> R | None:
     """Read it; None when there is none. A damaged one counts as none: `down` finds the processes by other means."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
+        return decode_json(path.read_bytes(), kind)
+    except (OSError, Malformed):
         return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_msgpack
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster, Network, NetworkSpec, Node
@@ -31,10 +32,10 @@ class Bootstrap(msgspec.Struct, frozen=True):
     def load(cls, path: Path) -> Bootstrap | None:
         """None if there is nothing (more) to bootstrap."""
         try:
-            return msgspec.msgpack.decode(path.read_bytes(), type=cls)
+            return decode_msgpack(path.read_bytes(), cls)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except Malformed as error:
             raise FailedPrecondition(f"{path} is damaged ({error}): leave the swarm and run init again") from error
 
     def save(self, path: Path) -> None:

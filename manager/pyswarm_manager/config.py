@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 
 DEFAULT_LISTEN_ADDRESS = "0.0.0.0:2377"
@@ -36,12 +37,12 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def load(cls, paths: ManagerPaths) -> ManagerConfig:
         """Raises FailedPrecondition if there is none or it cannot be read."""
         try:
-            config = msgspec.json.decode(paths.config.read_bytes(), type=cls)
+            config = decode_json(paths.config.read_bytes(), cls)
         except FileNotFoundError as error:
             raise FailedPrecondition(
                 f"no manager is set up in {paths.root}: run `pyswarm init` or `pyswarm join`"
             ) from error
-        except msgspec.MsgspecError as error:
+        except Malformed as error:
             raise FailedPrecondition(f"{paths.config} is damaged ({error}): leave the swarm and join again") from error
         for address in (config.listen_address, config.advertise_address, *config.join_addresses, *config.seeds):
             split_address(address)

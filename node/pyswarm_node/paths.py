@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_manager.config import ManagerPaths, write_private
 
@@ -84,10 +85,10 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     def load(cls, options: Options) -> NodeRecord | None:
         """None when this machine is in no cluster."""
         try:
-            return msgspec.json.decode(options.record.read_bytes(), type=cls)
+            return decode_json(options.record.read_bytes(), cls)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except Malformed as error:
             raise FailedPrecondition(
                 f"{options.record} is damaged ({error}): restore it, or remove {options.state_dir} and join again"
             ) from error

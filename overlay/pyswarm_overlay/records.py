@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
+
 from .core.names import short
 from .types import IngressPort, NetworkTable, Sandbox
 
@@ -108,8 +110,8 @@ def _read(path: Path, kind: type[T]) -> T | None:
     try:
         if path.stat().st_size > _MAX_FILE:
             return None
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
+        return decode_json(path.read_bytes(), kind)
+    except (OSError, Malformed):
         return None
 
 
