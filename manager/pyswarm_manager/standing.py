@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_manager.config import write_private
 
 _log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         """An empty one if there is none, or none that can be read."""
         try:
             with path.open("rb") as file:
-                return msgspec.json.decode(file.read(MAX_FILE_BYTES), type=cls)
+                return decode_json(file.read(MAX_FILE_BYTES), cls)
         except FileNotFoundError:
             return cls()
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, Malformed) as error:
             _log.warning("%s cannot be read (%s): going on without it", path, error)
             return cls()
 
