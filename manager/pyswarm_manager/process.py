@@ -19,6 +19,7 @@ from functools import partial
 import grpc
 
 from pyswarm.v1 import (
+    access_pb2_grpc,
     backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
@@ -34,6 +35,10 @@ from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import GuardInterceptor, open_channel
+from pyswarm_manager.access.admission import StoreAdmission
+from pyswarm_manager.access.connect import PeopleDoor, people_methods
+from pyswarm_manager.access.servicer import AccessServicer
+from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
@@ -71,7 +76,7 @@ _log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 """How long calls under way may take to end when the manager stops."""
-_NAMES = ("Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup", "Security")
+_NAMES = ("Access", "Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup", "Security")
 
 
 class RemovedFromCluster(Exception):
@@ -105,10 +110,13 @@ class Manager:
         self._backup = BackupServicer(store, raft, self._forwarder, new_id, time.time, paths.backups)
         self._certificates = CertificateBook(store)
         self._security = SecurityServicer(store, raft, self._forwarder, new_id, time.time)
-        self._door = JoinServer(self._ca, identity)
         cluster_id = identity().cluster_id
-        guard = GuardInterceptor(TABLE, lambda: cluster_id)
-        self._services = Services(guard, [f"pyswarm.v1.{name}" for name in _NAMES], self._registrations())
+        admission = StoreAdmission(lambda: store.view, lambda: raft, identity, time.time)
+        guard = GuardInterceptor(TABLE, lambda: cluster_id, admission)
+        registrations = self._registrations()
+        self._services = Services(guard, [f"pyswarm.v1.{name}" for name in _NAMES], registrations)
+        bearers = Bearers(lambda: store.view, lambda: raft, time.monotonic)
+        self._door = JoinServer(self._ca, identity, PeopleDoor(people_methods(guard, registrations), bearers))
         self._removed = removed
         self._stopping = asyncio.Event()
 
@@ -229,12 +237,14 @@ class Manager:
 
     def _registrations(self) -> Sequence[Register]:
         store, raft, forwarder, identity = self._store, self._raft, self._forwarder, self._identity
+        access = AccessServicer(store, raft, forwarder, new_id, time.time)
         control = ControlServicer(store, raft, forwarder, new_id, time.time, self._manager_changes)
         return (
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),
             partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
+            partial(access_pb2_grpc.add_AccessServicer_to_server, access),
             partial(ca_pb2_grpc.add_CAServicer_to_server, self._ca),
             partial(raft_pb2_grpc.add_RaftServicer_to_server, RaftServicer(raft, identity().cluster_id)),
             partial(security_pb2_grpc.add_SecurityServicer_to_server, self._security),

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError, Message
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity
+from pyswarm_manager.access.connect import PeopleDoor
 from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.ca.servicer import CAServicer
 
@@ -79,8 +80,10 @@ class WrongTokens:
 class JoinServer:
     """Serves joining machines. `start` it, `reload` it when the node's certificate was renewed, `close` it."""
 
-    def __init__(self, ca: CAServicer, identity: IdentityProvider) -> None:
+    def __init__(self, ca: CAServicer, identity: IdentityProvider, people: PeopleDoor | None = None) -> None:
         self._ca = ca
+        self._people = people
+        self._deadlines: dict[object, asyncio.TimerHandle] = {}
         self._identity = identity
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -95,13 +98,14 @@ class JoinServer:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/pyswarm.v1.CA/GetRootCertificate", self._get_root_certificate)
         app.router.add_post("/pyswarm.v1.CA/IssueCertificate", self._issue_certificate)
+        app.router.add_post("/{service}/{method}", self._answer_person)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
         assert runner.server is not None
         self._runner = runner
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                partial(_admit, runner.server), host, port, ssl=self._context, ssl_handshake_timeout=BODY_TIMEOUT_S
+                partial(self._admit, runner.server), host, port, ssl=self._context, ssl_handshake_timeout=BODY_TIMEOUT_S
             )
         except BaseException:
             await self.close()
@@ -143,6 +147,30 @@ class JoinServer:
 
         return await self._answered(answer)
 
+    async def _answer_person(self, request: web.Request) -> web.StreamResponse:
+        """The people's API; whoever has proved to be somebody may stay longer than a joining machine."""
+        if self._people is None:
+            raise web.HTTPNotFound
+        return await self._people.handle(request, partial(self._lift_deadline, request.protocol))
+
+    def _admit(self, server: web.Server) -> asyncio.Protocol:
+        """The protocol of a new connection, which lives for one request at most; none when there are too many."""
+        if len(server.connections) >= MAX_CONNECTIONS:
+            return _TurnedAway()
+        connection = server()
+        loop = asyncio.get_running_loop()
+        self._deadlines[connection] = loop.call_later(CONNECTION_TIMEOUT_S, self._expire, connection)
+        return connection
+
+    def _expire(self, connection: web.RequestHandler) -> None:
+        del self._deadlines[connection]
+        connection.force_close()
+
+    def _lift_deadline(self, connection: object) -> None:
+        deadline = self._deadlines.pop(connection, None)
+        if deadline is not None:
+            deadline.cancel()
+
     async def _answered(self, answer: Callable[[], Awaitable[Message]]) -> web.Response:
         if self._room.locked():
             return _refusal("resource_exhausted", "too many machines are joining at once: try again in a moment")
@@ -166,15 +194,6 @@ class _TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
-
-
-def _admit(server: web.Server) -> asyncio.Protocol:
-    """The protocol of a new connection, which lives for one request's time at most; none when there are too many."""
-    if len(server.connections) >= MAX_CONNECTIONS:
-        return _TurnedAway()
-    connection = server()
-    asyncio.get_running_loop().call_later(CONNECTION_TIMEOUT_S, connection.force_close)
-    return connection
 
 
 async def _read(request: web.Request, into: Message) -> None:
