@@ -81,6 +81,11 @@ def address_of(peer: str) -> str:
     return host.strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
+def is_admin(peer: Peer) -> bool:
+    """Whether the caller may see what lets machines and people in. A manager holds all of it."""
+    return peer.caller in (Caller.LOCAL, Caller.ADMIN, Caller.MANAGER)
+
+
 def require_manager(peer: Peer, nodes: Mapping[str, Node]) -> None:
     """Refuse a manager's certificate whose node was removed or demoted: it is valid until it expires."""
     if peer.caller is not Caller.MANAGER:

@@ -11,6 +11,7 @@ from pyswarm_common.identity import JoinToken
 from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
 from pyswarm_manager.api.validate import check_cluster_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.ca.unlocking import key_for
 from pyswarm_manager.ca.trust import token_root
 from pyswarm_manager.store.changes import Update
 from pyswarm_manager.store.tables import Tables
@@ -36,9 +37,15 @@ def without_secrets(cluster: Cluster) -> Cluster:
     return replace(cluster, root_rotation=shown, root_ca_key=b"", backup_key=b"", unlock_key=b"")
 
 
-def to_message(cluster: Cluster) -> types_pb2.Cluster:
-    """For the wire: without secrets, and with every setting written out, so that a client can change just one."""
-    message: types_pb2.Cluster = to_proto(without_secrets(cluster))
+def without_tokens(cluster: Cluster) -> Cluster:
+    """What everybody may know who may read at all: named one by one, so that no new field is shown by chance."""
+    return Cluster(id=cluster.id, meta=cluster.meta, spec=cluster.spec, root_ca_cert=cluster.root_ca_cert)
+
+
+def to_message(cluster: Cluster, *, for_admin: bool) -> types_pb2.Cluster:
+    """For the wire: without secrets, and with every setting written out, so that a client can change just one. Only
+    an admin sees what lets machines join."""
+    message: types_pb2.Cluster = to_proto(without_secrets(cluster) if for_admin else without_tokens(cluster))
     message.spec.CopyFrom(to_proto(cluster.spec))
     return message
 
@@ -52,7 +59,8 @@ async def update_cluster(writer: Writer, request: control_pb2.UpdateClusterReque
         _check_fixed(cluster.spec, spec)
     tokens = _rotated(cluster, worker=request.rotate_worker_token, manager=request.rotate_manager_token)
     meta = replace(cluster.meta, version=request.version)
-    changed = replace(cluster, spec=spec, join_tokens=tokens, meta=meta)
+    unlock_key = key_for(spec, cluster.unlock_key)
+    changed = replace(cluster, spec=spec, join_tokens=tokens, unlock_key=unlock_key, meta=meta)
     await writer.store.propose([Update(changed)])
     return writer.store.view.cluster or changed
 

@@ -22,7 +22,7 @@ from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
 from pyswarm_common.rpc import peer_of
 from pyswarm_manager.api import clusters, networks, nodes, services
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
+from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, is_admin, require_manager
 from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
 from pyswarm_manager.api.listing import fill_page, select
 from pyswarm_manager.api.ports import Clock, RaftPort
@@ -55,12 +55,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
         view = await self._read(context, request.consistency)
-        return pb.GetClusterResponse(cluster=clusters.to_message(clusters.get_cluster(view)))
+        for_admin = is_admin(caller_of(context))
+        return pb.GetClusterResponse(cluster=clusters.to_message(clusters.get_cluster(view), for_admin=for_admin))
 
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Context) -> pb.UpdateClusterResponse:
         async def local() -> pb.UpdateClusterResponse:
             cluster = await clusters.update_cluster(self._writer, request)
-            return pb.UpdateClusterResponse(cluster=clusters.to_message(cluster))
+            return pb.UpdateClusterResponse(cluster=clusters.to_message(cluster, for_admin=True))
 
         return await self._on_leader(context, "UpdateCluster", request, pb.UpdateClusterResponse, local)
 
@@ -89,8 +90,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         return await self._on_leader(context, "GetNode", request, pb.GetNodeResponse, local, is_read=True)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
+        may_change_role = is_admin(caller_of(context))
+
         async def local() -> pb.UpdateNodeResponse:
-            return pb.UpdateNodeResponse(node=self._node(await nodes.update_node(self._writer, request)))
+            return pb.UpdateNodeResponse(
+                node=self._node(await nodes.update_node(self._writer, request, may_change_role=may_change_role))
+            )
 
         return await self._on_leader(context, "UpdateNode", request, pb.UpdateNodeResponse, local)
 

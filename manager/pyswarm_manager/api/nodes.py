@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
-from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.model import Node, NodeRole, NodeSpec, NodeState
 from pyswarm_manager.api.validate import check_node_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer, check_read_version, retried
@@ -20,7 +20,7 @@ from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.tables import Kind
 
 
-async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest) -> Node:
+async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest, *, may_change_role: bool) -> Node:
     spec = decode(NodeSpec, request.spec)
     refuse(check_node_spec(spec))
 
@@ -29,6 +29,8 @@ async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest) ->
         node = find_node(view, request.node_id)
         # What the dispatcher and the planner write of a node moves its version too, and contradicts no user.
         check_read_version("node", node.id, view.node_specs[node.id], request.version, node.meta.version)
+        if spec.role is not node.spec.role and not may_change_role:
+            raise Forbidden("an operator may not change a node's role: ask an admin")
         is_demotion = node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER
         if is_demotion:
             check_demotion(view, writer.raft.members, node, force=request.force)

@@ -16,7 +16,7 @@ from pyswarm.v1 import watch_pb2, watch_pb2_grpc
 from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import Exhausted, InvalidArgument
 from pyswarm_common.model import Cluster, Service, Task
-from pyswarm_manager.api.caller import Context, caller_of, require_manager
+from pyswarm_manager.api.caller import Context, caller_of, is_admin, require_manager
 from pyswarm_manager.api.clusters import to_message
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind, Tables
@@ -50,7 +50,9 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
         self._watchers = 0
 
     async def Watch(self, request: watch_pb2.WatchRequest, context: Context) -> AsyncIterator[watch_pb2.WatchResponse]:
-        require_manager(caller_of(context), self._store.view.nodes)
+        caller = caller_of(context)
+        require_manager(caller, self._store.view.nodes)
+        for_admin = is_admin(caller)
         wanted = _Filter(request)
         if self._watchers >= MAX_WATCHERS:
             raise Exhausted(f"{MAX_WATCHERS} watches are open on this manager: ask another one")
@@ -60,7 +62,7 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
             yield watch_pb2.WatchResponse(version=start)
             async for index, events in self._store.watch(start):
                 if index > start:  # this manager may be behind the one the watcher read from
-                    for response in messages(index, wanted.pick(events)):
+                    for response in messages(index, wanted.pick(events), for_admin=for_admin):
                         yield response
         except Exhausted as error:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
@@ -92,7 +94,7 @@ class _Filter:
                 return False
 
 
-def messages(index: int, events: Iterator[Event]) -> Iterator[watch_pb2.WatchResponse]:
+def messages(index: int, events: Iterator[Event], *, for_admin: bool) -> Iterator[watch_pb2.WatchResponse]:
     """One commit's events in bounded messages. Only the last carries the commit's index: whoever resumes after an
     earlier one gets the whole commit again, rather than half of it never."""
     response, size = watch_pb2.WatchResponse(version=index - 1), 0
@@ -100,7 +102,7 @@ def messages(index: int, events: Iterator[Event]) -> Iterator[watch_pb2.WatchRes
         if len(response.events) >= MAX_MESSAGE_EVENTS or size >= MAX_MESSAGE_BYTES:
             yield response
             response, size = watch_pb2.WatchResponse(version=index - 1), 0
-        message = _event(event)
+        message = _event(event, for_admin=for_admin)
         size += message.ByteSize()
         response.events.append(message)
     if response.events:
@@ -108,7 +110,7 @@ def messages(index: int, events: Iterator[Event]) -> Iterator[watch_pb2.WatchRes
         yield response
 
 
-def _event(event: Event) -> watch_pb2.WatchEvent:
+def _event(event: Event, *, for_admin: bool) -> watch_pb2.WatchEvent:
     if event.old is None:
         action = watch_pb2.CHANGE_ACTION_CREATE
     elif event.new is None:
@@ -117,5 +119,6 @@ def _event(event: Event) -> watch_pb2.WatchEvent:
         action = watch_pb2.CHANGE_ACTION_UPDATE
     item = event.object
     message = watch_pb2.WatchEvent(action=action)
-    getattr(message, event.kind.value).CopyFrom(to_message(item) if isinstance(item, Cluster) else to_proto(item))
+    shown = to_message(item, for_admin=for_admin) if isinstance(item, Cluster) else to_proto(item)
+    getattr(message, event.kind.value).CopyFrom(shown)
     return message

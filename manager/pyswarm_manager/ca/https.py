@@ -23,9 +23,12 @@ from google.protobuf.message import DecodeError, Message
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.rpc import Caller, Peer
+from pyswarm_manager.access.admission import record_of
 from pyswarm_manager.access.connect import PeopleDoor
 from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.ca.servicer import CAServicer
+from pyswarm_manager.store.recording import asking
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ WRONG_TOKENS = 10
 WRONG_TOKEN_PERIOD_S = 60.0
 MAX_ADDRESSES = 4096
 
+ISSUE: Final = "/pyswarm.v1.CA/IssueCertificate"
 HTTP_STATUS: Final = {
     "invalid_argument": 400,
     "failed_precondition": 400,
@@ -136,10 +140,11 @@ class JoinServer:
 
         async def answer() -> Message:
             self._wrong.require_few(address)
-            message = ca_pb2.IssueCertificateRequest()
+            message, asker = ca_pb2.IssueCertificateRequest(), Peer(Caller.ANYONE, address=address)
             await _read(request, message)
             try:
-                return await self._ca.issue(message)
+                with asking(record_of(asker, ISSUE, self._identity().node_id)):
+                    return await self._ca.issue(message, asker)
             except errors.Unauthenticated:
                 _log.warning("a machine at %s tried to join with a wrong token", address)
                 self._wrong.add(address)

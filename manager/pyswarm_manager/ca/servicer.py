@@ -53,13 +53,15 @@ class CAServicer(ca_pb2_grpc.CAServicer):
             next_root_ca_cert=b"" if rotation is None else rotation.root_ca_cert,
         )
 
-    async def issue(self, request: ca_pb2.IssueCertificateRequest) -> ca_pb2.IssueCertificateResponse:
+    async def issue(
+        self, request: ca_pb2.IssueCertificateRequest, asker: Peer = ANYONE_PEER
+    ) -> ca_pb2.IssueCertificateResponse:
         """A certificate for whoever holds a join token."""
         return await self._forwarder.on_leader(
             _SERVICE + "IssueCertificate",
             request,
             ca_pb2.IssueCertificateResponse,
-            ANYONE_PEER,
+            asker,
             lambda: issuing.issue(self._writer, request, self._turns),
         )
 
@@ -74,7 +76,7 @@ class CAServicer(ca_pb2_grpc.CAServicer):
         self, request: ca_pb2.IssueCertificateRequest, context: Context
     ) -> ca_pb2.IssueCertificateResponse:
         await self._check_hop(context)
-        return await self.issue(request)
+        return await self.issue(request, caller_of(context))
 
     async def RenewCertificate(
         self, request: ca_pb2.RenewCertificateRequest, context: Context
