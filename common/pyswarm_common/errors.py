@@ -15,6 +15,9 @@ from collections.abc import Sequence
 class PyswarmError(Exception):
     """A refusal or a failure that has a meaning for the caller."""
 
+    trailing: tuple[tuple[str, str], ...] = ()
+    """Metadata that goes with the status, for programs that must tell this refusal from others of its meaning."""
+
 
 class InvalidArgument(PyswarmError):
     """The request itself is wrong. `violations` holds (field path, sentence) of every wrong field at once."""
@@ -42,6 +45,18 @@ class FailedPrecondition(PyswarmError):
 
 class Forbidden(PyswarmError):
     """The caller's role may not do this."""
+
+
+NODE_REMOVED_KEY = "pyswarm-node-removed"
+
+
+class NodeRemoved(Forbidden):
+    """The calling node was removed from the swarm: it will never be let in again with this certificate."""
+
+    trailing = ((NODE_REMOVED_KEY, "1"),)
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"node {node_id} was removed from the swarm: leave, then join again")
 
 
 class Unauthenticated(PyswarmError):

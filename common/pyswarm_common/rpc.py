@@ -8,10 +8,12 @@ status back. An exception that is not a `PyswarmError` is a bug: logged with its
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -26,6 +28,7 @@ from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.identity.people import read_person
 from pyswarm_common.model import NodeRole
 from pyswarm_common.model.states import PersonRole
+from pyswarm_common.peers import PeerGate
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,16 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # A second server on a taken port must fail, not share it.
     ("grpc.so_reuseport", 0),
 )
+TLS_SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    *SERVER_OPTIONS,
+    # Of one connection: a client waits by itself until one of its streams ends (a manager's forwarder has one).
+    ("grpc.max_concurrent_streams", 2_048),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A node has two or three; who comes when all are taken is hung up on, and tries again.
+    ("grpc.max_allowed_incoming_connections", 20_000),
+    ("grpc.max_metadata_size", 16 * 1024),
+)
+"""For servers that others reach over the network: `SERVER_OPTIONS`, bounded."""
 
 
 class Caller(Enum):
@@ -176,10 +189,12 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         table: Table,
         cluster_id: Callable[[], str | None] = lambda: None,
         admission: Admission | None = None,
+        gate: PeerGate | None = None,
     ) -> None:
         self._table = table
         self._cluster_id = cluster_id
         self._admission = admission
+        self._gate = gate
 
     async def intercept_service(
         self,
@@ -222,7 +237,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
     def guarded(self, handler: Any, method: str) -> Any:
         """The handler behind this guard."""
-        admit, recheck = self._admit, self._recheck
+        admit, recheck, entered = self._admit, self._recheck, self._entered
         if handler.response_streaming:
             inner_stream = handler.stream_stream or handler.unary_stream
 
@@ -230,10 +245,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
                 try:
                     peer = await admit(method, context)
                     is_person = peer is not None and peer.caller.is_person
-                    async for response in inner_stream(request, context):
-                        if is_person:
-                            recheck(peer)
-                        yield response
+                    with entered(peer, method):
+                        async for response in inner_stream(request, context):
+                            if is_person:
+                                recheck(peer)
+                            yield response
                 except Exception as error:
                     await _abort(context, method, error)
 
@@ -248,9 +264,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
         async def unary(request: Any, context: Any) -> Any:
             try:
-                await admit(method, context)
-                result = inner(request, context)
-                return await result if inspect.isawaitable(result) else result
+                with entered(await admit(method, context), method):
+                    result = inner(request, context)
+                    return await result if inspect.isawaitable(result) else result
             except Exception as error:
                 await _abort(context, method, error)
 
@@ -258,6 +274,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else (grpc.unary_unary_rpc_method_handler)
         )
         return make_unary(unary, handler.request_deserializer, handler.response_serializer)
+
+    def _entered(self, peer: Peer | None, method: str) -> AbstractContextManager[None]:
+        if peer is None or self._gate is None:
+            return contextlib.nullcontext()
+        return self._gate.entered(peer, method)
 
     def _recheck(self, peer: Peer | None) -> None:
         if peer is not None and self._admission is not None:
@@ -274,7 +295,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error
         await context.abort(grpc.StatusCode.INTERNAL, "internal error: see the log of the daemon")
     assert isinstance(error, errors.PyswarmError)
     status = rpc_status.to_status(_status_message(error))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    await context.abort(status.code, status.details, (*(status.trailing_metadata or ()), *error.trailing))
 
 
 def _status_message(error: errors.PyswarmError) -> status_pb2.Status:

@@ -6,56 +6,51 @@ certificate needs no restart and breaks no stream.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 from cryptography import x509
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_common.identity import NodeIdentity, key_from_pem
+from pyswarm_common.identity import NodeIdentity, ServedIdentity, key_from_pem
+from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import NodeRole
 
 
 class LiveIdentity:
     """Call it for the identity as it is now."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, master: LockKey | None = None) -> None:
         self._directory = directory
-        self._identity = _load(directory)
-        self._served = self._configuration()
+        self.master = master
+        """Opens the key where autolock has locked it."""
+        self._identity = _load(directory, master)
+        self._served = ServedIdentity(self._identity)
 
     def __call__(self) -> NodeIdentity:
         return self._identity
 
     def reload(self) -> None:
         """Take what the files say now. Raises FailedPrecondition, and keeps the old, if that is not a manager's."""
-        self._identity = _load(self._directory)
-        self._served = self._configuration()
+        self._identity = _load(self._directory, self.master)
+        self._served.replace(self._identity)
+
+    def adopt(self, certificate: bytes, roots: bytes) -> None:
+        """A new certificate for the present key."""
+        replace(self._identity, cert_pem=certificate, root_cert_pem=roots).save_certificate(self._directory)
+        self.reload()
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Demand a certificate of the same root from every client; follow `reload`."""
-        served = [self._served]
-
-        def newer() -> grpc.ServerCertificateConfiguration | None:
-            if served[0] is self._served:
-                return None
-            served[0] = self._served
-            return served[0]
-
-        # The stubs forget that None means "as before".
-        return grpc.dynamic_ssl_server_credentials(self._served, newer, True)  # type: ignore[arg-type]
-
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        identity = self._identity
-        return grpc.ssl_server_certificate_configuration(
-            [(identity.key_pem, identity.cert_pem)], root_certificates=identity.root_cert_pem
-        )
+        """Demand a certificate of a trusted root from every client; follow `reload`."""
+        return self._served.credentials()
 
 
-def _load(directory: Path) -> NodeIdentity:
+def _load(directory: Path, master: LockKey | None) -> NodeIdentity:
     identity = NodeIdentity.load(directory)
     if identity is None:
         raise FailedPrecondition(f"no node certificate in {directory}: run `pyswarm init` or `pyswarm join`")
+    identity = identity.unlocked(master)
     if identity.role is not NodeRole.MANAGER:
         raise FailedPrecondition("the certificate of this node is a worker's: promote the node, then start its manager")
     if x509.load_pem_x509_certificate(identity.cert_pem).public_key() != key_from_pem(identity.key_pem).public_key():

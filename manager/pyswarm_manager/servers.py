@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_common.rpc import SERVER_OPTIONS, GuardInterceptor
+from pyswarm_common.rpc import SERVER_OPTIONS, TLS_SERVER_OPTIONS, GuardInterceptor
 
 _MAX_SOCKET_PATH = 107  # sockaddr_un
 
@@ -32,7 +32,7 @@ class Services:
 
     async def listen(self, address: str, credentials: grpc.ServerCredentials) -> grpc.aio.Server:
         """Serve by mTLS. Raises FailedPrecondition if the address cannot be had."""
-        server = self._new_server()
+        server = self._new_server(TLS_SERVER_OPTIONS)
         try:
             server.add_secure_port(address, credentials)
         except RuntimeError as error:
@@ -45,7 +45,7 @@ class Services:
 
     async def listen_locally(self, path: Path) -> grpc.aio.Server:
         """Serve on a unix socket that only its owner may use."""
-        server = self._new_server()
+        server = self._new_server(SERVER_OPTIONS)
         _bind_locally(server, path)
         await server.start()
         return server
@@ -56,8 +56,8 @@ class Services:
         for name in ("", *self._names):
             await self._health.set(name, status)
 
-    def _new_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS)
+    def _new_server(self, options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+        server = grpc.aio.server(interceptors=[self._guard], options=options)
         for register in self._registrations:
             register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -44,8 +44,10 @@ from .store import (
     put_managers,
     put_table,
     put_task,
+    put_trust,
 )
 from .tasks import Host, Tasks, has_started, task_id_of
+from .trust import RemovedNodes
 
 _log = logging.getLogger(__name__)
 
@@ -76,13 +78,15 @@ class AgentHooks:
     """The node's own object, at the start of each session and when it changes."""
     on_data_path_port: Callable[[int], None]
     """UDP port of VXLAN in this cluster, at the start of each session."""
+    on_roots: Callable[[bytes], None] = lambda roots: None
+    """The roots (PEM) to trust, when they are not those of the identity."""
 
 
 class Server(Protocol):
     """What this node serves to the others."""
 
     async def start(self, identity: NodeIdentity) -> int:
-        """Returns the port."""
+        """Returns the port. Again with another identity: new connections use that one."""
         ...
 
     async def stop(self) -> None: ...
@@ -129,7 +133,8 @@ class Agent:
         fetcher = ImageFetcher(images, self._locate_image, wires.connect or connector(hooks.identity))
         host = Host(runtime, images, overlay, self._networks, fetcher)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
-        servicer = AgentServicer(self.tasks, runtime, images, self._name)
+        self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
+        servicer = AgentServicer(self.tasks, runtime, images, self._name, self._removed.gate)
         self._server = wires.serve(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -214,9 +219,12 @@ class Agent:
 
     async def identity_changed(self) -> None:
         """The node has a new certificate: serve and dial with it."""
-        await self._server.stop()
-        await self._server.start(self._hooks.identity())
+        await self.trust_changed()
         self._session.redial()
+
+    async def trust_changed(self) -> None:
+        """The node trusts other roots than before: whoever connects from now on is held to them."""
+        await self._server.start(self._hooks.identity())
 
     # ---------------------------------------------------------------- the session's listener
 
@@ -235,6 +243,8 @@ class Agent:
         match message.WhichOneof("message"):
             case "assignments":
                 await self._assign(message.assignments)
+            case "trust":
+                await self._trust(message.trust)
             case "managers":
                 await self._learn_managers(message.managers.addresses)
             case "node":
@@ -274,6 +284,13 @@ class Agent:
             self._known_managers = tuple(addresses)
             await self._store.write([put_managers(self._known_managers)])
 
+    async def _trust(self, update: pb.TrustUpdate) -> None:
+        kept = self._removed.learn(update)
+        if kept is not None:
+            await self._store.write([put_trust(kept)])
+        if update.root_ca_certs and update.root_ca_certs != self._hooks.identity().root_cert_pem:
+            self._hooks.on_roots(update.root_ca_certs)
+
     # ---------------------------------------------------------------- for the parts
 
     def _managers(self) -> Sequence[str]:
@@ -294,6 +311,7 @@ class Agent:
 
     async def _take_up(self, saved: SavedState) -> None:
         self._known_managers = saved.managers or self._config.managers
+        self._removed.load(saved.trust)
         self._outbox.restore(saved.statuses, saved.unacknowledged)
         await self._networks.restore(saved.tables, saved.ingress)
         containers = await self._adopted_containers(saved)

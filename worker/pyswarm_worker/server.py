@@ -10,8 +10,9 @@ import grpc
 from pyswarm.v1 import agent_pb2, agent_pb2_grpc, logs_pb2
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
-from pyswarm_common.identity import NodeIdentity
-from pyswarm_common.rpc import SERVER_OPTIONS, Caller, GuardInterceptor, Table
+from pyswarm_common.identity import NodeIdentity, ServedIdentity
+from pyswarm_common.peers import PeerGate
+from pyswarm_common.rpc import TLS_SERVER_OPTIONS, Caller, GuardInterceptor, Table
 
 from .ports import ContainerRuntime, ImageStore
 from .tasks import Tasks
@@ -33,9 +34,15 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
     """Reads only: nothing here changes the node."""
 
     def __init__(
-        self, tasks: Tasks, runtime: ContainerRuntime, images: ImageStore, node: Callable[[], tuple[str, str]]
+        self,
+        tasks: Tasks,
+        runtime: ContainerRuntime,
+        images: ImageStore,
+        node: Callable[[], tuple[str, str]],
+        gate: PeerGate | None = None,
     ) -> None:
-        """`node` gives (node id, host name)."""
+        """`node` gives (node id, host name); `gate` knows whom to refuse."""
+        self.gate = gate
         self._tasks = tasks
         self._runtime = runtime
         self._images = images
@@ -86,28 +93,34 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
 
 
 class AgentServer:
-    """The mTLS server. Made anew when the node's certificate changes."""
+    """The mTLS server. `start` it again with another identity: new connections use that, streams go on."""
 
     def __init__(self, servicer: AgentServicer, address: str) -> None:
         self._servicer = servicer
         self._address = address
         self._server: grpc.aio.Server | None = None
+        self._served: ServedIdentity | None = None
+        self._port = 0
 
     async def start(self, identity: NodeIdentity) -> int:
         """Returns the port."""
-        guard = GuardInterceptor(AGENT_TABLE, lambda: identity.cluster_id)
-        server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
+        if self._served is not None:
+            self._served.replace(identity)
+            return self._port
+        served, cluster_id = ServedIdentity(identity), identity.cluster_id
+        guard = GuardInterceptor(AGENT_TABLE, lambda: cluster_id, gate=self._servicer.gate)
+        server = grpc.aio.server(interceptors=[guard], options=TLS_SERVER_OPTIONS, maximum_concurrent_rpcs=_MAX_STREAMS)
         agent_pb2_grpc.add_AgentServicer_to_server(self._servicer, server)
         try:
-            port = server.add_secure_port(self._address, identity.server_credentials())
+            port = server.add_secure_port(self._address, served.credentials())
         except RuntimeError as error:
             raise Unavailable(f"cannot listen on {self._address}: is another program using that port?") from error
         await server.start()
-        self._server = server
+        self._server, self._served, self._port = server, served, port
         return port
 
     async def stop(self) -> None:
         """Streams under way (logs, layers) are cut: their readers resume."""
         if self._server is not None:
             await self._server.stop(None)
-            self._server = None
+            self._server = self._served = None

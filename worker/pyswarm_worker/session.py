@@ -23,7 +23,7 @@ import grpc
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import dispatcher_pb2_grpc
-from pyswarm_common.errors import PyswarmError, Unavailable
+from pyswarm_common.errors import NODE_REMOVED_KEY, PyswarmError, Unavailable
 from pyswarm_common.identity import NodeIdentity, role_name
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import CHANNEL_OPTIONS, error_from_rpc
@@ -171,7 +171,7 @@ class Session:
                 await self._converse(stub)
         except grpc.aio.AioRpcError as error:
             self._hint = _leader_of(error, address)
-            self._not_found = self._not_found + 1 if error.code() is grpc.StatusCode.NOT_FOUND else 0
+            self._not_found = self._not_found + 1 if _says_removed(error) else 0
             return f"{address}: {_in_short(error)}"
         except TimeoutError:
             return f"{address}: no answer within {_START_TIMEOUT_S:g} s"
@@ -301,6 +301,12 @@ def _in_short(error: grpc.aio.AioRpcError) -> str:
     if details.startswith(_NOT_CONNECTED):
         return "cannot connect: " + details.rpartition(": ")[2].lower()
     return details
+
+
+def _says_removed(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the manager says that this node is not part of the cluster any more."""
+    pairs: Any = error.trailing_metadata() or ()
+    return error.code() is grpc.StatusCode.NOT_FOUND or any(key == NODE_REMOVED_KEY for key, _ in pairs)
 
 
 def _leader_of(error: grpc.aio.AioRpcError, asked: str) -> str:

@@ -50,6 +50,7 @@ class SavedState:
     tables: dict[str, KnownTable]
     ingress: pb.IngressTable | None
     managers: tuple[str, ...]
+    trust: pb.TrustUpdate
 
 
 class AgentStore:
@@ -172,6 +173,10 @@ def put_managers(addresses: Sequence[str]) -> Operation:
     return "INSERT OR REPLACE INTO facts VALUES ('managers', ?)", (content,)
 
 
+def put_trust(trust: pb.TrustUpdate) -> Operation:
+    return "INSERT OR REPLACE INTO facts VALUES ('trust', ?)", (trust.SerializeToString(),)
+
+
 # ---------------------------------------------------------------- in the thread
 
 
@@ -215,8 +220,9 @@ def _load(connection: sqlite3.Connection) -> SavedState:
             unacknowledged.append(key)
     facts = dict(connection.execute("SELECT name, value FROM facts"))
     ingress = pb.IngressTable.FromString(facts["ingress"]) if "ingress" in facts else None
+    trust = pb.TrustUpdate.FromString(facts.get("trust", b""))
     managers = tuple(pb.ManagerList.FromString(facts.get("managers", b"")).addresses)
-    return SavedState(tasks, statuses, tuple(unacknowledged), _load_tables(connection), ingress, managers)
+    return SavedState(tasks, statuses, tuple(unacknowledged), _load_tables(connection), ingress, managers, trust)
 
 
 def _load_tables(connection: sqlite3.Connection) -> dict[str, KnownTable]:

@@ -31,8 +31,10 @@ class NodeIdentity:
     """What a node proves itself with. All PEM."""
 
     cert_pem: bytes
+    """Its own certificate, then what leads from it to the root."""
     key_pem: bytes
     root_cert_pem: bytes
+    """Every root it trusts: two while the cluster's root is being replaced."""
 
     @classmethod
     def load(cls, directory: Path) -> NodeIdentity | None:
@@ -47,6 +49,11 @@ class NodeIdentity:
         """Write the three files, each atomically and readable only by its owner; the certificate last."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in ((_ROOT_FILE, self.root_cert_pem), (_KEY_FILE, self.key_pem), (_CERT_FILE, self.cert_pem)):
+            _write_private(directory / name, content)
+
+    def save_certificate(self, directory: Path) -> None:
+        """Write a new certificate for the key that is there already, which may lie locked."""
+        for name, content in ((_ROOT_FILE, self.root_cert_pem), (_CERT_FILE, self.cert_pem)):
             _write_private(directory / name, content)
 
     @property
@@ -97,6 +104,36 @@ class NodeIdentity:
         if len(values) != 1:
             raise FailedPrecondition("the node certificate was not issued by a pyswarm cluster: leave, then join again")
         return str(values[0].value)
+
+
+class ServedIdentity:
+    """What a gRPC server shows and trusts; asked at each handshake, so it changes without breaking a stream."""
+
+    def __init__(self, identity: NodeIdentity) -> None:
+        self._served = _configuration(identity)
+
+    def replace(self, identity: NodeIdentity) -> None:
+        """For new connections from now on."""
+        self._served = _configuration(identity)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Demand a certificate of a trusted root from every client; follow `replace`."""
+        served = [self._served]
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            if served[0] is self._served:
+                return None
+            served[0] = self._served
+            return served[0]
+
+        # The stubs forget that None means "as before".
+        return grpc.dynamic_ssl_server_credentials(self._served, newer, True)  # type: ignore[arg-type]
+
+
+def _configuration(identity: NodeIdentity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(identity.key_pem, identity.cert_pem)], root_certificates=identity.root_cert_pem
+    )
 
 
 def _write_private(path: Path, content: bytes) -> None:

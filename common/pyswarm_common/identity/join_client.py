@@ -109,6 +109,14 @@ def _includes(bundle: bytes, root_cert_pem: bytes) -> bool:
         return False
 
 
+async def renew_expired(
+    address: str, root_cert_pem: bytes, request: ca_pb2.RenewExpiredRequest
+) -> ca_pb2.RenewCertificateResponse:
+    """Another certificate for a node whose own has expired, from a manager that proves to be of the known root's."""
+    context = _pinned(root_cert_pem)
+    return await _call(address, "RenewExpired", request, ca_pb2.RenewCertificateResponse, context)
+
+
 async def _call(address: str, method: str, request: Message, answer_type: type[R], context: ssl.SSLContext) -> R:
     host, port = join_address(address)
     netloc = f"[{host}]" if ":" in host else host

@@ -6,20 +6,13 @@ clocks. So the list cannot grow beyond the removals of one certificate's lifetim
 
 from __future__ import annotations
 
-from pyswarm_common.errors import Forbidden
+from pyswarm_common.errors import NodeRemoved
 from pyswarm_common.model import Cluster, Node, RemovedNode
 from pyswarm_manager.store.changes import Change, Create, delete
 from pyswarm_manager.store.tables import Tables
 
 MARGIN_S = 3600.0
 _LONGEST_UNKNOWN_S = 90 * 24 * 3600.0
-
-
-class NodeRemoved(Forbidden):
-    """The caller was removed from the swarm."""
-
-    def __init__(self, node_id: str) -> None:
-        super().__init__(f"node {node_id} was removed from the swarm: leave, then join again")
 
 
 def removal(view: Tables, node: Node, now: float) -> list[Change]:

@@ -7,12 +7,12 @@ differences at that moment. So a session holds at most one message and the names
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import PyswarmError
-from pyswarm_common.model import Node
+from pyswarm_common.model import Node, RemovedNode
 from pyswarm_manager.dispatcher.core.assignments import Given, complete, increment
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.store.tables import Tables
@@ -35,6 +35,7 @@ class Session:
         self._tasks: dict[str, None] = {}
         self._resync: set[str] = set()
         self._notices: dict[str, pb.ManagerMessage] = {}
+        self._trust = pb.TrustUpdate()
         self._end: PyswarmError | None = None
         self._wake = asyncio.Event()
 
@@ -84,6 +85,17 @@ class Session:
         """The heartbeat period: when it changed, and as the answer to each heartbeat."""
         self._notice("period", pb.ManagerMessage(heartbeat_period=pb.HeartbeatPeriod(period_s=period_s)))
 
+    def tell_roots(self, roots: bytes) -> None:
+        """The roots (PEM) to trust."""
+        self._trust.root_ca_certs = roots
+        self._wake.set()
+
+    def tell_removed(self, removed: Iterable[RemovedNode], *, complete: bool = False) -> None:
+        """Nodes whose certificates are to be refused: all of them, or those that came to them."""
+        self._trust.removed.extend(to_proto(node) for node in removed)
+        self._trust.complete = self._trust.complete or complete
+        self._wake.set()
+
     def end(self, reason: PyswarmError) -> None:
         """End the stream with this refusal."""
         if self._end is None:
@@ -114,6 +126,9 @@ class Session:
     def _take_notices(self) -> list[pb.ManagerMessage]:
         notices = list(self._notices.values())
         self._notices.clear()
+        if self._trust.ByteSize():
+            notices.append(pb.ManagerMessage(trust=self._trust))
+            self._trust = pb.TrustUpdate()
         return notices
 
     def _take_assignments(self) -> bytes | None:

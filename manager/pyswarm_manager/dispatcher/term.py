@@ -16,7 +16,8 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import Node, NodeDescription, NodeState, Task, TaskStatus
+from pyswarm_common.model import Cluster, Node, NodeDescription, NodeState, RemovedNode, Task, TaskStatus
+from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.dispatcher.core import reports
 from pyswarm_manager.dispatcher.core.heartbeats import (
     CHECK_INTERVAL_S,
@@ -36,6 +37,8 @@ HELLO_BYTES_LIMIT = 8192
 UPDATES_LIMIT = 4096
 """Statuses in one batch of an agent."""
 LOCATIONS_LIMIT = 10
+REMOVED_LIMIT = 10_000
+"""Removed nodes that an agent is told of: those whose certificates last longest."""
 TABLES_INTERVAL_S = 0.01
 TABLES_INTERVAL_PER_SESSION_S = 0.0001
 """Changes of tables are pushed at once, then collected for this long: a busy network must not flood its nodes."""
@@ -62,6 +65,7 @@ class Term:
         self._sessions: dict[str, Session] = {}
         self._heartbeats = Heartbeats(self._monotonic(), self._period_s())
         self._managers = self._manager_addresses()
+        self._roots = b"" if view.cluster is None else trusted_roots(view.cluster)
         self._writer = ReportWriter(store)
         self._tables_changed = asyncio.Event()
         self._withdrawn = asyncio.Event()
@@ -110,6 +114,7 @@ class Term:
         description = from_proto(NodeDescription, hello.description)
         address = hello.address
         self._writer.observe(node_id, lambda node: reports.opened(node, description, address, self._clock()))
+        self._tell_trust(session)
         _log.info("session of node %s opened", node_id)
         return session
 
@@ -243,6 +248,11 @@ class Term:
                 case Node():
                     self._node_changed(event)
                     has_nodes = True
+                case RemovedNode() as removed if event.new is not None:
+                    for session in self._sessions.values():
+                        session.tell_removed([removed])
+                case Cluster():
+                    self._roots_changed()
         if has_nodes:
             self._tell_managers()
         self._tell_period()
@@ -250,6 +260,21 @@ class Term:
             self._tables_changed.set()
         if self._tables.has_withdrawn:
             self._withdrawn.set()
+
+    def _tell_trust(self, session: Session) -> None:
+        view = self._store.view
+        if view.cluster is not None:
+            session.tell_roots(trusted_roots(view.cluster))
+        latest = sorted(view.removed_nodes.values(), key=lambda removed: removed.expires_at)[-REMOVED_LIMIT:]
+        session.tell_removed(latest, complete=True)
+
+    def _roots_changed(self) -> None:
+        cluster = self._store.view.cluster
+        roots = b"" if cluster is None else trusted_roots(cluster)
+        if roots != self._roots:
+            self._roots = roots
+            for session in self._sessions.values():
+                session.tell_roots(roots)
 
     def _task_changed(self, event: Event) -> None:
         for task in event:
@@ -268,7 +293,7 @@ class Term:
         elif old is None:
             self._heartbeats.expect([node_id], self._monotonic())
         elif session is not None and isinstance(old, Node) and isinstance(new, Node):
-            if (old.spec, old.role) != (new.spec, new.role):
+            if (old.spec, old.role, old.certificate) != (new.spec, new.role, new.certificate):
                 session.tell_node(new)
             session.mark()
 

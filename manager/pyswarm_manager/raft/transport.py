@@ -17,6 +17,7 @@ import msgspec
 
 from pyswarm.v1 import raft_pb2 as pb
 from pyswarm.v1 import raft_pb2_grpc
+from pyswarm_common.errors import NODE_REMOVED_KEY
 from pyswarm_manager.raft.core.messages import Append, InstallSnapshot, Message
 from pyswarm_manager.raft.wire import encode, snapshot_chunks
 
@@ -74,6 +75,12 @@ class GrpcTransport:
         """Messages dropped for want of room since the start."""
         return self._dropped_before + sum(peer.dropped for peer in self._peers.values())
 
+    def set_address(self, address: str) -> None:
+        """This manager is reached elsewhere from now on: told by the streams that are opened from now on."""
+        self._names.sender_address = address
+        for peer in self._peers.values():
+            peer.names.sender_address = address
+
     def bind(self, on_lost: Callable[[int], None], on_snapshot_failed: Callable[[int], None]) -> None:
         """Where to report."""
         self._callbacks.lost, self._callbacks.snapshot_failed = on_lost, on_snapshot_failed
@@ -125,7 +132,7 @@ class _Peer:
     ) -> None:
         self.raft_id, self.address = raft_id, address
         self.dropped = 0
-        self._names, self._channel_for, self._callbacks = names, channel_for, callbacks
+        self.names, self._channel_for, self._callbacks = names, channel_for, callbacks
         self._queue: deque[Message] = deque()
         self._queued_bytes = 0
         self._snapshot: InstallSnapshot | None = None
@@ -185,7 +192,7 @@ class _Peer:
         sending: asyncio.Task[None] | None = None
         accepted = asyncio.ensure_future(_is_accepted(call))
         try:
-            await call.write(pb.RaftBatch(peers=self._names))
+            await call.write(pb.RaftBatch(peers=self.names))
             while not call.done():
                 await self._write_queued(call)
                 if self._snapshot is not None and (sending is None or sending.done()):
@@ -228,8 +235,8 @@ class _Peer:
     ) -> bool:
         """Report why; whether the stream had worked."""
         code = await call.code()
-        if code is grpc.StatusCode.FAILED_PRECONDITION:
-            if any(key == REMOVED_KEY for key, _ in await call.trailing_metadata() or ()):
+        if code in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED):
+            if any(key in (REMOVED_KEY, NODE_REMOVED_KEY) for key, _ in await call.trailing_metadata() or ()):
                 self._callbacks.removed()
             return False
         worked = await accepted
@@ -239,7 +246,7 @@ class _Peer:
 
     async def _send_snapshot(self, stub: raft_pb2_grpc.RaftAsyncStub, message: InstallSnapshot) -> None:
         try:
-            await stub.InstallSnapshot(iter(snapshot_chunks(message, self._names)), timeout=SNAPSHOT_TIMEOUT_S)
+            await stub.InstallSnapshot(iter(snapshot_chunks(message, self.names)), timeout=SNAPSHOT_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             self._callbacks.snapshot_failed(self.raft_id)
 
