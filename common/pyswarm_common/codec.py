@@ -26,6 +26,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 M = TypeVar("M", bound=Message)
 
 _NANOS = 1_000_000_000
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _Setter = Callable[[Message, Any], None]
 _Getter = Callable[[Message], Any]
 
@@ -38,7 +39,8 @@ def to_proto(value: msgspec.Struct) -> Any:
 
 
 def from_proto(struct_type: type[S], message: Message) -> S:
-    """The struct of that type with the message's content. Unknown enum numbers raise ValueError."""
+    """The struct of that type with the message's content. Unknown enum numbers, and times that no calendar has, raise
+    ValueError: what is taken in can always be told again."""
     kwargs = {}
     for name, getter in _getters(struct_type):
         value = getter(message)
@@ -155,5 +157,7 @@ def set_timestamp(target: Any, unix_s: float) -> None:
 
 
 def timestamp(source: Any) -> float:
-    """Unix seconds of a google.protobuf.Timestamp."""
+    """Unix seconds of a google.protobuf.Timestamp. Raises ValueError outside of the years 1 to 9999."""
+    if not (_FIRST_SECOND <= source.seconds <= _LAST_SECOND and 0 <= source.nanos < _NANOS):
+        raise ValueError(f"{source.seconds} s and {source.nanos} ns is no time")
     return float(source.seconds) + float(source.nanos) / _NANOS
