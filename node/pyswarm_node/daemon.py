@@ -27,6 +27,7 @@ from .lock import DirectoryLock
 from .membership import Membership
 from .notify import notify
 from .paths import Options
+from .recovery import Recovery
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +83,9 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     path.unlink(missing_ok=True)  # a crash left it: the lock says that nobody serves it
     guard = GuardInterceptor({**OWN_TABLE, **FORWARD_TABLE})
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-    node_pb2_grpc.add_DaemonServicer_to_server(DaemonServicer(membership, runtime), server)
+    node_pb2_grpc.add_DaemonServicer_to_server(
+        DaemonServicer(membership, Recovery(options, membership, runtime), runtime), server
+    )
     images = ImagesServicer(runtime.images, membership.images_changed)
     node_pb2_grpc.add_ImagesServicer_to_server(images, server)
     server.add_generic_rpc_handlers((Forwarder(membership.channel, lambda: membership.node_id),))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
 from typing import Any
 
 from pyswarm.v1 import node_pb2, node_pb2_grpc
@@ -11,13 +12,14 @@ from pyswarm_runtime import Runtime
 
 from .describe import capabilities, version
 from .membership import Membership
+from .recovery import Recovery
 
 
 class DaemonServicer(node_pb2_grpc.DaemonServicer):
     """Serves Daemon."""
 
-    def __init__(self, membership: Membership, runtime: Runtime) -> None:
-        self._membership = membership
+    def __init__(self, membership: Membership, recovery: Recovery, runtime: Runtime) -> None:
+        self._membership, self._recovery = membership, recovery
         self._runtime = runtime
 
     async def GetInfo(self, request: node_pb2.GetInfoRequest, context: Any) -> node_pb2.GetInfoResponse:
@@ -50,6 +52,21 @@ class DaemonServicer(node_pb2_grpc.DaemonServicer):
 
     async def Join(self, request: node_pb2.JoinRequest, context: Any) -> node_pb2.JoinResponse:
         return await self._membership.join(request)
+
+    async def Restore(
+        self, request_iterator: AsyncIterator[node_pb2.RestoreRequest], context: Any
+    ) -> node_pb2.RestoreResponse:
+        return await self._recovery.restore(request_iterator)
+
+    async def PlanForceNewCluster(
+        self, request: node_pb2.ForceNewClusterRequest, context: Any
+    ) -> node_pb2.ForceNewClusterPlan:
+        return await self._recovery.plan_force_new_cluster(request)
+
+    async def ForceNewCluster(
+        self, request: node_pb2.ForceNewClusterRequest, context: Any
+    ) -> node_pb2.ForceNewClusterPlan:
+        return await self._recovery.force_new_cluster(request)
 
     async def Leave(self, request: node_pb2.LeaveClusterRequest, context: Any) -> node_pb2.LeaveClusterResponse:
         await self._membership.leave(force=request.force)

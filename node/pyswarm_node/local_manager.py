@@ -85,14 +85,20 @@ class LocalManager:
         await self.stop()
         shutil.rmtree(self._paths.directory, ignore_errors=True)
 
+    async def health(self) -> health_pb2.GetHealthResponse | None:
+        """What it says of itself; None while it does not answer."""
+        if not self._paths.socket.exists():
+            return None
+        stub = health_pb2_grpc.HealthStub(self._open_channel())
+        try:
+            return await stub.GetHealth(health_pb2.GetHealthRequest(), timeout=_HEALTH_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return None
+
     async def _is_ready(self) -> bool:
         """It knows the cluster, and its leader."""
-        if not self._paths.socket.exists() or self._paths.bootstrap.exists():
-            return False
-        try:
-            stub = health_pb2_grpc.HealthStub(self._open_channel())
-            health = await stub.GetHealth(health_pb2.GetHealthRequest(), timeout=_HEALTH_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
+        health = None if self._paths.bootstrap.exists() else await self.health()
+        if health is None:
             return False
         is_member = any(member.raft_id == health.raft_id for member in health.members)
         return bool(health.cluster_id) and health.leader_raft_id != 0 and is_member

@@ -12,7 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 import grpc
 import msgspec
@@ -48,6 +49,15 @@ _ONE_OF_MANAGERS = (
     "Removing this node leaves the swarm with one manager less: demote it first with `pyswarm node demote`. "
     "Use `--force` to suppress this message."
 )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class NewManager:
+    """A manager whose state is on disk already."""
+
+    record: NodeRecord
+    identity: NodeIdentity
+    raft_id: int
 
 
 class Membership:
@@ -128,7 +138,7 @@ class Membership:
     async def init(self, request: node_pb2.InitRequest) -> node_pb2.InitResponse:
         """Make a new cluster with this machine as its first manager."""
         async with self._change():
-            self._check_not_member()
+            self.check_not_member()
             spec = cluster_spec(request)
             record, availability = await self._plan(request), Availability(request.availability)
             founding = found(
@@ -186,7 +196,7 @@ class Membership:
     async def join(self, request: node_pb2.JoinRequest) -> node_pb2.JoinResponse:
         """Become a node of the token's cluster, in the token's role."""
         async with self._change():
-            self._check_not_member()
+            self.check_not_member()
             token = JoinToken.parse(request.token)
             if not 0 < len(request.remote_addrs) <= _MAX_REMOTES:
                 raise InvalidArgument(f"give the address of a manager to join at (at most {_MAX_REMOTES})")
@@ -222,6 +232,51 @@ class Membership:
                     f"background. ({self.member.agent.error})"
                 )
             await asyncio.sleep(0.02)
+
+    # ---------------------------------------------------------------- recovery
+
+    async def restore_from(
+        self, addresses: node_pb2.InitRequest, prepare: Callable[[NodeRecord], Awaitable[NewManager]]
+    ) -> NodeRecord:
+        """Become a cluster's only manager; `prepare` lays its state on disk, given this machine's addresses."""
+        async with self._change():
+            self.check_not_member()
+            plan = await self._plan(addresses)
+            async with self._undone_on_failure() as undo:
+                new = await prepare(plan)
+                self.manager.configure(new.record, new.raft_id, ())
+                await self._become(undo, new.record, new.identity)
+            return new.record
+
+    def check_manager(self) -> None:
+        """Raises FailedPrecondition where there is no manager's state."""
+        if self.record is None:
+            raise FailedPrecondition(NOT_A_MEMBER)
+        if not self.manager.has_state:
+            raise no_manager(True)
+
+    @contextlib.asynccontextmanager
+    async def manager_stopped(self) -> AsyncIterator[NodeRecord]:
+        """Nobody uses the manager's files meanwhile; it runs again afterwards, whatever happens."""
+        async with self._change():
+            self.check_manager()
+            assert self.record is not None
+            await self.manager.stop()
+            try:
+                yield self.record
+            finally:
+                if not self.manager.is_wanted:
+                    self.manager.start()
+
+    async def move(self, record: NodeRecord) -> None:
+        """This node has other addresses from now on. Containers run on."""
+        if record == self.record or self.member is None or self.identity is None:
+            return
+        record.save(self._options)
+        await self.member.close()
+        self.member = None
+        await self._end_role_task()
+        await self._enter(record, self.identity)
 
     # ---------------------------------------------------------------- becoming a member
 
@@ -368,7 +423,7 @@ class Membership:
 
     # ---------------------------------------------------------------- shared
 
-    def _check_not_member(self) -> None:
+    def check_not_member(self) -> None:
         if self.record is not None:
             raise FailedPrecondition(ALREADY_MEMBER)
 

@@ -1,0 +1,192 @@
+"""The two ways back after the managers are lost: a backup, or one manager that still has its data.
+
+Decides when either may be done at all (no cluster here yet; a cluster that has no leader) and in which order; what the
+new state is, `pyswarm_manager.backup` decides. A restore that fails leaves nothing behind. Forcing may be done again
+after a crash at any step: addresses are written first, then the log in one transaction, then the manager starts.
+Containers are not touched by either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+import msgspec
+
+from pyswarm.v1 import health_pb2, node_pb2
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
+from pyswarm_common.model import Availability
+from pyswarm_manager.backup import forcing, restoring
+from pyswarm_manager.config import ManagerConfig
+from pyswarm_runtime import Runtime
+
+from .addresses import choose_advertised, read_interfaces, split_host_port
+from .describe import describe
+from .founding import new_raft_id
+from .membership import Membership, NewManager
+from .paths import NodeRecord, Options
+
+_log = logging.getLogger(__name__)
+
+_MAX_BACKUP_BYTES = 16 << 30
+_NO_LEADER_FOR_S = 3.0
+"""Longer than managers take to elect one: who has none for this long has no majority."""
+_POLL_S = 0.1
+
+
+class Recovery:
+    """One per daemon."""
+
+    def __init__(self, options: Options, membership: Membership, runtime: Runtime) -> None:
+        self._options, self._membership, self._runtime = options, membership, runtime
+
+    # ---------------------------------------------------------------- restore
+
+    async def restore(self, requests: AsyncIterator[node_pb2.RestoreRequest]) -> node_pb2.RestoreResponse:
+        """Make this machine the only manager of the cluster in the backup that is sent."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise InvalidArgument("the first message of a restore must be its header")
+        header = first.header
+        self._membership.check_not_member()
+        self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._options.state_dir) as file:  # has no name: a crash leaves nothing
+            await _receive(requests, file)
+            backup = await asyncio.to_thread(restoring.read_backup, file, header.key)
+
+        async def prepare(plan: NodeRecord) -> NewManager:
+            return await asyncio.to_thread(self._prepare, backup, plan, Availability(header.addresses.availability))
+
+        record = await self._membership.restore_from(header.addresses, prepare)
+        _log.info("restored swarm %s as it was at index %d", record.cluster_id, backup.header.index)
+        return node_pb2.RestoreResponse(
+            node_id=record.node_id, cluster_id=record.cluster_id, manager_address=record.manager_address
+        )
+
+    def _prepare(self, backup: restoring.Verified, plan: NodeRecord, availability: Availability) -> NewManager:
+        """Everything the manager starts with, on disk."""
+        place = restoring.Place(
+            address=plan.address,
+            manager_address=plan.manager_address,
+            description=describe(self._runtime.preflight, plan.data_path_address, ""),
+            availability=availability,
+            raft_id=new_raft_id(),
+        )
+        state = restoring.restored(backup, place, time.time())
+        restoring.lay_log(self._options.manager, state, place.raft_id)
+        record = msgspec.structs.replace(
+            plan,
+            node_id=state.identity.node_id,
+            cluster_id=backup.cluster.id,
+            data_path_port=backup.cluster.spec.data_path_port,
+            managers=(plan.manager_address,),
+        )
+        return NewManager(record, state.identity, place.raft_id)
+
+    # ---------------------------------------------------------------- force a new cluster
+
+    async def plan_force_new_cluster(self, request: node_pb2.ForceNewClusterRequest) -> node_pb2.ForceNewClusterPlan:
+        """What `force_new_cluster` would do. The manager, which can do nothing without a majority, is started anew."""
+        if await self._is_alone(request):
+            return self._plan_of_nothing()
+        async with self._membership.manager_stopped() as record:
+            new = await _moved(record, request.advertise_addr)
+            return await asyncio.to_thread(self._read_plan, new)
+
+    async def force_new_cluster(self, request: node_pb2.ForceNewClusterRequest) -> node_pb2.ForceNewClusterPlan:
+        """Make this manager, with what it has, the only one of its cluster."""
+        if await self._is_alone(request):
+            return self._plan_of_nothing()
+        async with self._membership.manager_stopped() as record:
+            new = await _moved(record, request.advertise_addr)
+            plan = await asyncio.to_thread(self._read_plan, new)
+            await self._membership.move(new)
+            await asyncio.to_thread(self._rewrite, new)
+            await self._membership.manager.start_and_wait()
+        _log.warning("this manager is the only one of its swarm now; %d were dropped", len(plan.dropped))
+        return plan
+
+    async def _is_alone(self, request: node_pb2.ForceNewClusterRequest) -> bool:
+        """Whether there is nothing to do. Refuses while the managers have a leader."""
+        self._membership.check_manager()
+        deadline = time.monotonic() + _NO_LEADER_FOR_S
+        while time.monotonic() < deadline:
+            health = await self._membership.manager.health()
+            if health is not None and health.leader_raft_id:
+                return self._is_only_one(health, request)
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    def _is_only_one(self, health: health_pb2.GetHealthResponse, request: node_pb2.ForceNewClusterRequest) -> bool:
+        members = {member.raft_id: member.address for member in health.members}
+        if set(members) == {health.raft_id} == {health.leader_raft_id}:
+            return not request.advertise_addr
+        leader = members.get(health.leader_raft_id, "another manager")
+        raise FailedPrecondition(
+            f"this swarm has a leader ({leader}), so no new cluster is needed: remove lost managers with "
+            "`pyswarm node demote` and `pyswarm node rm`"
+        )
+
+    def _plan_of_nothing(self) -> node_pb2.ForceNewClusterPlan:
+        record = self._membership.record
+        assert record is not None, "checked by check_manager"
+        return node_pb2.ForceNewClusterPlan(
+            is_done=True, cluster_id=record.cluster_id, node_id=record.node_id, manager_address=record.manager_address
+        )
+
+    def _read_plan(self, record: NodeRecord) -> node_pb2.ForceNewClusterPlan:
+        stored, state = forcing.read_held(self._options.manager, None)
+        tables = state.tables
+        plan = node_pb2.ForceNewClusterPlan(
+            cluster_id=record.cluster_id,
+            node_id=record.node_id,
+            commit_index=state.commit_index,
+            last_index=state.last_index,
+            services=len(tables.services),
+            tasks=len(tables.tasks),
+            networks=len(tables.networks),
+            nodes=len(tables.nodes),
+            manager_address=record.manager_address,
+        )
+        for other in forcing.lost(state, stored.raft_id):
+            dropped = plan.dropped.add(raft_id=other.raft_id, address=other.address)
+            if other.node is not None:
+                dropped.node_id, dropped.hostname = other.node.id, other.node.description.hostname
+        return plan
+
+    def _rewrite(self, record: NodeRecord) -> None:
+        paths = self._options.manager
+        config = ManagerConfig.load(paths)
+        msgspec.structs.replace(config, advertise_address=record.manager_address, join_addresses=()).save(paths)
+        forcing.rewrite_log(paths, None, record.manager_address)
+
+
+async def _receive(requests: AsyncIterator[node_pb2.RestoreRequest], file: BinaryIO) -> None:
+    size = 0
+    async for request in requests:
+        size += len(request.data)
+        if size > _MAX_BACKUP_BYTES:
+            raise InvalidArgument("the backup is larger than any that this version makes")
+        await asyncio.to_thread(file.write, request.data)
+    file.seek(0)
+
+
+async def _moved(record: NodeRecord, advertised: str) -> NodeRecord:
+    """The record with the address that was asked for. The containers' traffic moves along if it went over the old."""
+    if not advertised:
+        return record
+    address, port = choose_advertised(advertised, await read_interfaces())
+    if ":" not in advertised.rpartition("]")[2]:
+        port = split_host_port(record.manager_address, record.manager_port)[1]
+    moves_data_path = record.data_path_address == record.address
+    return msgspec.structs.replace(
+        record,
+        address=address,
+        manager_port=port,
+        data_path_address=address if moves_data_path else record.data_path_address,
+        managers=(),
+    )
