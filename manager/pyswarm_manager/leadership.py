@@ -42,6 +42,7 @@ async def _one_group(raft: RaftNode, loops: Sequence[Loop]) -> None:
     except* (Unavailable, Unknown) as lost:
         _log.info("the leader's loops stopped: %s", "; ".join(dict.fromkeys(_sentences(lost))))
         await asyncio.sleep(_PAUSE_S)  # if this member still leads, it begins again
+        await raft.wait_writable()
 
 
 async def _run(loop: Loop) -> None:

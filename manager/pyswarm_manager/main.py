@@ -19,11 +19,12 @@ from pathlib import Path
 import uvloop
 
 from pyswarm_common.errors import PyswarmError
+from pyswarm_common.identity.locks import KEY_BYTES, LockKey
 from pyswarm_manager import rejoin
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.process import Manager, RemovedFromCluster
 from pyswarm_manager.raft.core.types import LogLost
-from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull
 
 EXIT_REFUSED = 1
 """It cannot start, or cannot go on: the line on stderr says what to do."""
@@ -46,14 +47,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.umask(0o077)
     _prefer()
     _calm_collector()
-    sys.exit(uvloop.run(_run(ManagerPaths(arguments.state_dir, arguments.run_dir), arguments.known_manager)))
+    master = _read_master_key() if arguments.locked else None
+    paths = ManagerPaths(arguments.state_dir, arguments.run_dir)
+    sys.exit(uvloop.run(_run(paths, arguments.known_manager, master)))
 
 
-async def _run(paths: ManagerPaths, known_managers: Sequence[str]) -> int:
+def _read_master_key() -> LockKey:
+    """From standard input, where nobody else sees it."""
+    return LockKey(sys.stdin.buffer.read(KEY_BYTES))
+
+
+async def _run(paths: ManagerPaths, known_managers: Sequence[str], master: LockKey | None) -> int:
     """The exit code."""
     try:
         config = ManagerConfig.load(paths)
-        manager = await rejoin.opened(config, paths, known_managers, lambda config: Manager.open(config, paths))
+        manager = await rejoin.opened(config, paths, known_managers, lambda config: Manager.open(config, paths, master))
         _handle_signals(manager)
         await manager.run()
     except Exception as error:
@@ -80,7 +88,7 @@ def _handle_signals(manager: Manager) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, manager.stop)
-    loop.add_signal_handler(signal.SIGHUP, manager.reload_identity)
+    loop.add_signal_handler(signal.SIGHUP, manager.reload)
 
 
 def _explain(error: Exception, paths: ManagerPaths) -> int:
@@ -95,7 +103,7 @@ def _explain(error: Exception, paths: ManagerPaths) -> int:
         rejoin.mark_lost(paths, str(cause))
         _log.error("%s: this manager starts again and joins as a new member", cause)
         return EXIT_REFUSED
-    if isinstance(cause, PyswarmError | StorageFailed | StorageCorrupt | OSError):
+    if isinstance(cause, PyswarmError | StorageFailed | StorageFull | StorageCorrupt | OSError):
         _log.error("%s", cause)
         return EXIT_REFUSED
     _log.critical("the manager met a bug and ends", exc_info=error)
@@ -112,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="HOST:PORT",
         help="another manager, to ask should the log of this one be lost; may be given more than once",
+    )
+    parser.add_argument(
+        "--locked", action="store_true", help="the keys are locked: the machine's master key comes on standard input"
     )
     parser.add_argument("--log-level", choices=_LEVELS, default="info")
     return parser

@@ -132,8 +132,9 @@ def _set_aside(paths: ManagerPaths, reason: str) -> Path:
     aside = paths.directory / f"{_DAMAGED}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     aside.mkdir(mode=0o700)
     write_private(aside / "reason.txt", f"{reason}\n".encode())
-    for path in sorted(paths.directory.glob(f"{paths.database.name}*")):
-        path.rename(aside / path.name)
+    for path in (*sorted(paths.directory.glob(f"{paths.database.name}*")), paths.keyring):
+        if path.exists():
+            path.rename(aside / path.name)
     _sync(paths.directory)
     for old in sorted(paths.directory.glob(f"{_DAMAGED}*"))[:-KEPT_COPIES]:
         shutil.rmtree(old, ignore_errors=True)

@@ -11,8 +11,8 @@ from pyswarm_common.identity import JoinToken
 from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
 from pyswarm_manager.api.validate import check_cluster_spec, decode, refuse
 from pyswarm_manager.api.writes import Writer
-from pyswarm_manager.ca.unlocking import key_for
 from pyswarm_manager.ca.trust import token_root
+from pyswarm_manager.ca.unlocking import key_for
 from pyswarm_manager.store.changes import Update
 from pyswarm_manager.store.tables import Tables
 

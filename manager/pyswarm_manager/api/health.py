@@ -39,6 +39,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             applied_index=raft.applied_index,
             commit_index=raft.commit_index,
             version=VERSION,
+            disk_problem=raft.disk_problem,
         )
         for raft_id, member in raft.members.items():
             response.members.add(

@@ -20,7 +20,7 @@ from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require
 from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import StorePort, Writer
-from pyswarm_manager.ca import rotation, tokens
+from pyswarm_manager.ca import rotation, tokens, unlocking
 from pyswarm_manager.ca.issuing import cluster_of
 
 R = TypeVar("R", bound=Message)
@@ -70,6 +70,27 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
             return pb.GetRootResponse(root=self._root())
 
         return await self._on_leader(context, "GetRoot", request, pb.GetRootResponse, local, is_read=True)
+
+    async def GetUnlockKey(self, request: pb.GetUnlockKeyRequest, context: Context) -> pb.GetUnlockKeyResponse:
+        async def local() -> pb.GetUnlockKeyResponse:
+            await self._raft.read_barrier()
+            return unlocking.shown(cluster_of(self._writer))
+
+        return await self._on_leader(context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True)
+
+    async def RotateUnlockKey(self, request: pb.RotateUnlockKeyRequest, context: Context) -> pb.RotateUnlockKeyResponse:
+        async def local() -> pb.RotateUnlockKeyResponse:
+            return await unlocking.rotate_unlock_key(self._writer)
+
+        return await self._on_leader(context, "RotateUnlockKey", request, pb.RotateUnlockKeyResponse, local)
+
+    async def RotateEncryptionKey(
+        self, request: pb.RotateEncryptionKeyRequest, context: Context
+    ) -> pb.RotateEncryptionKeyResponse:
+        async def local() -> pb.RotateEncryptionKeyResponse:
+            return await unlocking.rotate_encryption_key(self._writer)
+
+        return await self._on_leader(context, "RotateEncryptionKey", request, pb.RotateEncryptionKeyResponse, local)
 
     def _root(self) -> pb.RootStatus:
         return rotation.status(self._writer.store.view, cluster_of(self._writer))

@@ -5,7 +5,8 @@ One task owns the core. It wakes for messages, proposals, ticks and finished wri
 one batch (one fsync for all of them) and a leader's entries reach the followers in parallel with its own fsync.
 
 It never applies an entry twice or out of order, and never goes on after a failed write or a failed apply: `run` raises,
-and the process ends. While the disk is full it is read-only: the one save waits for room, and with it every promise. Membership and leadership as callers see them are in `driver`.
+and the process ends. While the disk is full it is read-only: the one save waits for room, and with it every promise.
+Membership and leadership as callers see them are in `driver`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 
-from pyswarm_common.errors import Exhausted, FailedPrecondition, Unavailable
+from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_manager.raft.core.configuration import encode_change
 from pyswarm_manager.raft.core.messages import Message, TimeoutNow
 from pyswarm_manager.raft.core.raft import Persist, Raft, Ready
@@ -298,9 +299,9 @@ class RaftLoop:
         waiting = [item[1].problem for item in (self._saving, self._compacting) if item is not None]
         return next((problem for problem in waiting if problem), "")
 
-    def disk_refusal(self) -> Exhausted:
+    def disk_refusal(self) -> Unavailable:
         """Why nothing can be written here."""
-        return Exhausted(f"{self.disk_problem}: free some space there; nothing is lost, and it goes on by itself")
+        return Unavailable(f"{self.disk_problem}: free some space there; nothing is lost, and it goes on by itself")
 
     def _persisted(self, persist: Persist) -> None:
         self.core.persisted(persist)
@@ -394,6 +395,11 @@ class RaftLoop:
                 del self._learned[raft_id]
         self._configuration, self._committed = now, state.committed_configuration
         self._tell_peers()
+
+    def address_of(self, raft_id: int) -> str | None:
+        """Where this member is reached, as far as is known here; None for a stranger."""
+        configured = self._configuration.members.get(raft_id)
+        return self._learned.get(raft_id, configured.address if configured is not None else None)
 
     def learn_peer(self, raft_id: int, address: str) -> None:
         """Reach this manager there, until the configuration says something new. The oldest of many is forgotten."""

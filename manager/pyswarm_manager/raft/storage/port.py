@@ -2,7 +2,8 @@
 
 Every method blocks; the driver calls them from one thread, one at a time. `save` returns only when what it was given
 would survive a power cut. Whoever cannot keep that promise raises `StorageFailed`, and the process ends: after a failed
-sync nobody knows what is on the disk, so there is nothing to retry.
+sync nobody knows what is on the disk, so there is nothing to retry. A full disk is another matter (`StorageFull`):
+nothing was written, so the same call may be made again when there is room.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from pyswarm_manager.raft.core.types import Entry, HardState, Snapshot
 
 class StorageFailed(Exception):
     """The disk did not take a write. The process must end; a restart finds out what was stored."""
+
+
+class StorageFull(Exception):
+    """The disk has no room. What is stored is as it was before the call, which may be made again."""
 
 
 class StorageCorrupt(Exception):

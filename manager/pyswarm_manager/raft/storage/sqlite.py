@@ -1,8 +1,11 @@
 """The log on SQLite: WAL mode with synchronous=FULL, so that one commit is one append and one fsync.
 
 Each entry is sealed on its own, bound to its index, term and kind; one sealed row holds the hard state and where the
-log ends, so that a changed, moved or missing entry is found when it is loaded. The database is held exclusively: a
-second process on the same directory is refused.
+log ends, so that a changed, moved or missing entry is found when it is loaded. The write-ahead log is examined before
+SQLite reads it (see `wal`). The database is held exclusively: a second process on the same directory is refused.
+
+A write that finds no room is rolled back as a whole and may be tried again. After any other failure nothing more is
+written.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from pathlib import Path
 import msgspec
 
 from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState, Snapshot
-from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, Stored
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull, Stored
 from pyswarm_manager.raft.storage.sealer import Sealer
+from pyswarm_manager.raft.storage.wal import find_damage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHECKPOINT_PAGES = 2000
 """The WAL is copied back after this many pages (8 MB): rarely, since that costs two more syncs."""
 _WAL_BYTES = 32 + CHECKPOINT_PAGES * (4096 + 24)
@@ -60,16 +64,22 @@ class SqliteStorage:
     def load(self) -> Stored | None:
         """Read and check everything."""
         try:
-            stored = self._load()
-        except sqlite3.DatabaseError as error:
-            raise StorageCorrupt(self._advice(f"cannot be read ({error})")) from error
-        except (StorageCorrupt, msgspec.MsgspecError, ValueError) as error:
-            raise StorageCorrupt(self._advice(str(error))) from error
-        return stored
+            return None if self._is_fresh() else self._load()
+        except sqlite3.Error as error:
+            raise _corrupt(self._path, f"it cannot be read ({error})") from error
+        except (StorageCorrupt, msgspec.MsgspecError, ValueError, TypeError, OverflowError, struct.error) as error:
+            raise _corrupt(self._path, str(error)) from error  # a damaged page may give values of any kind
 
-    def _load(self) -> Stored | None:
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone():
-            return None
+    def _is_fresh(self) -> bool:
+        """Nothing was ever stored. Tables that cannot be seen any more are not the same thing."""
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        return bool(tables == 0 and pages <= 1)
+
+    def _load(self) -> Stored:
+        (verdict,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise StorageCorrupt(str(verdict))
         row = self._db.execute("SELECT version, sealed FROM head").fetchone()
         if row is None or row[0] != SCHEMA_VERSION:
             raise StorageCorrupt("it has no head row of a version this program knows")
@@ -131,6 +141,28 @@ class SqliteStorage:
             self._write_snapshot(snapshot)
             self._db.execute("DELETE FROM entries WHERE idx < ?", (first_kept,))
 
+    def reseal(self, after: int, limit: int) -> int | None:
+        """Seal what an older key sealed with the current one: at first (`after` is zero) also the head and the
+        snapshot, then the next entries. Where to go on; None when nothing is left."""
+        query = "SELECT idx, term, kind, sealed FROM entries WHERE idx > ? ORDER BY idx LIMIT ?"
+        rows = self._db.execute(query, (after, limit)).fetchall()
+        with _Transaction(self):
+            if not after:
+                self._write_head(self._present_head())
+                self._reseal_snapshot()
+            for index, term, kind, sealed in rows:
+                if not self._sealer.is_current(sealed):
+                    place = _place(b"entry", index, term, kind)
+                    fresh = self._sealer.seal(self._sealer.open(sealed, place), place)
+                    self._db.execute("UPDATE entries SET sealed = ? WHERE idx = ?", (fresh, index))
+        return rows[-1][0] if len(rows) == limit else None
+
+    def _reseal_snapshot(self) -> None:
+        row = self._db.execute("SELECT sealed FROM snapshot").fetchone()
+        if row is not None and not self._sealer.is_current(row[0]):
+            sealed = self._sealer.seal(self._sealer.open(row[0], b"snapshot"), b"snapshot")
+            self._db.execute("UPDATE snapshot SET sealed = ?", (sealed,))
+
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
@@ -153,18 +185,14 @@ class SqliteStorage:
         assert self._head is not None, "the storage was neither loaded nor initialised"
         return self._head
 
-    def _advice(self, reason: str) -> str:
-        return (
-            f"the Raft log {self._path} is damaged: {reason}. Restore it from a backup, or remove this manager from "
-            "the cluster and let it join anew; the other managers have the state"
-        )
-
 
 class _Transaction:
-    """Commit or die: after a failed write or sync nothing more is written by this process."""
+    """Commit, or leave everything as it was because the disk is full, or die: after any other failed write or sync
+    nothing more is written by this process."""
 
     def __init__(self, storage: SqliteStorage) -> None:
         self._storage = storage
+        self._head = storage._head
 
     def __enter__(self) -> None:
         if self._storage._failed:
@@ -174,25 +202,52 @@ class _Transaction:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self._run("COMMIT")
+        elif isinstance(error, sqlite3.Error):
+            raise self._failure(error) from error
         else:
             self._storage._failed = True
-            if isinstance(error, sqlite3.Error):
-                raise self._failure(error) from error
 
     def _run(self, statement: str) -> None:
         try:
             self._storage._db.execute(statement)
         except sqlite3.Error as error:
-            self._storage._failed = True
             raise self._failure(error) from error
 
-    def _failure(self, error: sqlite3.Error) -> StorageFailed:
-        return StorageFailed(f"the Raft log {self._storage._path} cannot be written ({error}): look at its disk")
+    def _failure(self, error: sqlite3.Error) -> StorageFailed | StorageFull:
+        """SQLITE_FULL comes from a write, never from a sync, so what was synced is as it was."""
+        path = self._storage._path
+        if _is_full(error) and self._roll_back():
+            return StorageFull(f"the disk of the Raft log {path} is full")
+        self._storage._failed = True
+        return StorageFailed(f"the Raft log {path} cannot be written ({error}): look at its disk")
+
+    def _roll_back(self) -> bool:
+        """Whether nothing of it is left. SQLite may have rolled it back by itself."""
+        db = self._storage._db
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        self._storage._head = self._head
+        return True
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return bool(getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL)
+
+
+def _corrupt(path: Path, reason: str) -> StorageCorrupt:
+    return StorageCorrupt(
+        f"the Raft log {path} is damaged: {reason}. Restore it from a backup, or remove this manager from "
+        "the cluster and let it join anew; the other managers have the state"
+    )
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """Open or create the database; its file is readable by its owner only."""
     path.touch(mode=0o600)
+    _examine(path)
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -203,13 +258,30 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("COMMIT")
     except sqlite3.DatabaseError as error:
         db.close()
+        if _is_full(error):
+            raise StorageFull(f"the disk of the Raft log {path} is full: free some space there") from error
         if "locked" in str(error):
             raise StorageFailed(f"the Raft log {path} is in use by another process: stop that manager first") from error
-        raise StorageCorrupt(f"the Raft log {path} is not a database ({error}): restore it from a backup") from error
+        raise _corrupt(path, f"it is not a database ({error})") from error
     # Only for speed: a disk that has no room for it says so at the first write that needs room.
     with contextlib.suppress(OSError):
-        _reserve(path.with_name(path.name + "-wal"))
+        _reserve(_wal(path))
     return db
+
+
+def _wal(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _examine(path: Path) -> None:
+    """Refuse what SQLite would cut short without a word. It must not even be opened: closing it removes the WAL."""
+    try:
+        content = _wal(path).read_bytes()
+    except FileNotFoundError:
+        return
+    damage = find_damage(content)
+    if damage is not None:
+        raise _corrupt(path, damage)
 
 
 def _reserve(wal: Path) -> None:
