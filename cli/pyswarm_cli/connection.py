@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         health_pb2_grpc,
         logs_pb2_grpc,
         node_pb2_grpc,
+        operator_pb2_grpc,
         watch_pb2_grpc,
     )
 
@@ -79,6 +80,13 @@ class Connection:
         from pyswarm.v1 import backup_pb2_grpc  # noqa: PLC0415
 
         return backup_pb2_grpc.BackupStub(self._channel)
+
+    @property
+    def operator(self) -> operator_pb2_grpc.OperatorStub:
+        """The managers, as who operates them sees them."""
+        from pyswarm.v1 import operator_pb2_grpc  # noqa: PLC0415
+
+        return operator_pb2_grpc.OperatorStub(self._channel)
 
     @property
     def daemon(self) -> node_pb2_grpc.DaemonStub:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pyswarm_cli.default_group import DefaultGroup
 from pyswarm_cli.lazy import Table, group
 
 _SWARM: Table = {
@@ -12,6 +13,13 @@ _SWARM: Table = {
     "update": ("commands.swarm:update", "Change settings of the swarm"),
 }
 
+_BACKUP: Table = {
+    "create": ("commands.backup:create", "Write a backup to a file (what `pyswarm backup FILE` does)"),
+    "inspect": ("commands.backup:inspect", "Check a backup and show what is in it"),
+    "key": ("commands.backup:key", "Show or rotate the key that opens backups"),
+    "ls": ("commands.backup:list_backups", "List the automatic backups on this manager's disk"),
+}
+
 _NODE: Table = {
     "demote": ("commands.node:demote", "Make managers workers"),
     "inspect": ("commands.node:inspect", "Show everything about nodes"),
@@ -20,6 +28,20 @@ _NODE: Table = {
     "ps": ("commands.node:tasks", "List the tasks of nodes; of this one when none is named"),
     "rm": ("commands.node:remove", "Remove nodes from the swarm"),
     "update": ("commands.node:update", "Change a node's availability, role or labels"),
+}
+
+_OPERATOR: Table = {
+    "raft": ("tables:operator_raft", "The managers' consensus: members, state, leadership"),
+    "store": ("tables:operator_store", "What the managers' store holds"),
+    "check": ("commands.operator:check", "Compare what the managers hold, at one index"),
+}
+_OPERATOR_RAFT: Table = {
+    "list-peers": ("commands.operator:list_peers", "List the members of Raft, as the leader sees them"),
+    "state": ("commands.operator:raft_state", "Show the state of Raft on this manager"),
+    "transfer-leadership": ("commands.operator:transfer_leadership", "Hand leadership to another manager"),
+}
+_OPERATOR_STORE: Table = {
+    "inspect": ("commands.operator:store_inspect", "Show objects and bytes of each kind, the index and the digest"),
 }
 
 _SERVICE: Table = {
@@ -61,8 +83,14 @@ _LAB: Table = {
     "logs": ("commands.lab:logs", "Show what a host's daemon writes"),
 }
 
+backup = DefaultGroup(
+    "backup", help="Back up everything the managers know: `pyswarm backup [FILE]`.", table=_BACKUP, default="create"
+)
 swarm = group("swarm", "Manage the swarm.", _SWARM)
 node = group("node", "Manage nodes.", _NODE)
+operator = group("operator", "Look after the managers.", _OPERATOR)
+operator_raft = group("raft", "The managers' consensus.", _OPERATOR_RAFT)
+operator_store = group("store", "What the managers' store holds.", _OPERATOR_STORE)
 service = group("service", "Manage services.", _SERVICE)
 network = group("network", "Manage networks.", _NETWORK)
 image = group("image", "Manage the images of this machine.", _IMAGE)
@@ -72,6 +100,9 @@ ROOT: Table = {
     **_SWARM,
     "swarm": ("tables:swarm", "Manage the swarm (init, join, leave, … are also here)"),
     "node": ("tables:node", "Manage nodes"),
+    "operator": ("tables:operator", "Look after the managers: their consensus, their store, their replicas"),
+    "backup": ("tables:backup", "Back up everything the managers know, and look at backups"),
+    "restore": ("commands.restore:restore", "Make this machine the manager of the swarm in a backup"),
     "service": ("tables:service", "Manage services"),
     "network": ("tables:network", "Manage networks"),
     "image": ("tables:image", "Manage the images of this machine"),

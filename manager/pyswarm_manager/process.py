@@ -13,7 +13,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import grpc
@@ -24,7 +24,9 @@ from pyswarm.v1 import (
     ca_pb2_grpc,
     control_pb2_grpc,
     health_pb2_grpc,
+    locking_pb2_grpc,
     logs_pb2_grpc,
+    operator_pb2_grpc,
     raft_pb2_grpc,
     security_pb2_grpc,
     watch_pb2_grpc,
@@ -44,13 +46,16 @@ from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.logs import LogsServicer
+from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.watch import WatchServicer
 from pyswarm_manager.at_rest import AtRest, run_rotation
 from pyswarm_manager.backup.key import ensure_key
 from pyswarm_manager.backup.servicer import BackupServicer
 from pyswarm_manager.bootstrap import commit_bootstrap
 from pyswarm_manager.ca.certificates import CertificateBook
+from pyswarm_manager.ca.gate import make_gate
 from pyswarm_manager.ca.https import JoinServer
+from pyswarm_manager.ca.renewal import own_certificate
 from pyswarm_manager.ca.roles import run_roles
 from pyswarm_manager.ca.security import SecurityServicer
 from pyswarm_manager.ca.servicer import CAServicer
@@ -62,6 +67,7 @@ from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.joining import join_raft
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
+from pyswarm_manager.locking import LockingServicer
 from pyswarm_manager.managers.keeper import keep_manager_count
 from pyswarm_manager.raft.core.types import LogLost, MemberRole
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
@@ -70,13 +76,28 @@ from pyswarm_manager.raft.storage.sqlite import SqliteStorage
 from pyswarm_manager.raft.transport import GrpcTransport
 from pyswarm_manager.rejoin import check_not_older
 from pyswarm_manager.servers import Register, Services
+from pyswarm_manager.speakers import Speakers
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.whereabouts import Whereabouts
 
 _log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 0.5
 """How long calls under way may take to end when the manager stops."""
-_NAMES = ("Access", "Control", "Watch", "Logs", "Health", "Dispatcher", "CA", "Raft", "Backup", "Security")
+_NAMES = (
+    "Access",
+    "Control",
+    "Watch",
+    "Logs",
+    "Health",
+    "Dispatcher",
+    "CA",
+    "Raft",
+    "Backup",
+    "Security",
+    "Operator",
+    "Locking",
+)
 
 
 class RemovedFromCluster(Exception):
@@ -100,11 +121,15 @@ class Manager:
         raft: RaftNode,
         at_rest: AtRest,
         removed: asyncio.Event,
+        set_own_address: Callable[[str], None],
     ) -> None:
         self._config, self._paths, self._identity = config, paths, identity
         self._store, self._raft, self._at_rest = store, raft, at_rest
         self._forwarder = LeaderForwarder(raft, identity)
         self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address, self._silent_members)
+        self._speakers = Speakers(store, lambda: raft.hears_leader)
+        self._whereabouts = Whereabouts(config, paths, identity, store, raft, self._speakers)
+        self._set_own_address = set_own_address
         self._manager_changes = asyncio.Lock()
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time, self._manager_changes)
         self._backup = BackupServicer(store, raft, self._forwarder, new_id, time.time, paths.backups)
@@ -112,7 +137,7 @@ class Manager:
         self._security = SecurityServicer(store, raft, self._forwarder, new_id, time.time)
         cluster_id = identity().cluster_id
         admission = StoreAdmission(lambda: store.view, lambda: raft, identity, time.time)
-        guard = GuardInterceptor(TABLE, lambda: cluster_id, admission)
+        guard = GuardInterceptor(TABLE, lambda: cluster_id, admission, gate=make_gate(store, time.monotonic))
         registrations = self._registrations()
         self._services = Services(guard, [f"pyswarm.v1.{name}" for name in _NAMES], registrations)
         bearers = Bearers(lambda: store.view, lambda: raft, time.monotonic)
@@ -143,14 +168,30 @@ class Manager:
             await raft.close(transfer=False)
             raise
         store.connect(raft)
-        return cls(config, paths, identity, store, raft, at_rest, removed)
+        return cls(config, paths, identity, store, raft, at_rest, removed, transport.set_address)
 
     def stop(self) -> None:
         """End soon, without losing what is under way."""
         self._stopping.set()
 
-    def reload_identity(self) -> None:
-        """The certificate files changed."""
+    def reload(self) -> None:
+        """The certificate files changed, or this machine's address did."""
+        self._reload_address()
+        self._reload_identity()
+
+    def _reload_address(self) -> None:
+        try:
+            config = ManagerConfig.load(self._paths)
+        except PyswarmError as error:
+            _log.error("the address was not reloaded: %s", error)
+            return
+        if config.advertise_address != self._config.advertise_address:
+            _log.info("this manager is reached at %s now", config.advertise_address)
+            self._set_own_address(config.advertise_address)
+        self._config = config
+        self._whereabouts.moved(config)
+
+    def _reload_identity(self) -> None:
         try:
             self._identity.reload()
             self._door.reload()
@@ -170,9 +211,16 @@ class Manager:
             stack.push_async_callback(self._door.close)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._raft.run())
+                await self._renew_own_certificate()
                 parts = [
                     group.create_task(part)
-                    for part in (self._lead(), self._join(), self._watch_removal(), self._backup.run())
+                    for part in (
+                        self._lead(),
+                        self._join(),
+                        self._watch_removal(),
+                        self._backup.run(),
+                        self._whereabouts.run(),
+                    )
                 ]
                 parts.append(group.create_task(run_rotation(self._at_rest, self._raft, self._store, time.time)))
                 local = await self._services.listen_locally(self._paths.socket)
@@ -183,6 +231,21 @@ class Manager:
                 await self._raft.close()
                 for part in parts:
                     part.cancel()
+
+    async def _renew_own_certificate(self) -> None:
+        """After a long sleep: with an expired certificate nobody talks to this manager, nor it to anybody."""
+        identity = self._identity()
+        if time.time() < identity.validity[1]:
+            return
+        await self._raft.wait_applied(self._raft.commit_index)
+        try:
+            answer = own_certificate(self._store.view, identity, time.time())
+        except PyswarmError as error:
+            _log.warning("%s: waiting for a manager that can renew it", error)
+            return
+        self._identity.adopt(answer.certificate, answer.root_ca_cert)
+        self._door.reload()
+        _log.warning("the certificate of this manager had expired: it has issued itself another one")
 
     async def _open_door(self) -> None:
         """HTTPS for machines that have no certificate yet, on the port after gRPC's."""
@@ -237,8 +300,10 @@ class Manager:
 
     def _registrations(self) -> Sequence[Register]:
         store, raft, forwarder, identity = self._store, self._raft, self._forwarder, self._identity
+        raft_servicer = RaftServicer(raft, identity().cluster_id, self._speakers, self._whereabouts)
         access = AccessServicer(store, raft, forwarder, new_id, time.time)
         control = ControlServicer(store, raft, forwarder, new_id, time.time, self._manager_changes)
+        operator = OperatorServicer(store, raft, forwarder, identity)
         return (
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
@@ -246,10 +311,14 @@ class Manager:
             partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
             partial(access_pb2_grpc.add_AccessServicer_to_server, access),
             partial(ca_pb2_grpc.add_CAServicer_to_server, self._ca),
-            partial(raft_pb2_grpc.add_RaftServicer_to_server, RaftServicer(raft, identity().cluster_id)),
+            partial(raft_pb2_grpc.add_RaftServicer_to_server, raft_servicer),
             partial(security_pb2_grpc.add_SecurityServicer_to_server, self._security),
+            partial(
+                locking_pb2_grpc.add_LockingServicer_to_server, LockingServicer(store, raft, self._at_rest, identity)
+            ),
             DispatcherServicer(self._dispatcher, self._certificates).add_to_server,
             partial(backup_pb2_grpc.add_BackupServicer_to_server, self._backup),
+            partial(operator_pb2_grpc.add_OperatorServicer_to_server, operator),
         )
 
 

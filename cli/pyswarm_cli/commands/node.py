@@ -116,7 +116,7 @@ def _passes(task: Any, wanted: dict[str, list[str]], nodes: dict[str, str]) -> b
     )
 
 
-def change_node(connection: Connection, name: str, change: Callable[[Any], None]) -> Any:
+def change_node(connection: Connection, name: str, change: Callable[[Any], None], *, force: bool = False) -> Any:
     """Read, change the spec, write; again when somebody else was faster. Returns the node as it was read."""
     for attempt in range(_ATTEMPTS):
         node = get_node(connection, name)
@@ -125,7 +125,7 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
         change(spec)
         if spec == node.spec:
             return node
-        request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec)
+        request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec, force=force)
         try:
             call(connection.control.UpdateNode, request)
         except FromDaemon as error:
@@ -141,6 +141,7 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
 @click.option("--role", type=click.Choice(["worker", "manager"]))
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE")
 @click.option("--label-rm", multiple=True, metavar="KEY")
+@click.option("-f", "--force", is_flag=True, help="Demote although the managers lose their majority")
 @click.argument("node")
 @click.pass_context
 def update(
@@ -149,6 +150,7 @@ def update(
     role: str | None,
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
+    force: bool,
     node: str,
 ) -> None:
     """`node update`."""
@@ -165,18 +167,20 @@ def update(
             del spec.labels[key]
         spec.labels.update(dict(added))
 
-    change_node(connect(ctx), node, change)
+    change_node(connect(ctx), node, change, force=force)
     click.echo(node)
 
 
-def _set_role(ctx: click.Context, nodes: tuple[str, ...], role: NodeRole, done: str, already: str) -> None:
+def _set_role(
+    ctx: click.Context, nodes: tuple[str, ...], role: NodeRole, done: str, already: str, *, force: bool = False
+) -> None:
     connection = connect(ctx)
 
     def change(spec: Any) -> None:
         spec.role = role.value
 
     def act(name: str) -> None:
-        before = change_node(connection, name, change)
+        before = change_node(connection, name, change, force=force)
         click.echo(f"Node {name} {already if before.spec.role == role else done}.")
 
     each(nodes, act)
@@ -190,12 +194,13 @@ def promote(ctx: click.Context, nodes: tuple[str, ...]) -> None:
     _set_role(ctx, nodes, NodeRole.MANAGER, "promoted to a manager in the swarm", "is already a manager")
 
 
-@click.command(help="Make managers workers.")
+@click.command(help="Make managers workers. Refused where the others could decide nothing any more.")
+@click.option("-f", "--force", is_flag=True, help="Demote although the managers lose their majority")
 @click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 @click.pass_context
-def demote(ctx: click.Context, nodes: tuple[str, ...]) -> None:
+def demote(ctx: click.Context, force: bool, nodes: tuple[str, ...]) -> None:
     """`node demote`."""
-    _set_role(ctx, nodes, NodeRole.WORKER, "demoted in the swarm", "is already a worker")
+    _set_role(ctx, nodes, NodeRole.WORKER, "demoted in the swarm", "is already a worker", force=force)
 
 
 @click.command(help="Remove nodes from the swarm. They must be down, and no managers.")

@@ -157,19 +157,31 @@ def _changed(connection: Connection, change: Any, *, worker: bool = False, manag
 @click.command(help="Change settings of the swarm.")
 @click.option("--task-history-limit", type=click.IntRange(0, 1000), help="Ended tasks kept per slot")
 @click.option("--dispatcher-heartbeat", type=DURATION, help="Period of the nodes' heartbeats (ms|s|m|h)")
+@click.option("--backup-interval", type=DURATION, help="Time between automatic backups (m|h); 0: none")
+@click.option("--backups-kept", type=click.IntRange(1, 1000), help="Automatic backups that each manager keeps")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h)")
+@click.option("--managers", type=click.IntRange(0, 15), help="Managers that the swarm keeps by itself; 0: by hand")
+@click.option("--manager-grace", type=DURATION, help="A manager that is silent so long is replaced (default 30s)")
 @click.pass_context
 def update(
     ctx: click.Context,
     task_history_limit: int | None,
     dispatcher_heartbeat: float | None,
+    backup_interval: float | None,
+    backups_kept: int | None,
     cert_expiry: float | None,
+    managers: int | None,
+    manager_grace: float | None,
 ) -> None:
     """Change settings of the swarm."""
     values = {
         "task_history_limit": task_history_limit,
         "heartbeat_period_s": dispatcher_heartbeat,
+        "backup_interval_s": backup_interval,
+        "backups_kept": backups_kept,
         "node_cert_expiry_s": cert_expiry,
+        "managers": managers,
+        "dead_manager_grace_s": manager_grace,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if not given:
@@ -181,3 +193,5 @@ def update(
 
     _changed(connect(ctx), change)
     click.echo("Swarm updated.")
+    if managers and managers % 2 == 0:
+        click.echo(f"Warning: {managers} managers bear the loss of no more than {managers - 1} do.", err=True)

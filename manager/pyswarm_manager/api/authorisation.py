@@ -40,10 +40,16 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Backup", "CreateBackup ListBackups", _ADMINS),
     ("pyswarm.v1.Security", "GetRoot", _VIEWERS),
     ("pyswarm.v1.Security", "ListJoinTokens", _ADMINS),
+    ("pyswarm.v1.Security", "GetUnlockKey", _ADMINS),
+    # Which key this machine's files are locked with is between its daemon and its manager.
+    ("pyswarm.v1.Locking", "FollowUnlockKey SealKeyring", frozenset({Caller.LOCAL})),
     ("pyswarm.v1.Dispatcher", "Session LocateImage", _NODES),
     # The root certificate is no secret; everything else in CA acts for the caller's own node.
     ("pyswarm.v1.CA", "GetRootCertificate", _VIEWERS | _NODES),
     ("pyswarm.v1.Raft", "Exchange InstallSnapshot Announce", _MANAGERS),
+    ("pyswarm.v1.Operator", "ListPeers GetRaftState InspectStore", _VIEWERS),
+    ("pyswarm.v1.Operator", "CheckReplicas", _ADMINS),
+    ("pyswarm.v1.Operator", "GetDigest", _LOCAL_AND_MANAGERS),
     ("grpc.health.v1.Health", "Check Watch List", _VIEWERS),
     ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", _VIEWERS),
     ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", _VIEWERS),
@@ -58,6 +64,8 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Access", "CreateToken RemoveToken CreateClientCertificate RemoveClientCertificate", _ADMINS),
     ("pyswarm.v1.Backup", "GetBackupKey", _ADMINS),
     ("pyswarm.v1.Security", "CreateJoinToken RemoveJoinToken RotateRoot", _ADMINS),
+    ("pyswarm.v1.Security", "RotateUnlockKey RotateEncryptionKey", _ADMINS),
+    ("pyswarm.v1.Operator", "TransferLeadership", _ADMINS),
     ("pyswarm.v1.CA", "RenewCertificate Leave", _NODES),
     # Machines without a certificate come by HTTPS; by gRPC only a follower that forwards their request.
     ("pyswarm.v1.CA", "IssueCertificate RenewExpired JoinRaft", _MANAGERS),

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Self
+from typing import Self, TypeVar
 
 from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from pyswarm_manager.raft.core.messages import Message
 from pyswarm_manager.raft.core.state import RandomBelow
 from pyswarm_manager.raft.core.types import ConfChange, ConfOperation, MemberRole, ProposalRefused, Role
+from pyswarm_manager.raft.inspection import RaftReport, report
 from pyswarm_manager.raft.loop import STOPPED, RaftLoop, load_or_initialise
 from pyswarm_manager.raft.ports import (
     ApplyResult,
@@ -45,6 +46,8 @@ TRANSFER_TIMEOUT_S = 2.0
 _RETRY_S = 0.05
 _READ_RETRY_S = 0.3
 
+T = TypeVar("T")
+
 
 class RaftNode:
     """One member. `open` it, keep `run` running in a task group, `close` it."""
@@ -54,7 +57,7 @@ class RaftNode:
         self._storage, self._transport, self._writer = storage, transport, writer
         self._stopped = asyncio.Event()
         self._is_running = False
-        loop.on_tick = self._promote_learner
+        loop.on_tick = self._on_tick
 
     @classmethod
     async def open(
@@ -131,6 +134,41 @@ class RaftNode:
         self._writer.shutdown(wait=False)
         self._stopped.set()
 
+    # -- the disk --------------------------------------------------------------------------------------------------
+
+    async def on_disk(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread that uses the disk, between the saves; it should take no longer than a save."""
+        if self._loop.stopping:
+            raise Unavailable(STOPPED)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+
+    @property
+    def disk_problem(self) -> str:
+        """What the disk keeps this member from, in a sentence; empty when all is well."""
+        return self._loop.disk_problem
+
+    @property
+    def is_read_only(self) -> bool:
+        """The disk is full: this member promises nothing until there is room. Reads go on."""
+        return self._loop.is_read_only
+
+    async def wait_writable(self) -> None:
+        """Return when this member can write, or does not lead (any more)."""
+        while self.is_read_only and self.is_leader and not self._loop.stopping:  # noqa: ASYNC110 - several conditions
+            await asyncio.sleep(_READ_RETRY_S)
+
+    def _on_tick(self) -> None:
+        if self.is_read_only:
+            self._step_down()
+        else:
+            self._promote_learner()
+
+    def _step_down(self) -> None:
+        """Hand over to whoever can write. Refused while it is under way; the next tick tries again."""
+        if self._loop.core.state.role is Role.LEADER:
+            with contextlib.suppress(FailedPrecondition, ProposalRefused):
+                self._loop.core.transfer(self._best_successor())
+
     # -- facts -----------------------------------------------------------------------------------------------------
 
     @property
@@ -154,8 +192,17 @@ class RaftNode:
     @property
     def leader_address(self) -> str | None:
         """Where the leader is; None if none is known."""
-        member = self._loop.core.state.committed_configuration.members.get(self.leader_id or 0)
-        return None if member is None else member.address
+        return None if self.leader_id is None else self._loop.address_of(self.leader_id)
+
+    def address_of(self, raft_id: int) -> str | None:
+        """Where a member is reached, which may be newer than the configuration; None for a stranger."""
+        return self._loop.address_of(raft_id)
+
+    @property
+    def hears_leader(self) -> bool:
+        """This member leads, or has heard from the leader within an election timeout: it is not behind by much."""
+        state = self._loop.core.state
+        return self.is_leader or (self.leader_id is not None and state.election_elapsed < state.options.election_ticks)
 
     @property
     def term(self) -> int:
@@ -193,6 +240,11 @@ class RaftNode:
         """Where this member's log ends."""
         return self._loop.core.state.log.last_index
 
+    def inspect(self) -> RaftReport:
+        """More than anybody needs to work with it."""
+        loop = self._loop
+        return report(loop.core.state, loop.config.tick_s, loop.proposals.waiting, loop.disk_problem)
+
     def is_removed(self, raft_id: int) -> bool:
         """Whether this id was a member once, and its messages are refused for good."""
         return self._loop.is_removed(raft_id)
@@ -217,6 +269,8 @@ class RaftNode:
             raise Unavailable(STOPPED)
         if loop.core.state.role is not Role.LEADER:
             raise loop.not_leading()
+        if loop.is_read_only:
+            raise loop.disk_refusal()
         if len(data) > loop.config.max_entry_bytes:
             raise Exhausted(f"the change is {len(data)} bytes and at most {loop.config.max_entry_bytes} are allowed")
         if not loop.proposals.has_room(len(data)):

@@ -29,6 +29,11 @@ class Proposals:
         """Whether one more of this size may wait."""
         return len(self._queued) + len(self._appended) < self._max_count and self._bytes + size <= self._max_bytes
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many there are, and their bytes."""
+        return len(self._queued) + len(self._appended), self._bytes
+
     def queue(self, data: bytes) -> asyncio.Future[ApplyResult]:
         """Wait for the next batch."""
         future: asyncio.Future[ApplyResult] = asyncio.get_running_loop().create_future()

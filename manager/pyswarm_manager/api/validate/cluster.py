@@ -13,6 +13,8 @@ MIN_CERT_EXPIRY_S = 3600.0
 _MAX_CERT_EXPIRY_S = 10 * 365 * 24 * 3600.0
 _MAX_HISTORY = 1_000
 _MAX_POOLS = 64
+MAX_MANAGERS = 15
+_MAX_GRACE_S = 24 * 3600.0
 _MIN_BACKUP_INTERVAL_S = 60.0
 _MAX_BACKUP_INTERVAL_S = 365 * 24 * 3600.0
 _MAX_BACKUPS = 1_000
@@ -29,6 +31,11 @@ def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
     elif spec.node_cert_expiry_s > _MAX_CERT_EXPIRY_S:
         yield "node_cert_expiry_s", "the certificate expiry time must be at most ten years"
     yield from _check_backups(spec)
+    if spec.managers > MAX_MANAGERS:
+        yield "managers", f"at most {MAX_MANAGERS} managers: more only slow each other down"
+    grace_s = spec.dead_manager_grace_s
+    if math.isnan(grace_s) or (grace_s != 0 and not 5 <= grace_s <= _MAX_GRACE_S):
+        yield "dead_manager_grace_s", "the grace of a dead manager must be between 5s and 24h"
     yield from _check_pools(spec)
     if not 1024 <= spec.data_path_port <= 49151:
         yield "data_path_port", "the data path port must be between 1024 and 49151"
