@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from pyswarm.v1 import control_pb2, node_pb2
+from pyswarm_cli.commands.force_new import force_new_cluster as force
+from pyswarm_cli.confirmation import yes_option
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import Parsed
@@ -37,6 +39,8 @@ def _availability(text: str) -> Any:
 @click.option("--default-addr-pool", multiple=True, help="Where networks get their subnets from (default 10.0.0.0/8)")
 @click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@click.option("--force-new-cluster", is_flag=True, help="After lost quorum: go on with this manager alone")
+@yes_option
 @click.pass_context
 def init(
     ctx: click.Context,
@@ -47,8 +51,15 @@ def init(
     default_addr_pool: tuple[str, ...],
     default_addr_pool_mask_length: int | None,
     availability: str,
+    force_new_cluster: bool,
+    yes: bool,
 ) -> None:
     """Make a new swarm."""
+    if force_new_cluster:
+        if listen_addr or data_path_addr or data_path_port or default_addr_pool or default_addr_pool_mask_length:
+            raise click.UsageError("--force-new-cluster goes with --advertise-addr and --yes only")
+        force(connect(ctx), advertise_addr, yes=yes)
+        return
     request = node_pb2.InitRequest(
         advertise_addr=advertise_addr,
         listen_addr=listen_addr,
@@ -61,7 +72,9 @@ def init(
     made = call(connect(ctx).daemon.Init, request, _SLOW_CALL_S)
     click.echo(f"Swarm initialized: current node ({made.node_id}) is now a manager.\n")
     click.echo(_JOIN_HELP.format(role="worker", token=made.worker_token, address=made.manager_address))
-    click.echo("To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.")
+    click.echo("To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n")
+    click.echo("Each manager backs the swarm up by itself. Keep what 'pyswarm backup key' shows outside of the swarm:")
+    click.echo("after the loss of all managers nothing else opens those backups.")
 
 
 @click.command(help="Join a swarm, as a worker or as a manager: the token decides.")

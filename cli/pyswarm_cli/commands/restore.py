@@ -1,0 +1,105 @@
+"""`pyswarm restore FILE`: verifies the backup, says what will be, asks, and sends it to the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pyswarm.v1 import node_pb2
+from pyswarm_cli.backup.secret_input import key_for
+from pyswarm_cli.commands.swarm import AVAILABILITY
+from pyswarm_cli.confirmation import confirm, yes_option
+from pyswarm_cli.connection import call, connect
+from pyswarm_cli.failures import one_line
+from pyswarm_cli.output.words import ago, iso_time
+from pyswarm_cli.views.backups import objects
+from pyswarm_common.backup.container import Header, Reader, Summary
+from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.model import Availability
+
+_CHUNK = 1 << 20
+_RESTORE_S = 1800.0
+
+
+@click.command(help="Make this machine the only manager of the swarm in a backup, as it was when the backup was made.")
+@click.option("--key-file", metavar="FILE", default="", help="The backup key or passphrase is this file's first line")
+@click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
+@click.option("--listen-addr", default="", help="Address to listen on (default 0.0.0.0:2377)")
+@click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
+@click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@yes_option
+@click.argument("file", metavar="FILE")
+@click.pass_context
+def restore(
+    ctx: click.Context,
+    key_file: str,
+    advertise_addr: str,
+    listen_addr: str,
+    data_path_addr: str,
+    availability: str,
+    yes: bool,
+    file: str,
+) -> None:
+    """`restore`."""
+    connection = connect(ctx)
+    _check_free(call(connection.daemon.GetInfo, node_pb2.GetInfoRequest()))
+    header, summary, key = _verified(file, key_file)
+    click.echo("\n".join(_plan(file, header, summary)), err=True)
+    confirm("a restore", yes=yes)
+    addresses = node_pb2.InitRequest(
+        advertise_addr=advertise_addr,
+        listen_addr=listen_addr,
+        data_path_addr=data_path_addr,
+        availability=Availability[availability.upper()].value,  # type: ignore[arg-type]  # the same numbers
+    )
+    requests = _requests(file, node_pb2.RestoreHeader(addresses=addresses, key=key))
+    made = call(connection.daemon.Restore, requests, _RESTORE_S)
+    click.echo(
+        f"Swarm {made.cluster_id} restored: current node ({made.node_id}) is its manager, at {made.manager_address}.\n"
+        "Other machines join with the tokens of before: `pyswarm join-token worker` (or manager) shows them."
+    )
+
+
+def _check_free(info: node_pb2.GetInfoResponse) -> None:
+    if info.state != node_pb2.GetInfoResponse.STATE_INACTIVE:
+        raise FailedPrecondition(
+            "This node is already part of a swarm: a restore needs a machine that is not. If its managers are lost and "
+            "this one still has its data, use `pyswarm init --force-new-cluster`; else `pyswarm leave --force` first."
+        )
+
+
+def _verified(file: str, key_file: str) -> tuple[Header, Summary, bytes]:
+    """The whole file is read with the key before anything is asked."""
+    with Path(file).open("rb") as source:
+        reader = Reader(source)
+        key = key_for(reader.header, key_file)
+        summary = reader.summary(key)
+        for _ in reader.pieces():
+            pass
+    return reader.header, summary, key
+
+
+def _requests(file: str, header: node_pb2.RestoreHeader) -> Iterator[node_pb2.RestoreRequest]:
+    yield node_pb2.RestoreRequest(header=header)
+    with Path(file).open("rb") as source:
+        while part := source.read(_CHUNK):
+            yield node_pb2.RestoreRequest(data=part)
+
+
+def _plan(file: str, header: Header, summary: Summary) -> list[str]:
+    managers = ", ".join(f"{one_line(m.hostname)} {one_line(m.address)}" for m in summary.managers) or "none"
+    made = f"{iso_time(header.created_at)} ({ago(header.created_at, time.time())})"
+    return [
+        f"{file} is whole: swarm {one_line(header.cluster_id)} as of {made}, index {header.index}.",
+        f"This machine becomes its only manager, with {objects(header.counts)}.",
+        "  Stays:  the swarm's id, root certificate, join tokens, services, networks, nodes and people's access.",
+        f"  Lost:   whatever was changed after {iso_time(header.created_at)}.",
+        f"  Managers of before ({managers}) are managers no longer: if one still runs, it must leave the swarm",
+        "          (`pyswarm leave --force`) and may join again. Two managers of one swarm that do not know of each",
+        "          other do harm: be sure that they are gone.",
+        "  Workers come back by themselves if this machine has an address at which they know a manager; the others",
+        "          must leave and join again.",
+    ]
