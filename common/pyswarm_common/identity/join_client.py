@@ -88,16 +88,22 @@ async def request_certificate(
     address: str, root_cert_pem: bytes, request: ca_pb2.IssueCertificateRequest
 ) -> ca_pb2.IssueCertificateResponse:
     """A certificate for the request's key, from a manager that proves to be one of the pinned root's."""
+    context = _pinned(root_cert_pem)
+    answer = await _call(address, "IssueCertificate", request, ca_pb2.IssueCertificateResponse, context)
+    if not _includes(answer.root_ca_cert, root_cert_pem):
+        raise errors.FailedPrecondition(f"the manager at {address} answered with another root than the pinned one")
+    return answer
+
+
+def _pinned(root_cert_pem: bytes) -> ssl.SSLContext:
+    """Believes only those whom this root certifies."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         context.load_verify_locations(cadata=root_cert_pem.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         raise errors.InvalidArgument("the pinned root is not a certificate in PEM form") from error
-    answer = await _call(address, "IssueCertificate", request, ca_pb2.IssueCertificateResponse, context)
-    if not _includes(answer.root_ca_cert, root_cert_pem):
-        raise errors.FailedPrecondition(f"the manager at {address} answered with another root than the pinned one")
-    return answer
+    return context
 
 
 def _includes(bundle: bytes, root_cert_pem: bytes) -> bool:

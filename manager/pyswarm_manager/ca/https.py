@@ -102,6 +102,7 @@ class JoinServer:
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/pyswarm.v1.CA/GetRootCertificate", self._get_root_certificate)
         app.router.add_post("/pyswarm.v1.CA/IssueCertificate", self._issue_certificate)
+        app.router.add_post("/pyswarm.v1.CA/RenewExpired", self._renew_expired)
         app.router.add_post("/{service}/{method}", self._answer_person)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, handle_signals=False, shutdown_timeout=2.0)
         await runner.setup()
@@ -149,6 +150,14 @@ class JoinServer:
                 _log.warning("a machine at %s tried to join with a wrong token", address)
                 self._wrong.add(address)
                 raise
+
+        return await self._answered(answer)
+
+    async def _renew_expired(self, request: web.Request) -> web.Response:
+        async def answer() -> Message:
+            message = ca_pb2.RenewExpiredRequest()
+            await _read(request, message)
+            return await self._ca.renew_expired(message)
 
         return await self._answered(answer)
 

@@ -28,6 +28,7 @@ from pyswarm_common.errors import (
     Unavailable,
 )
 from pyswarm_common.identity.authority import public_key_of_csr
+from pyswarm_common.identity.verification import key_digest
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import (
     Availability,
@@ -49,6 +50,8 @@ from pyswarm_manager.ca.trust import signing_authority, trusted_roots
 from pyswarm_manager.store.changes import Change, Create, Update
 
 MAX_CSR_BYTES = 16 * 1024
+KEPT_KEYS = 2
+"""The present key of a node, and the one before: the answer with the present certificate may have been lost."""
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 
@@ -107,13 +110,15 @@ async def renew(writer: Writer, csr: bytes, caller: Peer) -> ca_pb2.RenewCertifi
     """A new certificate for the calling node, by the role the cluster wants of it; commits a promotion."""
     if len(csr) > MAX_CSR_BYTES:
         raise InvalidArgument("the certificate signing request is too large")
+    digest = key_digest(public_key_of_csr(csr))
 
     async def attempt() -> NodeRole:
         node = member_node(writer, caller)
         if node.spec.role is NodeRole.WORKER and node.role is NodeRole.MANAGER:
             raise Unavailable(f"node {node.id} is being demoted: ask again once it has left the managers")
-        if node.spec.role is not node.role:
-            await writer.store.propose([Update(replace(node, role=node.spec.role))])
+        certified = with_key(replace(node, role=node.spec.role), digest)
+        if certified != node:
+            await writer.store.propose([Update(certified)])
         return node.spec.role
 
     role = await retried(attempt)
@@ -122,6 +127,14 @@ async def renew(writer: Writer, csr: bytes, caller: Peer) -> ca_pb2.RenewCertifi
     return ca_pb2.RenewCertificateResponse(
         role=types_pb2.NodeRole.ValueType(role), certificate=certificate, root_ca_cert=trusted_roots(cluster)
     )
+
+
+def with_key(node: Node, digest: str) -> Node:
+    """The node as one that is certified for that key from now on."""
+    if node.key_digests[:1] == (digest,):
+        return node
+    others = [other for other in node.key_digests if other != digest]
+    return replace(node, key_digests=(digest, *others)[:KEPT_KEYS])
 
 
 def member_node(writer: Writer, caller: Peer) -> Node:
@@ -190,6 +203,7 @@ def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeR
             changed_at=now,
         ),
         role=role,
+        key_digests=(key_digest(public_key_of_csr(request.csr)),),
         certificate=CertificateStatus(
             issuer=signing_authority(cluster).issuer, expires_at=now + cluster.spec.node_cert_expiry_s
         ),

@@ -21,7 +21,7 @@ from pyswarm_manager.api.caller import ANYONE_PEER, Context, caller_of, forwarde
 from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import StorePort, Writer
-from pyswarm_manager.ca import issuing, membership
+from pyswarm_manager.ca import issuing, membership, renewal
 
 R = TypeVar("R", bound=Message)
 _SERVICE = "/pyswarm.v1.CA/"
@@ -65,6 +65,16 @@ class CAServicer(ca_pb2_grpc.CAServicer):
             lambda: issuing.issue(self._writer, request, self._turns),
         )
 
+    async def renew_expired(self, request: ca_pb2.RenewExpiredRequest) -> ca_pb2.RenewCertificateResponse:
+        """A certificate for a node of the swarm that slept through the end of its last one."""
+        return await self._forwarder.on_leader(
+            _SERVICE + "RenewExpired",
+            request,
+            ca_pb2.RenewCertificateResponse,
+            ANYONE_PEER,
+            lambda: renewal.renew_expired(self._writer, request),
+        )
+
     # ---- gRPC
 
     async def GetRootCertificate(
@@ -77,6 +87,12 @@ class CAServicer(ca_pb2_grpc.CAServicer):
     ) -> ca_pb2.IssueCertificateResponse:
         await self._check_hop(context)
         return await self.issue(request, caller_of(context))
+
+    async def RenewExpired(
+        self, request: ca_pb2.RenewExpiredRequest, context: Context
+    ) -> ca_pb2.RenewCertificateResponse:
+        await self._check_hop(context)
+        return await self.renew_expired(request)
 
     async def RenewCertificate(
         self, request: ca_pb2.RenewCertificateRequest, context: Context

@@ -1,23 +1,27 @@
 """The Raft service of a manager: messages from other managers, handed to the node.
 
 Who may call it at all (managers of this cluster, by certificate) is the interceptor's decision. Here it is checked that
-the caller means this manager and was not removed. A manager that this one has not heard of is let in: when a member
-lags, its leader may be newer than its configuration, and it could never catch up otherwise. It says where it can be
-answered.
+the caller means this manager, was not removed, and may speak under its raft id (`Admission`). A manager that this one
+has not heard of may be let in: when a member lags, its leader may be newer than its configuration, and it could never
+catch up otherwise. It says where it can be answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
 
 import grpc
 
 from pyswarm.v1 import raft_pb2 as pb
 from pyswarm.v1 import raft_pb2_grpc
+from pyswarm_common.rpc import peer_of
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.raft.transport import ACCEPTED_KEY, REMOVED_KEY
 from pyswarm_manager.raft.wire import assemble_snapshot, decode
+
+_log = logging.getLogger(__name__)
 
 MAX_SNAPSHOT_BYTES = 1024 * 1024 * 1024
 """What a snapshot may claim to be; more is refused before it is received."""
@@ -25,24 +29,52 @@ MAX_SNAPSHOT_BYTES = 1024 * 1024 * 1024
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class Admission(Protocol):
+    """Who may speak under which raft id. `version` changes when that may have changed."""
+
+    version: int
+
+    def refusal(self, raft_id: int, node_id: str) -> str | None:
+        """Why the node may not; None if it may."""
+        ...
+
+
+class Announcements(Protocol):
+    """Takes what other managers announce of where they are, and answers with what is known here."""
+
+    def exchange(self, announcements: Sequence[pb.RaftAnnouncement]) -> list[pb.RaftAnnouncement]: ...
+
+
 class RaftServicer(raft_pb2_grpc.RaftServicer):
     """Registered on the manager's server, beside the other services."""
 
-    def __init__(self, node: RaftNode, cluster_id: str) -> None:
+    def __init__(
+        self,
+        node: RaftNode,
+        cluster_id: str,
+        admission: Admission | None = None,
+        announcements: Announcements | None = None,
+    ) -> None:
+        """Without `admission` callers are not told apart: for members that have no certificates."""
         self._node, self._cluster_id = node, cluster_id
+        self._admission, self._announcements = admission, announcements
 
     async def Exchange(  # noqa: N802  gRPC's name
         self, request_iterator: AsyncIterator[pb.RaftBatch], context: Context
     ) -> pb.RaftExchangeEnd:
         """Hand over what comes, batch by batch, until the caller goes."""
         peers: pb.RaftPeers | None = None
+        version = 0
         async for batch in request_iterator:
             if peers is None:
-                peers = batch.peers
+                peers, version = batch.peers, self._admission_version
                 await self._check(peers, context)
                 await context.send_initial_metadata(((ACCEPTED_KEY, "1"),))
             elif self._node.is_removed(peers.sender):
                 await self._refuse_removed(context)
+            elif version != self._admission_version:
+                version = self._admission_version
+                await self._check_speaker(peers, context)
             await self._node.receive([decode(message, peers.sender, peers.receiver) for message in batch.messages])
         return pb.RaftExchangeEnd()
 
@@ -66,6 +98,14 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         await self._node.receive([assemble_snapshot(first.peers, first.header, bytes(data))])
         return pb.RaftInstallSnapshotResponse()
 
+    async def Announce(  # noqa: N802  gRPC's name
+        self, request: pb.RaftAnnounceRequest, context: Context
+    ) -> pb.RaftAnnounceResponse:
+        """Where managers are: each announcement is believed by its own signature, whoever brings it."""
+        if self._announcements is None:
+            return pb.RaftAnnounceResponse()
+        return pb.RaftAnnounceResponse(announcements=self._announcements.exchange(request.announcements))
+
     async def _check(self, peers: pb.RaftPeers, context: Context) -> None:
         if peers.cluster_id != self._cluster_id:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this manager belongs to another cluster")
@@ -73,7 +113,21 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "another manager has this address now")
         if self._node.is_removed(peers.sender):
             await self._refuse_removed(context)
+        await self._check_speaker(peers, context)
         self._node.learn_peer(peers.sender, peers.sender_address)
+
+    @property
+    def _admission_version(self) -> int:
+        return self._admission.version if self._admission is not None else 0
+
+    async def _check_speaker(self, peers: pb.RaftPeers, context: Context) -> None:
+        if self._admission is None:
+            return
+        node_id = peer_of(context).node_id
+        refusal = self._admission.refusal(peers.sender, node_id)
+        if refusal is not None:
+            _log.warning("a manager was refused: %s", refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
 
     async def _refuse_removed(self, context: Context) -> None:
         sentence = "this manager was removed from the cluster: let it join with a fresh state directory"

@@ -213,18 +213,22 @@ class JoinRaftRequest(_message.Message):
 
     RAFT_ID_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    LAST_INDEX_FIELD_NUMBER: _builtins.int
     raft_id: _builtins.int
     address: _builtins.str
     """host:port at which the other managers reach this one."""
+    last_index: _builtins.int
+    """Where the caller's log ends."""
     def __init__(
         self,
         *,
         raft_id: _builtins.int = ...,
         address: _builtins.str = ...,
+        last_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "raft_id", b"raft_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "last_index", b"last_index", "raft_id", b"raft_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
