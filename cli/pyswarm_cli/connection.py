@@ -1,6 +1,7 @@
-"""The way to the daemon: one unix socket, blocking calls with a deadline, refusals as `FromDaemon`.
+"""The way to the daemon (one unix socket) or to a manager elsewhere (mTLS).
 
-Imports gRPC, so it is imported by commands and never by the command table.
+Blocking calls with a deadline, refusals as `FromDaemon`. Imports gRPC, so it is imported by commands and never by the
+command table.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import click
 import grpc
 
 from pyswarm_cli.failures import FromDaemon
+from pyswarm_cli.remote import is_remote, open_remote
 from pyswarm_common import errors
 
 if TYPE_CHECKING:
     from pyswarm.v1 import (
+        access_pb2_grpc,
         backup_pb2_grpc,
         control_pb2_grpc,
         health_pb2_grpc,
@@ -40,11 +43,31 @@ _BY_CODE = {grpc.StatusCode[name]: meaning for meaning, name in errors.STATUS_NA
 class Connection:
     """The daemon's services. Stubs are made, and their modules imported, when they are first used."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tls_dir: str = "") -> None:
         self.host = host
+        self.is_remote = is_remote(host)
+        if self.is_remote:
+            self._channel = open_remote(host, tls_dir, _OPTIONS)
+            return
         path = socket_path(host)
         check_reachable(path, host)
         self._channel = grpc.insecure_channel(f"unix:{path}", options=_OPTIONS)
+
+    @property
+    def own_node(self) -> str:
+        """How the node we ask on is called there: pyswarmd knows "self", a manager far away says its id."""
+        if not self.is_remote:
+            return "self"
+        from pyswarm.v1 import health_pb2  # noqa: PLC0415
+
+        return str(call(self.health.GetHealth, health_pb2.GetHealthRequest()).node_id)
+
+    @property
+    def access(self) -> access_pb2_grpc.AccessStub:
+        """People: their tokens and certificates, and what they changed."""
+        from pyswarm.v1 import access_pb2_grpc  # noqa: PLC0415
+
+        return access_pb2_grpc.AccessStub(self._channel)
 
     @property
     def control(self) -> control_pb2_grpc.ControlStub:
@@ -91,6 +114,7 @@ class Connection:
     @property
     def daemon(self) -> node_pb2_grpc.DaemonStub:
         """This machine's part in a cluster."""
+        self._require_local()
         from pyswarm.v1 import node_pb2_grpc  # noqa: PLC0415
 
         return node_pb2_grpc.DaemonStub(self._channel)
@@ -98,9 +122,16 @@ class Connection:
     @property
     def images(self) -> node_pb2_grpc.ImagesStub:
         """This machine's images."""
+        self._require_local()
         from pyswarm.v1 import node_pb2_grpc  # noqa: PLC0415
 
         return node_pb2_grpc.ImagesStub(self._channel)
+
+    def _require_local(self) -> None:
+        if self.is_remote:
+            raise errors.FailedPrecondition(
+                "this command is about one machine: run it there, on the local socket of its daemon (without -H tcp://…)"
+            )
 
     def close(self) -> None:
         """Hang up."""
@@ -109,7 +140,8 @@ class Connection:
 
 def connect(ctx: click.Context) -> Connection:
     """The connection of a command; it is closed when the command ends."""
-    connection = Connection(ctx.find_root().obj)
+    root = ctx.find_root()
+    connection = Connection(root.obj, root.params.get("tls_dir") or "")
     ctx.call_on_close(connection.close)
     return connection
 

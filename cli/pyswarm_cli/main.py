@@ -24,11 +24,24 @@ DEFAULT_HOST = "unix:///run/pyswarm/pyswarm.sock"
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option("-H", "--host", metavar="SOCKET", envvar="PYSWARM_HOST", help=f"The daemon's socket [{DEFAULT_HOST}]")
+@click.option(
+    "-H",
+    "--host",
+    metavar="HOST",
+    envvar="PYSWARM_HOST",
+    help=f"The daemon's socket, or tcp://MANAGER[:2377] [{DEFAULT_HOST}]",
+)
+@click.option(
+    "--tls-dir",
+    metavar="DIR",
+    envvar="PYSWARM_TLS_DIR",
+    help="Your client certificate, for tcp:// (cert.pem, key.pem, ca.pem) [~/.pyswarm]",
+)
 @click.version_option(package_name="pyswarm-cluster", prog_name="pyswarm", message="%(prog)s version %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, host: str | None) -> None:
+def cli(ctx: click.Context, host: str | None, tls_dir: str | None) -> None:
     """A swarm of machines that run your services."""
+    del tls_dir  # read from the parameters by whoever connects
     ctx.obj = host or DEFAULT_HOST
 
 

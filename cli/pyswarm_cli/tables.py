@@ -71,6 +71,18 @@ _IMAGE: Table = {
     "tag": ("commands.image:tag", "Give an image another name"),
 }
 
+_TOKEN: Table = {
+    "create": ("commands.access:create_token", "Make an API token"),
+    "ls": ("commands.access:list_tokens", "List API tokens"),
+    "rm": ("commands.access:remove_tokens", "Remove API tokens"),
+}
+
+_CLIENT_CERT: Table = {
+    "create": ("commands.access:create_certificate", "Make a client certificate"),
+    "ls": ("commands.access:list_certificates", "List client certificates"),
+    "rm": ("commands.access:remove_certificates", "Remove client certificates"),
+}
+
 _LAB: Table = {
     "up": ("commands.lab:up", "Make a lab: several hosts on this machine, and a swarm on them"),
     "down": ("commands.lab:down", "Remove a lab, and check that nothing is left"),
@@ -94,6 +106,8 @@ operator_store = group("store", "What the managers' store holds.", _OPERATOR_STO
 service = group("service", "Manage services.", _SERVICE)
 network = group("network", "Manage networks.", _NETWORK)
 image = group("image", "Manage the images of this machine.", _IMAGE)
+token = group("token", "Manage API tokens, by which programs use the swarm over HTTPS.", _TOKEN)
+client_cert = group("client-cert", "Manage client certificates, by which people use the swarm remotely.", _CLIENT_CERT)
 lab = group("lab", "A whole swarm on one machine, to try things and to break them. Needs root.", _LAB)
 
 ROOT: Table = {
@@ -105,6 +119,9 @@ ROOT: Table = {
     "restore": ("commands.restore:restore", "Make this machine the manager of the swarm in a backup"),
     "service": ("tables:service", "Manage services"),
     "network": ("tables:network", "Manage networks"),
+    "token": ("tables:token", "Manage API tokens"),
+    "client-cert": ("tables:client_cert", "Manage client certificates"),
+    "events": ("commands.events:events", "Show what happens in the swarm, or who changed what (--audit)"),
     "image": ("tables:image", "Manage the images of this machine"),
     "images": ("commands.image:list_images", "List the images of this machine"),
     "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),

@@ -25,7 +25,8 @@ _ATTEMPTS = 10
 
 def get_node(connection: Connection, name: str) -> Any:
     """One node by id, host name, id prefix or "self"."""
-    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=name)).node
+    reference = connection.own_node if name == "self" else name
+    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=reference)).node
 
 
 @click.command(help="List the nodes of the swarm; the star marks this one.")
@@ -39,9 +40,15 @@ def list_nodes(ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet
     connection = connect(ctx)
     roles = [NodeRole[role.upper()] for role in wanted.get("role", []) if role.upper() in NodeRole.__members__]
     nodes = [node for node in all_nodes(connection, wanted) if not wanted.get("role") or node.spec.role in roles]
-    own = "" if quiet else call(connection.daemon.GetInfo, node_pb2.GetInfoRequest()).node_id
+    own = "" if quiet else _own_id(connection)
     rows = [node_view.row(node, own) for node in sorted(nodes, key=node_view.sort_key)]
     click.echo(show(rows, node_view.COLUMNS, format_, quiet=quiet), nl=False)
+
+
+def _own_id(connection: Connection) -> str:
+    if connection.is_remote:
+        return connection.own_node
+    return str(call(connection.daemon.GetInfo, node_pb2.GetInfoRequest()).node_id)
 
 
 @click.command(help="Show everything about nodes.")

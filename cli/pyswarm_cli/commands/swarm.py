@@ -126,6 +126,8 @@ def join_token(ctx: click.Context, quiet: bool, rotate: bool, role: str) -> None
     connection = connect(ctx)
     cluster = _rotated(connection, role) if rotate else _cluster(connection)
     token = cluster.join_tokens.manager if role == "manager" else cluster.join_tokens.worker
+    if not token:
+        raise errors.Forbidden("only an admin may see join tokens")
     if quiet:
         click.echo(token)
         return
@@ -140,7 +142,7 @@ def _cluster(connection: Connection) -> Any:
 
 def _manager_address(connection: Connection) -> str:
     """This manager's own address, as others reach it."""
-    node = call(connection.control.GetNode, control_pb2.GetNodeRequest(node="self")).node
+    node = call(connection.control.GetNode, control_pb2.GetNodeRequest(node=connection.own_node)).node
     return str(node.manager_status.address)
 
 

@@ -8,12 +8,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
 from msgspec.structs import replace
 
 from pyswarm.v1 import (
+    access_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
     health_pb2_grpc,
@@ -49,6 +51,10 @@ from pyswarm_common.model import (
     ServiceSpec,
     TaskSpec,
 )
+from pyswarm_manager.access.admission import StoreAdmission
+from pyswarm_manager.access.connect import PeopleDoor, people_methods
+from pyswarm_manager.access.servicer import AccessServicer
+from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
@@ -114,6 +120,7 @@ class Manager:
     ca: CAServicer
     server: grpc.aio.Server
     forwarder: LeaderForwarder
+    people: PeopleDoor
     runner: asyncio.Task[None] | None = None
 
 
@@ -123,6 +130,10 @@ class Swarm:
     board: Switchboard = field(default_factory=Switchboard)
     managers: list[Manager] = field(default_factory=list)
     channels: list[grpc.aio.Channel] = field(default_factory=list)
+    guards: dict[int, rpc.GuardInterceptor] = field(default_factory=dict)
+
+    def _numbered(self, number: int) -> Manager:
+        return next(manager for manager in self.managers if manager.raft_id == number)
 
     @property
     def leader(self) -> Manager:
@@ -152,7 +163,11 @@ class Swarm:
 
     def _bind(self, number: int) -> tuple[grpc.aio.Server, int, NodeIdentity]:
         identity = make_identity(self.root, f"{number}".rjust(25, "m"), NodeRole.MANAGER)
-        guard = rpc.GuardInterceptor(TABLE, lambda: CLUSTER_ID)
+        admission = StoreAdmission(
+            lambda: self._numbered(number).store.view, lambda: self._numbered(number).raft, lambda: identity, time.time
+        )
+        guard = rpc.GuardInterceptor(TABLE, lambda: CLUSTER_ID, admission)
+        self.guards[number] = guard
         server = grpc.aio.server(interceptors=[guard], options=rpc.SERVER_OPTIONS)
         return server, server.add_secure_port("127.0.0.1:0", identity.server_credentials()), identity
 
@@ -172,13 +187,21 @@ class Swarm:
         forwarder = LeaderForwarder(raft, lambda: identity)
         ca = CAServicer(store, raft, forwarder, new_id, time.time)
         control = ControlServicer(store, raft, forwarder, new_id, time.time)
-        control_pb2_grpc.add_ControlServicer_to_server(control, server)
+        access = AccessServicer(store, raft, forwarder, new_id, time.time)
+        registrations: list[Callable[[Any], None]] = [
+            partial(control_pb2_grpc.add_ControlServicer_to_server, control),
+            partial(access_pb2_grpc.add_AccessServicer_to_server, access),
+            partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
+            partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),
+            partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, lambda: identity)),
+        ]
+        for register in registrations:
+            register(server)
         ca_pb2_grpc.add_CAServicer_to_server(ca, server)
-        watch_pb2_grpc.add_WatchServicer_to_server(WatchServicer(store), server)
-        logs_pb2_grpc.add_LogsServicer_to_server(LogsServicer(store, lambda: identity), server)
-        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(raft, store, lambda: identity), server)
         await server.start()
-        manager = Manager(identity.node_id, number, address, identity, store, raft, ca, server, forwarder)
+        bearers = Bearers(lambda: store.view, lambda: raft, time.monotonic)
+        people = PeopleDoor(people_methods(self.guards[number], registrations), bearers)
+        manager = Manager(identity.node_id, number, address, identity, store, raft, ca, server, forwarder, people)
         manager.runner = asyncio.get_running_loop().create_task(raft.run())
         self.managers.append(manager)
         return manager

@@ -1,0 +1,48 @@
+"""Rows of `token ls` and `client-cert ls`. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyswarm_cli.output.rows import Columns, Row
+from pyswarm_cli.output.words import ago, human_duration, iso_time
+from pyswarm_common.codec import timestamp
+
+COLUMNS = Columns(
+    headings={
+        "ID": "ID",
+        "Name": "NAME",
+        "Role": "ROLE",
+        "CreatedBy": "CREATED BY",
+        "Created": "CREATED",
+        "Expires": "EXPIRES",
+        "CreatedAt": "CREATED AT",
+        "ExpiresAt": "EXPIRES AT",
+    },
+    table=("ID", "Name", "Role", "CreatedBy", "Created", "Expires"),
+)
+ROLES = {1: "viewer", 2: "operator", 3: "admin"}
+
+
+def row(credential: Any, now: float) -> Row:
+    """One line."""
+    created = timestamp(credential.created_at)
+    expires = timestamp(credential.expires_at) if credential.HasField("expires_at") else 0.0
+    return {
+        "ID": credential.id,
+        "Name": credential.name,
+        "Role": ROLES.get(credential.role, "unknown"),
+        "CreatedBy": credential.created_by,
+        "Created": ago(created, now),
+        "Expires": _expiry(expires, now),
+        "CreatedAt": iso_time(created),
+        "ExpiresAt": iso_time(expires) if expires else "",
+    }
+
+
+def _expiry(expires: float, now: float) -> str:
+    if not expires:
+        return "never"
+    if expires <= now:
+        return "expired"
+    return f"in {human_duration(expires - now).lower()}"
