@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
+        security_pb2_grpc,
         watch_pb2_grpc,
     )
 
@@ -110,6 +111,13 @@ class Connection:
         from pyswarm.v1 import operator_pb2_grpc  # noqa: PLC0415
 
         return operator_pb2_grpc.OperatorStub(self._channel)
+
+    @property
+    def security(self) -> security_pb2_grpc.SecurityStub:
+        """Join tokens with limits, and the root certificate."""
+        from pyswarm.v1 import security_pb2_grpc  # noqa: PLC0415
+
+        return security_pb2_grpc.SecurityStub(self._channel)
 
     @property
     def daemon(self) -> node_pb2_grpc.DaemonStub:

@@ -9,8 +9,16 @@ _SWARM: Table = {
     "init": ("commands.swarm:init", "Make a new swarm, with this machine as its first manager"),
     "join": ("commands.swarm:join", "Join a swarm as a worker or a manager"),
     "leave": ("commands.swarm:leave", "Leave the swarm"),
-    "join-token": ("commands.swarm:join_token", "Show or rotate the tokens that let machines join"),
+    "join-token": ("tables:join_token", "Show, rotate or make the tokens that let machines join"),
+    "ca": ("commands.ca:ca", "Show or replace the root certificate"),
     "update": ("commands.swarm:update", "Change settings of the swarm"),
+}
+
+_JOIN_TOKEN: Table = {
+    "show": ("commands.swarm:join_token", "Show or rotate a token (what `pyswarm join-token worker` does)"),
+    "create": ("commands.ca:create_token", "Make a token with an expiry and a number of uses"),
+    "ls": ("commands.ca:list_tokens", "List the tokens with limits"),
+    "rm": ("commands.ca:remove_tokens", "Remove tokens with limits"),
 }
 
 _BACKUP: Table = {
@@ -97,6 +105,13 @@ _LAB: Table = {
 
 backup = DefaultGroup(
     "backup", help="Back up everything the managers know: `pyswarm backup [FILE]`.", table=_BACKUP, default="create"
+)
+join_token = DefaultGroup(
+    "join-token",
+    help="Manage the tokens that let machines join: `join-token worker` shows one, `join-token create` makes one.",
+    table=_JOIN_TOKEN,
+    default="show",
+    no_args_is_help=True,
 )
 swarm = group("swarm", "Manage the swarm.", _SWARM)
 node = group("node", "Manage nodes.", _NODE)

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from pyswarm.v1 import access_pb2, backup_pb2, control_pb2, health_pb2, logs_pb2, operator_pb2, watch_pb2
+from pyswarm.v1 import access_pb2, backup_pb2, control_pb2, health_pb2, logs_pb2, operator_pb2, security_pb2, watch_pb2
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.rpc import Caller, Table
 
@@ -39,7 +39,7 @@ def _methods(file: Any) -> dict[str, bool]:
 
 FORWARDED: dict[str, bool] = {
     name: streaming
-    for module in (access_pb2, backup_pb2, control_pb2, watch_pb2, logs_pb2, health_pb2, operator_pb2)
+    for module in (access_pb2, backup_pb2, control_pb2, watch_pb2, logs_pb2, health_pb2, operator_pb2, security_pb2)
     for name, streaming in _methods(module.DESCRIPTOR).items()
 } | {"/pyswarm.v1.CA/GetRootCertificate": False}
 

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from pyswarm.v1 import node_pb2
 from pyswarm_common.backup.keys import KEY_BYTES
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.identity import JoinToken, NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
+from pyswarm_common.identity import (
+    JoinToken,
+    NodeIdentity,
+    RootAuthority,
+    generate_key,
+    key_to_pem,
+    make_csr,
+    read_authority,
+)
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import (
     Availability,
+    CertificateStatus,
     Cluster,
     ClusterSpec,
     JoinTokens,
@@ -23,6 +32,7 @@ from pyswarm_common.model import (
     NodeSpec,
     NodeStatus,
 )
+from pyswarm_manager.api.validate import check_cluster_spec
 from pyswarm_manager.bootstrap import Bootstrap
 
 _MAX_POOLS = 64
@@ -47,7 +57,21 @@ def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
     port = request.data_path_port or defaults.data_path_port
     if not 1024 <= port <= 49151:
         raise InvalidArgument(f"Datapath port number must be in valid range (1024-49151): {port}")
-    return ClusterSpec(default_address_pools=pools, subnet_size=subnet_size, data_path_port=port)
+    expiry_s = request.node_cert_expiry_s or defaults.node_cert_expiry_s
+    spec = ClusterSpec(
+        default_address_pools=pools, subnet_size=subnet_size, data_path_port=port, node_cert_expiry_s=expiry_s
+    )
+    wrong = [text for field, text in check_cluster_spec(spec) if field == "node_cert_expiry_s"]
+    if wrong:
+        raise InvalidArgument(wrong[0])
+    return spec
+
+
+def cluster_root(request: node_pb2.InitRequest, now: float) -> RootAuthority | None:
+    """The operator's CA, checked; None: one is to be generated. Raises InvalidArgument."""
+    if not request.root_ca_cert and not request.root_ca_key:
+        return None
+    return read_authority(request.root_ca_cert, request.root_ca_key, now)
 
 
 def _check_pools(pools: tuple[str, ...], subnet_size: int) -> None:
@@ -86,17 +110,18 @@ def found(
     description: NodeDescription,
     availability: Availability,
     now: float,
+    root: RootAuthority | None = None,
 ) -> Founding:
     """Decides ids, keys, tokens and the first node."""
     cluster_id, node_id, raft_id = new_id(), new_id(), new_raft_id()
-    root, key = RootAuthority.create(cluster_id, now), generate_key()
+    root, key = root or RootAuthority.create(cluster_id, now), generate_key()
     certificate = root.issue(
         make_csr(key),
         node_id=node_id,
         cluster_id=cluster_id,
         role=NodeRole.MANAGER,
         now=now,
-        lifetime_s=spec.node_cert_expiry_s,
+        lifetime_s=min(spec.node_cert_expiry_s, root.signing_certificate.not_valid_after_utc.timestamp() - now),
     )
     tokens = JoinTokens(worker=str(JoinToken.generate(root.cert_pem)), manager=str(JoinToken.generate(root.cert_pem)))
     cluster = Cluster(
@@ -104,6 +129,7 @@ def found(
         spec=spec,
         root_ca_cert=root.cert_pem,
         root_ca_key=root.key_pem,
+        root_ca_chain=root.chain_pem,
         join_tokens=tokens,
         backup_key=secrets.token_bytes(KEY_BYTES),
     )
@@ -114,6 +140,7 @@ def found(
         status=NodeStatus(address=address, changed_at=now),
         manager_status=ManagerStatus(raft_id=raft_id, address=manager_address),
         role=NodeRole.MANAGER,
+        certificate=CertificateStatus(issuer=root.issuer, expires_at=now + spec.node_cert_expiry_s),
     )
     identity = NodeIdentity(certificate, key_to_pem(key), root.cert_pem)
     return Founding(Bootstrap(cluster, node), identity, raft_id)

@@ -33,6 +33,7 @@ class MemberHooks:
     on_node: Callable[[Node], None]
     on_data_path_port: Callable[[int], None]
     on_failed: Callable[[BaseException], None]
+    on_roots: Callable[[bytes], None]
 
 
 class Member:
@@ -130,4 +131,5 @@ def _agent_hooks(
         local_manager=hooks.local_manager,
         on_node=hooks.on_node,
         on_data_path_port=hooks.on_data_path_port,
+        on_roots=hooks.on_roots,
     )

@@ -21,6 +21,7 @@ import msgspec
 from pyswarm.v1 import node_pb2
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError, Unavailable
 from pyswarm_common.identity import JoinToken, NodeIdentity
+from pyswarm_common.identity.locks import LOCKED, Locked, LockKey
 from pyswarm_common.model import Availability, NodeRole
 from pyswarm_runtime import Runtime
 from pyswarm_worker.tasks import task_id_of
@@ -30,12 +31,15 @@ from .addresses import choose_advertised, listen_address, read_interfaces, split
 from .describe import describe
 from .entrance import address_towards, get_certificate, grpc_address
 from .forward import no_manager
-from .founding import cluster_spec, found, new_raft_id
+from .founding import cluster_root, cluster_spec, found, new_raft_id
 from .identity import CurrentIdentity
 from .local_manager import LocalManager
+from .lock_keeper import LockKeeper
+from .machine_lock import MachineLock
 from .member import Member, MemberHooks, open_overlay
 from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options
 from .roles import RoleLoop, Step, next_step, renewal_time
+from .trust import TrustWishes
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +71,13 @@ class Membership:
         self._options = options
         self._runtime = runtime
         self._on_failed = on_failed
-        self.manager = LocalManager(options)
+        self.lock = MachineLock(options.certificates)
+        self.manager = LocalManager(options, self.lock)
         self.record: NodeRecord | None = None
         self.identity: CurrentIdentity | None = None
         self.member: Member | None = None
         self._roles = RoleLoop(self._next_step, self._perform)
+        self._trust = TrustWishes()
         self._role_task: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -85,8 +91,10 @@ class Membership:
         if record is None:
             await self._sweep()
             return
-        identity = CurrentIdentity.load(self._options, record)
-        if identity().role is NodeRole.MANAGER and self.manager.has_state:
+        identity = CurrentIdentity.load(self._options, record, self.lock)
+        if self.lock.is_locked:
+            _log.warning("%s", LOCKED)
+        elif identity().role is NodeRole.MANAGER and self.manager.has_state:
             self.manager.start()
         await self._enter(record, identity)
 
@@ -121,7 +129,10 @@ class Membership:
         return tuple(dict.fromkeys((*((local,) if local else ()), *known)))
 
     def channel(self) -> grpc.aio.Channel:
-        """To the manager on this machine. Raises FailedPrecondition when there is none, Unavailable while it starts."""
+        """To the manager on this machine. Raises FailedPrecondition when there is none, Locked while it waits for the
+        unlock key, Unavailable while it starts."""
+        if self.record is not None and self.lock.is_locked:
+            raise Locked
         if not self.manager.is_wanted:
             raise no_manager(self.record is not None)
         return self.manager.channel()
@@ -148,6 +159,7 @@ class Membership:
                 description=describe(self._runtime.preflight, record.data_path_address, ""),
                 availability=availability,
                 now=time.time(),
+                root=cluster_root(request, time.time()),
             )
             cluster, node = founding.bootstrap.cluster, founding.bootstrap.node
             record = msgspec.structs.replace(
@@ -294,7 +306,7 @@ class Membership:
             undo.push_async_callback(self.manager.stop)
             await self.manager.start_and_wait()
         undo.push_async_callback(self._exit)
-        await self._enter(record, CurrentIdentity(self._options.certificates, identity))
+        await self._enter(record, CurrentIdentity(self._options.certificates, identity, self.lock))
         record.save(self._options)
 
     async def _enter(self, record: NodeRecord, identity: CurrentIdentity) -> None:
@@ -303,6 +315,7 @@ class Membership:
             on_node=self._roles.on_node,
             on_data_path_port=self._on_data_path_port,
             on_failed=self._on_failed,
+            on_roots=self._on_roots,
         )
         self.record, self.identity = record, identity
         try:
@@ -310,7 +323,18 @@ class Membership:
         except BaseException:
             self.record = self.identity = None
             raise
-        self._role_task = asyncio.create_task(self._roles.run())
+        if not self.lock.is_locked:
+            self._follow_cluster(identity)
+
+    def _follow_cluster(self, identity: CurrentIdentity) -> None:
+        keeper = LockKeeper(self.lock, identity, self.manager.channel_if_up, self._changing)
+
+        async def follow() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._roles.run())
+                group.create_task(keeper.run())
+
+        self._role_task = asyncio.create_task(follow())
 
     async def _exit(self) -> None:
         """Undo `_enter`, with everything that runs on this node for the cluster."""
@@ -318,6 +342,7 @@ class Membership:
         if self.member is not None:
             await self.member.leave()
         self.member = self.record = self.identity = None
+        self.lock.forget()
         self._roles.forget()
 
     async def _end_roles(self) -> None:
@@ -333,6 +358,30 @@ class Membership:
             await asyncio.gather(self._role_task, return_exceptions=True)
             self._role_task = None
 
+    # ---------------------------------------------------------------- autolock
+
+    async def unlock(self, token: str) -> None:
+        """Go on with what waited for the unlock key. Raises WrongKey."""
+        async with self._change():
+            if self.record is None or self.identity is None or self.member is None:
+                raise FailedPrecondition(NOT_A_MEMBER)
+            if not self.lock.is_locked:
+                raise FailedPrecondition("swarm is not locked")
+            self.lock.open(LockKey.parse(token))
+            self.identity.unlock()
+            _log.info("unlocked")
+            if self.identity().role is NodeRole.MANAGER and self.manager.has_state:
+                self.manager.start()
+            await self.member.agent.identity_changed()
+            self._follow_cluster(self.identity)
+
+    def _unlock_for_good(self) -> None:
+        """Workers have no lock: they hold nothing of the managers' any more."""
+        assert self.identity is not None
+        if self.lock.master is not None:
+            self.identity.open_for_good()
+            self.lock.take_off()
+
     # ---------------------------------------------------------------- leave
 
     async def leave(self, *, force: bool) -> None:
@@ -340,7 +389,7 @@ class Membership:
         async with self._change():
             if self.record is None or self.identity is None or self.member is None:
                 raise FailedPrecondition(NOT_A_MEMBER)
-            if self.identity().role is NodeRole.MANAGER and not force:
+            if self.identity.certified.role is NodeRole.MANAGER and not force:
                 is_last = len(self.member.agent.managers) <= 1
                 raise FailedPrecondition(_LEAVING_MANAGER + (_LAST_MANAGER if is_last else _ONE_OF_MANAGERS))
             await self._end_roles()
@@ -366,6 +415,8 @@ class Membership:
             is_manager_set_up=self.manager.is_set_up,
             renew_at=renewal_time(not_before, not_after, self._renewal_fraction),
             now=time.time(),
+            has_new_roots=self._trust.has_new_roots(self.identity()),
+            is_asked_to_renew=self._trust.is_asked_to_renew(self.identity(), self._roles.node),
         )
 
     async def _perform(self, step: Step) -> None:
@@ -378,18 +429,35 @@ class Membership:
                     await self._start_manager()
                 case Step.DEMOTE:
                     await self.manager.remove()
+                    self._unlock_for_good()
                     await self._renew()
                 case Step.RENEW:
                     await self._renew()
                     self.manager.reload()
+                case Step.TRUST:
+                    await self._trust_other_roots()
                 case Step.NOTHING:
                     pass
 
     async def _renew(self) -> None:
         assert self.identity is not None
         assert self.member is not None
-        self.identity.replace(await certificates.renew(self.identity(), self.managers()))
+        before, node = self.identity(), self._roles.node
+        after = await certificates.renew(before, self.managers())
+        self._trust.renewed(before, after, node)
+        self.identity.replace(after)
         await self.member.agent.identity_changed()
+
+    def _on_roots(self, roots: bytes) -> None:
+        self._trust.on_roots(roots)
+        self._roles.wake()
+
+    async def _trust_other_roots(self) -> None:
+        assert self.identity is not None
+        assert self.member is not None
+        self.identity.replace(self._trust.with_new_roots(self.identity()))
+        await self.member.agent.trust_changed()
+        self.manager.reload()
 
     async def _start_manager(self) -> None:
         assert self.record is not None

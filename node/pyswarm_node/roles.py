@@ -1,4 +1,4 @@
-"""Follows the role and the lifetime that the cluster gives this node: promotion, demotion, renewal.
+"""Follows the role, certificate and trust that the cluster gives this node: promotion, demotion, renewal, roots.
 
 `next_step` decides, from the node's own object, its certificate and the clock; the loop performs it and looks again.
 Order matters: a promoted node gets its certificate before its manager starts; a demoted one gives its manager up only
@@ -28,13 +28,23 @@ class Step(Enum):
     PROMOTE = "promote"  # certificate of a manager, then the manager
     START_MANAGER = "start the manager"
     DEMOTE = "demote"  # stop the manager and forget its state, then the certificate of a worker
+    TRUST = "trust other roots"
     RENEW = "renew"
 
 
 def next_step(
-    node: Node | None, certificate: NodeRole, *, is_manager_set_up: bool, renew_at: float, now: float
+    node: Node | None,
+    certificate: NodeRole,
+    *,
+    is_manager_set_up: bool,
+    renew_at: float,
+    now: float,
+    has_new_roots: bool = False,
+    is_asked_to_renew: bool = False,
 ) -> Step:
-    """What is to be done next. Without knowledge of the node's object only time counts."""
+    """What is to be done next. Without knowledge of the node's object only time and trust count."""
+    if has_new_roots:
+        return Step.TRUST
     if node is not None:
         if node.spec.role is NodeRole.MANAGER and certificate is NodeRole.WORKER:
             return Step.PROMOTE
@@ -43,7 +53,7 @@ def next_step(
         has_manager = certificate is NodeRole.MANAGER or is_manager_set_up
         if node.spec.role is NodeRole.WORKER and node.role is NodeRole.WORKER and has_manager:
             return Step.DEMOTE
-    return Step.RENEW if now >= renew_at else Step.NOTHING
+    return Step.RENEW if now >= renew_at or is_asked_to_renew else Step.NOTHING
 
 
 def renewal_time(not_before: float, not_after: float, fraction: float) -> float:
@@ -67,6 +77,10 @@ class RoleLoop:
 
     def on_node(self, node: Node) -> None:
         self._node = node
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Something that `step` looks at has changed."""
         self._changed.set()
 
     def forget(self) -> None:

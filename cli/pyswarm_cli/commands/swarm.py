@@ -13,6 +13,7 @@ from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import Parsed
 from pyswarm_cli.parse.quantities import duration_s
+from pyswarm_cli.pem_files import read_pem
 from pyswarm_common import errors
 from pyswarm_common.model import Availability
 
@@ -39,6 +40,9 @@ def _availability(text: str) -> Any:
 @click.option("--default-addr-pool", multiple=True, help="Where networks get their subnets from (default 10.0.0.0/8)")
 @click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@click.option("--root-ca-cert", metavar="FILE", default="", help="PEM: a CA of your own, then what leads to its root")
+@click.option("--root-ca-key", metavar="FILE", default="", help="PEM: the key of that CA")
+@click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h; default 90 days)")
 @click.option("--force-new-cluster", is_flag=True, help="After lost quorum: go on with this manager alone")
 @yes_option
 @click.pass_context
@@ -51,6 +55,9 @@ def init(
     default_addr_pool: tuple[str, ...],
     default_addr_pool_mask_length: int | None,
     availability: str,
+    root_ca_cert: str,
+    root_ca_key: str,
+    cert_expiry: float | None,
     force_new_cluster: bool,
     yes: bool,
 ) -> None:
@@ -60,6 +67,8 @@ def init(
             raise click.UsageError("--force-new-cluster goes with --advertise-addr and --yes only")
         force(connect(ctx), advertise_addr, yes=yes)
         return
+    if bool(root_ca_cert) != bool(root_ca_key):
+        raise click.UsageError("--root-ca-cert and --root-ca-key go together")
     request = node_pb2.InitRequest(
         advertise_addr=advertise_addr,
         listen_addr=listen_addr,
@@ -68,6 +77,9 @@ def init(
         default_address_pools=default_addr_pool,
         subnet_size=default_addr_pool_mask_length or 0,
         availability=_availability(availability),
+        root_ca_cert=read_pem(root_ca_cert),
+        root_ca_key=read_pem(root_ca_key),
+        node_cert_expiry_s=cert_expiry or 0.0,
     )
     made = call(connect(ctx).daemon.Init, request, _SLOW_CALL_S)
     click.echo(f"Swarm initialized: current node ({made.node_id}) is now a manager.\n")
@@ -133,24 +145,24 @@ def join_token(ctx: click.Context, quiet: bool, rotate: bool, role: str) -> None
         return
     if rotate:
         click.echo(f"Successfully rotated {role} join token.\n")
-    click.echo(_JOIN_HELP.format(role=role, token=token, address=_manager_address(connection)))
+    click.echo(_JOIN_HELP.format(role=role, token=token, address=manager_address(connection)))
 
 
 def _cluster(connection: Connection) -> Any:
     return call(connection.control.GetCluster, control_pb2.GetClusterRequest()).cluster
 
 
-def _manager_address(connection: Connection) -> str:
+def manager_address(connection: Connection) -> str:
     """This manager's own address, as others reach it."""
     node = call(connection.control.GetNode, control_pb2.GetNodeRequest(node=connection.own_node)).node
     return str(node.manager_status.address)
 
 
 def _rotated(connection: Connection, role: str) -> Any:
-    return _changed(connection, lambda spec: None, worker=role == "worker", manager=role == "manager")
+    return changed(connection, lambda spec: None, worker=role == "worker", manager=role == "manager")
 
 
-def _changed(connection: Connection, change: Any, *, worker: bool = False, manager: bool = False) -> Any:
+def changed(connection: Connection, change: Any, *, worker: bool = False, manager: bool = False) -> Any:
     """Read, change, write; again when somebody else was faster."""
     for attempt in range(_ATTEMPTS):
         cluster = _cluster(connection)
@@ -206,7 +218,7 @@ def update(
         for name, value in given.items():
             setattr(spec, name, value)
 
-    _changed(connect(ctx), change)
+    changed(connect(ctx), change)
     click.echo("Swarm updated.")
     if managers and managers % 2 == 0:
         click.echo(f"Warning: {managers} managers bear the loss of no more than {managers - 1} do.", err=True)
