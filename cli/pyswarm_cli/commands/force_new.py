@@ -35,13 +35,13 @@ def force_new_cluster(connection: Connection, advertise_addr: str, *, yes: bool)
 def _lines(plan: Any) -> list[str]:
     counts = {"node": plan.nodes, "service": plan.services, "task": plan.tasks, "network": plan.networks}
     unsure = plan.last_index - plan.commit_index
-    kept = f"its log ends at index {plan.last_index}"
+    kept = f"          all of its log, which ends at index {plan.last_index}"
     if unsure > 0:
-        kept += f"; the last {unsure} entries, of which this manager cannot tell whether they were committed, are kept"
+        kept += f" ({unsure} of it perhaps never acknowledged)"
     return [
         f"This manager of swarm {plan.cluster_id} has no leader and would go on alone, at {plan.manager_address}.",
-        f"  Stays:  {objects(counts)}, the root certificate and the join tokens; containers run on. This is what",
-        f"          this manager knows: {kept}.",
+        f"  Stays:  {objects(counts)}, the root certificate and the join tokens;",
+        f"{kept}. Containers run on.",
         "  Lost:   changes that only the lost managers had on disk when they were lost.",
         "  Dropped from the managers:",
         *(f"          {one_line(d.hostname) or 'unknown'} {one_line(d.address)} {d.node_id}" for d in plan.dropped),

@@ -90,16 +90,16 @@ def _requests(file: str, header: node_pb2.RestoreHeader) -> Iterator[node_pb2.Re
 
 
 def _plan(file: str, header: Header, summary: Summary) -> list[str]:
-    managers = ", ".join(f"{one_line(m.hostname)} {one_line(m.address)}" for m in summary.managers) or "none"
     made = f"{iso_time(header.created_at)} ({ago(header.created_at, time.time())})"
     return [
         f"{file} is whole: swarm {one_line(header.cluster_id)} as of {made}, index {header.index}.",
         f"This machine becomes its only manager, with {objects(header.counts)}.",
         "  Stays:  the swarm's id, root certificate, join tokens, services, networks, nodes and people's access.",
         f"  Lost:   whatever was changed after {iso_time(header.created_at)}.",
-        f"  Managers of before ({managers}) are managers no longer: if one still runs, it must leave the swarm",
-        "          (`pyswarm leave --force`) and may join again. Two managers of one swarm that do not know of each",
-        "          other do harm: be sure that they are gone.",
-        "  Workers come back by themselves if this machine has an address at which they know a manager; the others",
-        "          must leave and join again.",
+        "  Dropped from the managers:",
+        *(f"          {one_line(m.hostname)} {one_line(m.address)} {one_line(m.node_id)}" for m in summary.managers),
+        "          If one of them still runs, stop it and let it leave the swarm (`pyswarm leave --force`) first: managers",
+        "          of one swarm that do not know of each other do harm. Then it may join again.",
+        "  Workers come back by themselves if this machine has an address at which they know a manager; the others must",
+        "          leave and join again.",
     ]
