@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,8 +47,9 @@ class Counter:
         self.count += 1
         return None
 
-    def snapshot(self) -> bytes:
-        return self.count.to_bytes(8, "big")
+    def capture(self) -> Callable[[], bytes]:
+        count = self.count
+        return lambda: count.to_bytes(8, "big")
 
     def restore(self, index: int, data: bytes) -> None:
         self.count = int.from_bytes(data, "big")

@@ -23,6 +23,7 @@ class RaftChecker:
         self._vote_of: dict[tuple[int, int], int] = {}  # (term, voter) -> candidate
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> (data, previous term)
         self._committed: dict[int, int] = {}  # index -> term
+        self._committed_in: dict[int, int] = {}  # index -> a term in which it was known to be committed
         self._digests: dict[int, bytes] = {}
         self._disks: dict[int, MemoryStorage] = {}
         self._seen_last: dict[Raft, tuple[int, int]] = {}
@@ -54,6 +55,8 @@ class RaftChecker:
         if known is None:
             self._leader_of[state.term] = state.id
             for index, term in self._committed.items():
+                if self._committed_in.get(index, 0) >= state.term:
+                    continue  # elected late, by votes that were long on their way; it can commit nothing
                 if index > state.log.base_index and state.log.term(index) != term:
                     raise SafetyViolation(f"{state.id} leads in term {state.term} without committed entry {index}")
         elif known != state.id:
@@ -90,6 +93,7 @@ class RaftChecker:
             if known is None:
                 self._check_majority(core, index, term)
                 self._committed[index] = term
+                self._committed_in[index] = core.state.term
             elif known != term:
                 raise SafetyViolation(f"entry {index} is committed with terms {known} and {term}")
 

@@ -52,9 +52,11 @@ T = TypeVar("T")
 class RaftNode:
     """One member. `open` it, keep `run` running in a task group, `close` it."""
 
-    def __init__(self, loop: RaftLoop, storage: RaftStorage, transport: Transport, writer: Executor) -> None:
+    def __init__(
+        self, loop: RaftLoop, storage: RaftStorage, transport: Transport, writer: Executor, encoder: Executor
+    ) -> None:
         self._loop = loop
-        self._storage, self._transport, self._writer = storage, transport, writer
+        self._storage, self._transport, self._writer, self._encoder = storage, transport, writer, encoder
         self._stopped = asyncio.Event()
         self._is_running = False
         loop.on_tick = self._on_tick
@@ -76,6 +78,7 @@ class RaftNode:
 
         The simulator brings its own disk thread (one, in order), randomness and clock.
         """
+        encoder = writer or ThreadPoolExecutor(1, thread_name_prefix="raft-snapshot")
         writer = writer or ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
         try:
             running = asyncio.get_running_loop()
@@ -87,13 +90,14 @@ class RaftNode:
                 transport,
                 state_machine,
                 writer=writer,
+                encoder=encoder,
                 random_below=random_below,
                 clock_us=clock_us,
             )
         except BaseException:
             writer.shutdown(wait=False)
             raise
-        return cls(loop, storage, transport, writer)
+        return cls(loop, storage, transport, writer, encoder)
 
     async def run(self) -> None:
         """Take part until `close`, or until something fails that this process must not survive (raises)."""
@@ -132,6 +136,7 @@ class RaftNode:
         """Close the disk in the thread that used it."""
         await asyncio.get_running_loop().run_in_executor(self._writer, self._storage.close)
         self._writer.shutdown(wait=False)
+        self._encoder.shutdown(wait=False)
         self._stopped.set()
 
     # -- the disk --------------------------------------------------------------------------------------------------

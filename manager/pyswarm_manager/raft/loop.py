@@ -41,6 +41,7 @@ from pyswarm_manager.raft.core.types import (
     SoftState,
 )
 from pyswarm_manager.raft.ports import ApplyResult, LeadershipChanged, RaftConfig, StateMachine, Transport
+from pyswarm_manager.raft.snapshots import Snapshots
 from pyswarm_manager.raft.storage.port import RaftStorage, Stored
 from pyswarm_manager.raft.waiting import AppliedWaiters, Proposals, Reads
 from pyswarm_manager.raft.writes import RETRY_S, Write
@@ -65,6 +66,7 @@ class RaftLoop:
         machine: StateMachine,
         *,
         writer: Executor,
+        encoder: Executor,
         random_below: RandomBelow | None = None,
         clock_us: Callable[[], int] | None = None,
     ) -> None:
@@ -97,8 +99,8 @@ class RaftLoop:
         self._saving: tuple[Persist, Write] | None = None
         self._deferred: Persist | None = None
         self._compacting: tuple[int, Write] | None = None
+        self._snapshots = Snapshots(self.core, machine, encoder)
         self._ticks = 0
-        self._unsnapshotted = [0, 0]  # entries and bytes applied since the last snapshot
         self.stopping = False
         if stored.snapshot.index:
             machine.restore(stored.snapshot.index, stored.snapshot.data)
@@ -320,44 +322,34 @@ class RaftLoop:
     # -- the state machine -----------------------------------------------------------------------------------------
 
     def _apply(self, entries: Sequence[Entry]) -> None:
-        machine, size = self._machine, 0
+        machine = self._machine
         for entry in entries:
             result: object = None
             if entry.kind is EntryKind.NORMAL:
                 result = machine.apply(entry.index, entry.term, entry.data)
             self.applied_index = entry.index
-            size += len(entry.data)
             self.proposals.applied(entry, result)
         self.waiters.applied(self.applied_index)
-        self._unsnapshotted[0] += len(entries)
-        self._unsnapshotted[1] += size
+        self._snapshots.applied(entries)
 
     def _restore(self, snapshot: Snapshot) -> None:
         self._machine.restore(snapshot.index, snapshot.data)
         self.applied_index = snapshot.index
-        self._unsnapshotted = [0, 0]
+        self._snapshots.restored()
         self.waiters.applied(self.applied_index)
 
     def _maybe_snapshot(self) -> None:
-        """Shorten the log, once enough was applied."""
-        entries, size = self._unsnapshotted
-        config = self.config
-        # While a follower is given a snapshot, the entries after that one are kept for it, within reason.
-        patience = 3 if self.core.is_sending_snapshot() else 1
-        is_enough = entries >= config.snapshot_entries * patience or size >= config.snapshot_bytes * patience
-        if self._compacting is not None or not is_enough:
+        """Shorten the log, once enough was applied. What is stored waits for what is being stored, as saves do."""
+        if self._compacting is not None:
             return
-        log = self.core.state.log
-        if log.applied != self.applied_index:
+        snapshot = self._snapshots.finished()
+        if snapshot is not None:
+            first_kept = self.core.compact(snapshot, self.config.keep_entries)
+            save = partial(self._storage.save_snapshot, snapshot, first_kept)
+            self._compacting = (snapshot.index, self._write(save))
             return
-        term = log.term(self.applied_index)
-        assert term is not None
-        configuration = self.core.state.configuration_at(self.applied_index)
-        snapshot = Snapshot(self.applied_index, term, configuration, self._machine.snapshot())
-        self._unsnapshotted = [0, 0]
-        first_kept = self.core.compact(snapshot, config.keep_entries)
-        save = partial(self._storage.save_snapshot, snapshot, first_kept)
-        self._compacting = (snapshot.index, self._write(save))
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._wake.set)
+        self._snapshots.begin(self.config, self.applied_index, tell)
 
     # -- leadership and membership -----------------------------------------------------------------------------------
 

@@ -62,8 +62,9 @@ class StateMachine(Protocol):
         """Apply one entry; the result goes to the proposer, if it waits on this member."""
         ...
 
-    def snapshot(self) -> bytes:
-        """The state after the last applied entry."""
+    def capture(self) -> Callable[[], bytes]:
+        """The state after the last applied entry: taken hold of now, in next to no time, and encoded by the function
+        that is returned, which is called once, in another thread, while further entries are applied."""
         ...
 
     def restore(self, index: int, data: bytes) -> None:

@@ -6,7 +6,8 @@ Decoding gives those tasks the same spec object; `store.apply` then makes it the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -46,6 +47,8 @@ from pyswarm_manager.store.tables import Kind, Tables
 MAX_CHANGE_SET_BYTES = 1536 * 1024
 MAX_CHANGES = 2000
 """Changes in one piece of a split change set: larger ones would keep every member's loop for long."""
+PIECE_OBJECTS = 100
+"""Objects of a snapshot that are encoded without a rest: well under a millisecond."""
 FORMAT = 1
 
 
@@ -118,6 +121,24 @@ class _WireSnapshot(msgspec.Struct):
     audit: list[AuditRecord] = []
 
 
+class _EncodedSnapshot(msgspec.Struct):
+    """The same, with objects that are bytes already."""
+
+    format: int
+    index: int
+    specs: list[TaskSpec]
+    objects: list[msgspec.Raw]
+    audit: list[AuditRecord]
+
+
+class Captured(msgspec.Struct, frozen=True):
+    """What a snapshot is to hold, taken hold of at one moment: objects never change, so references are enough."""
+
+    index: int
+    objects: tuple[AnyObject, ...]
+    audit: tuple[AuditRecord, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _change_set_decoder = msgspec.msgpack.Decoder(_WireChangeSet)
 _snapshot_decoder = msgspec.msgpack.Decoder(_WireSnapshot)
@@ -157,10 +178,24 @@ def decode_change_set(data: bytes) -> ChangeSet:
 
 
 def encode_snapshot(tables: Tables) -> bytes:
+    return encode_captured(capture_snapshot(tables))
+
+
+def capture_snapshot(tables: Tables) -> Captured:
+    """Everything there is now."""
+    objects = tuple(chain.from_iterable(tables.table(kind).values() for kind in Kind))
+    return Captured(tables.index, objects, tuple(tables.audit))
+
+
+def encode_captured(captured: Captured, rest: Callable[[], None] = lambda: None) -> bytes:
+    """The bytes of a snapshot, made in small pieces with `rest` in between, for a thread that lets others go first."""
     specs = _Specs()
-    everything = (item for kind in Kind for item in tables.table(kind).values())
-    objects = [_fill(_Objects(), item, specs) for item in everything]
-    return _encoder.encode(_WireSnapshot(FORMAT, tables.index, specs.items, objects, list(tables.audit)))
+    objects: list[msgspec.Raw] = []
+    for start in range(0, len(captured.objects), PIECE_OBJECTS):
+        piece = captured.objects[start : start + PIECE_OBJECTS]
+        objects += [msgspec.Raw(_encoder.encode(_fill(_Objects(), item, specs))) for item in piece]
+        rest()
+    return _encoder.encode(_EncodedSnapshot(FORMAT, captured.index, specs.items, objects, list(captured.audit)))
 
 
 def decode_snapshot(data: bytes) -> Tables:

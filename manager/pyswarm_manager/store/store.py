@@ -10,20 +10,29 @@ must read everything again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from pyswarm_common.errors import Exhausted
 from pyswarm_manager.store.apply import Applied, Refusal, apply
 from pyswarm_manager.store.changes import Change, ChangeSet, Checkpoint, Event
 from pyswarm_manager.store.checkpoints import Checkpoints
-from pyswarm_manager.store.encoding import decode_change_set, decode_snapshot, encode_change_set, encode_snapshot
+from pyswarm_manager.store.encoding import (
+    capture_snapshot,
+    decode_change_set,
+    decode_snapshot,
+    encode_captured,
+    encode_change_set,
+)
 from pyswarm_manager.store.recording import asked_by
 from pyswarm_manager.store.tables import Kind, Tables
 
 HISTORY_BATCHES = 4096
 HISTORY_EVENTS = 200_000
+_REST_S = 0.0001
 
 Subscriber = Callable[[int, tuple[Event, ...]], None]
 
@@ -115,8 +124,9 @@ class Store:
             self._call_back(index, result.events)
         return result
 
-    def snapshot(self) -> bytes:
-        return encode_snapshot(self._tables)
+    def capture(self) -> Callable[[], bytes]:
+        """The tables of this moment; what is returned makes a snapshot of them, slowly, in another thread."""
+        return partial(encode_captured, capture_snapshot(self._tables), _let_others_run)
 
     def restore(self, index: int, data: bytes) -> None:
         """Become the snapshot. Subscribers see the difference as one batch; watchers must read everything again."""
@@ -136,6 +146,11 @@ class Store:
     def _wake_auditors(self) -> None:
         self._audit_news.set()
         self._audit_news = asyncio.Event()
+
+
+def _let_others_run() -> None:
+    """Give up the interpreter's lock: a thread that only computes lets others wait for 5 ms each time."""
+    time.sleep(_REST_S)
 
 
 class _History:

@@ -59,10 +59,36 @@ async def test_a_large_snapshot_arrives(kind: str) -> None:
         leader = await cluster.grow(1)
         for n in range(12):
             await leader.propose(bytes([65 + n]) * 1_000_000)
+        log = leader._loop.core.state.log
+        await cluster.until(lambda: log.snapshot.index > 0)
         await cluster.start(2)
         await leader.add_member(2, cluster.members[2].address)
         await cluster.until(lambda: cluster.journal(2) == cluster.journal(1))
         assert cluster.members[2].journal.restored == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_snapshot_travels_while_writes_go_on(kind: str) -> None:
+    async with TestCluster(kind, snapshot_entries=10, keep_entries=0) as cluster:
+        leader = await cluster.grow(1)
+        await asyncio.gather(*(leader.propose(bytes([65 + n]) * 1_000_000) for n in range(12)))
+        log, done = leader._loop.core.state.log, asyncio.Event()
+        await cluster.until(lambda: log.snapshot.index > 0)
+
+        async def write() -> int:
+            count = 0
+            while not done.is_set():
+                await leader.propose(b"while it travels")
+                count += 1
+            return count
+
+        writing = asyncio.create_task(write())
+        await cluster.start(2)
+        await leader.add_member(2, cluster.members[2].address)
+        await cluster.until(lambda: cluster.members[2].journal.restored > 0)
+        done.set()
+        assert await writing > 0
+        await cluster.until(lambda: cluster.journal(2) == cluster.journal(1))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -34,8 +34,9 @@ class Journal:
         self.entries.append(data)
         return len(self.entries)
 
-    def snapshot(self) -> bytes:
-        return b"\n".join(self.entries)
+    def capture(self) -> Callable[[], bytes]:
+        entries = list(self.entries)
+        return lambda: b"\n".join(entries)
 
     def restore(self, index: int, data: bytes) -> None:
         self.entries = data.split(b"\n")

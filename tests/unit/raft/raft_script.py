@@ -52,7 +52,6 @@ from pyswarm_manager.raft.core.types import (
 )
 from pyswarm_manager.raft.storage.memory import MemoryStorage
 
-
 TICK_US = 50_000
 
 

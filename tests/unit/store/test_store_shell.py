@@ -113,7 +113,7 @@ async def test_a_snapshot_restores_another_member_who_sees_the_difference() -> N
     watch = follower.watch()
     waiting = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0)
-    follower.restore(log.index, leader.snapshot())
+    follower.restore(log.index, leader.capture()())
     assert follower.view == leader.view
     assert seen == [("id-a", True), ("id-c", False)]
     with pytest.raises(Exhausted):

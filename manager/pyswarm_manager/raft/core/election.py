@@ -26,7 +26,7 @@ def tick(state: RaftState) -> None:
     if lease.is_promised(state):
         if state.leader_is_refused:
             _hurry(state)
-    elif state.election_elapsed >= state.election_timeout and state.is_voter():
+    elif state.election_elapsed >= state.election_timeout and state.may_campaign():
         campaign(state, pre=True)
 
 
@@ -39,7 +39,7 @@ def leader_lost(state: RaftState, peer: int) -> None:
     if peer != state.leader_id or state.role is not Role.FOLLOWER or state.leader_is_refused:
         return
     state.leader_is_refused = True
-    if not state.is_voter():
+    if not state.may_campaign():
         return
     state.hurried_campaigns = HURRIED_CAMPAIGNS
     if state.rank_without(peer) == 0 and not lease.is_promised(state):

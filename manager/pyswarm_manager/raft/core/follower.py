@@ -88,7 +88,7 @@ def refuse_old_leader(state: RaftState, sender: int) -> None:
 
 def campaign_by_transfer(state: RaftState) -> None:
     """The leader hands over to us; no pre-vote, since it stopped working for this."""
-    if state.role is Role.FOLLOWER and state.is_voter():
+    if state.role is Role.FOLLOWER and state.may_campaign():
         election.campaign(state, pre=False, transfer=True)
 
 

@@ -69,9 +69,13 @@ def tick(state: RaftState) -> None:
 
 def _is_heard_by_majority(state: RaftState) -> bool:
     """Check-quorum: a leader that a majority no longer answers must not go on answering clients."""
-    oldest = state.now - state.options.election_ticks
-    heard = sum(1 for v in state.voters if v == state.id or state.progress[v].last_heard > oldest)
+    heard = sum(1 for v in state.voters if v == state.id or is_active(state, state.progress[v]))
     return heard >= state.quorum()
+
+
+def is_active(state: RaftState, progress: Progress) -> bool:
+    """Whether this follower was heard of lately."""
+    return state.now - progress.last_heard < state.options.election_ticks
 
 
 def _beat(state: RaftState) -> None:
@@ -135,7 +139,8 @@ def flush(state: RaftState) -> None:
             pass
     if state.log.committed >= state.term_start_index and state.reads.start_round(state.log.committed):
         send_heartbeats(state)
-        _release_reads(state)
+    if state.reads.is_waiting:
+        _release_reads(state)  # with fewer voters, what has been answered may be enough
     _hand_over(state)
 
 
@@ -178,6 +183,11 @@ def _send_entries(state: RaftState, peer: int, progress: Progress, *, allow_empt
 
 
 def _send_snapshot(state: RaftState, peer: int, progress: Progress) -> None:
+    """Begin to; for one that does not answer, not before it answers a heartbeat."""
+    if not is_active(state, progress):
+        progress.become_probe()
+        progress.probe_sent = True
+        return
     snapshot = state.log.snapshot
     state.send(InstallSnapshot(peer, state.id, state.term, snapshot))
     progress.become_snapshot(snapshot.index, state.now)

@@ -146,8 +146,10 @@ class Raft:
         leader.snapshot_failed(self.state, peer)
 
     def is_sending_snapshot(self) -> bool:
-        """Whether a follower is being given a snapshot: then the log after it had better stay."""
-        return any(p.state is ProgressState.SNAPSHOT for p in self.state.progress.values())
+        """Whether a follower is being given a snapshot: then the log after it had better stay. Not for one that does
+        not answer, which may be for ever."""
+        state = self.state
+        return any(p.state is ProgressState.SNAPSHOT and leader.is_active(state, p) for p in state.progress.values())
 
     def compact(self, snapshot: Snapshot, keep: int) -> int:
         """A snapshot of what was applied is stored: shorten the log; the first index that is kept."""

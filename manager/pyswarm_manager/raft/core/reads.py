@@ -31,6 +31,11 @@ class ReadQueue:
         self._assigned: deque[WaitingRead] = deque()
         self.round = 0
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a round is under way."""
+        return bool(self._assigned)
+
     def add(self, read: WaitingRead) -> bool:
         """Queue a read; False if there are too many, in which case the caller asks again later."""
         if len(self._fresh) + len(self._assigned) >= self._limit:

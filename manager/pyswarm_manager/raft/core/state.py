@@ -125,6 +125,11 @@ class RaftState:
     def is_voter(self) -> bool:
         return self.id in self.voters
 
+    def may_campaign(self) -> bool:
+        """Whoever is removed by an entry that is not committed yet may be the only one who has it (thesis §4.2.2). It
+        asks those that it names, and does not count itself."""
+        return self.is_voter() or self.id in self.committed_configuration.voters()
+
     def hears_leader(self) -> bool:
         """Whether a leader was heard lately, so that others' candidacies are only a disturbance (thesis §4.2.3)."""
         if self.role is Role.LEADER or self.now_us < self.promised_until_us:
