@@ -11,6 +11,8 @@ _SWARM: Table = {
     "leave": ("commands.swarm:leave", "Leave the swarm"),
     "join-token": ("tables:join_token", "Show, rotate or make the tokens that let machines join"),
     "ca": ("commands.ca:ca", "Show or replace the root certificate"),
+    "unlock": ("commands.unlock:unlock", "Unlock this manager after it restarted"),
+    "unlock-key": ("commands.unlock:unlock_key", "Show or rotate the key that unlocks managers"),
     "update": ("commands.swarm:update", "Change settings of the swarm"),
 }
 
@@ -41,6 +43,7 @@ _NODE: Table = {
 _OPERATOR: Table = {
     "raft": ("tables:operator_raft", "The managers' consensus: members, state, leadership"),
     "store": ("tables:operator_store", "What the managers' store holds"),
+    "rotate-encryption-key": ("commands.unlock:rotate_encryption_key", "Make new keys for the managers' disks"),
     "check": ("commands.operator:check", "Compare what the managers hold, at one index"),
 }
 _OPERATOR_RAFT: Table = {

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pyswarm.v1 import node_pb2, node_pb2_grpc
+from pyswarm_common.identity.locks import LOCKED
 from pyswarm_runtime import Runtime
 
 from .describe import capabilities, version
@@ -36,15 +37,19 @@ class DaemonServicer(node_pb2_grpc.DaemonServicer):
             return response
         agent = member.agent
         response.state = node_pb2.GetInfoResponse.STATE_ACTIVE
-        if agent.is_removed:
+        if membership.lock.is_locked:
+            response.state = node_pb2.GetInfoResponse.STATE_LOCKED
+        elif agent.is_removed:
             response.state = node_pb2.GetInfoResponse.STATE_ERROR
         elif not agent.has_had_session:
             response.state = node_pb2.GetInfoResponse.STATE_PENDING
         response.node_id, response.cluster_id = record.node_id, record.cluster_id
-        response.role = int(identity().role)  # type: ignore[assignment]
+        response.role = int(identity.certified.role)  # type: ignore[assignment]
         response.address = record.address
         response.manager_addresses.extend(agent.managers)
         response.error = "" if agent.is_connected else agent.error
+        if membership.lock.is_locked:
+            response.error = LOCKED
         return response
 
     async def Init(self, request: node_pb2.InitRequest, context: Any) -> node_pb2.InitResponse:
@@ -67,6 +72,10 @@ class DaemonServicer(node_pb2_grpc.DaemonServicer):
         self, request: node_pb2.ForceNewClusterRequest, context: Any
     ) -> node_pb2.ForceNewClusterPlan:
         return await self._recovery.force_new_cluster(request)
+
+    async def Unlock(self, request: node_pb2.UnlockRequest, context: Any) -> node_pb2.UnlockResponse:
+        await self._membership.unlock(request.unlock_key)
+        return node_pb2.UnlockResponse()
 
     async def Leave(self, request: node_pb2.LeaveClusterRequest, context: Any) -> node_pb2.LeaveClusterResponse:
         await self._membership.leave(force=request.force)

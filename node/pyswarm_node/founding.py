@@ -34,6 +34,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.api.validate import check_cluster_spec
 from pyswarm_manager.bootstrap import Bootstrap
+from pyswarm_manager.ca.unlocking import key_for
 
 _MAX_POOLS = 64
 _RAFT_ID_BITS = 63
@@ -59,7 +60,11 @@ def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
         raise InvalidArgument(f"Datapath port number must be in valid range (1024-49151): {port}")
     expiry_s = request.node_cert_expiry_s or defaults.node_cert_expiry_s
     spec = ClusterSpec(
-        default_address_pools=pools, subnet_size=subnet_size, data_path_port=port, node_cert_expiry_s=expiry_s
+        default_address_pools=pools,
+        subnet_size=subnet_size,
+        data_path_port=port,
+        node_cert_expiry_s=expiry_s,
+        autolock=request.autolock,
     )
     wrong = [text for field, text in check_cluster_spec(spec) if field == "node_cert_expiry_s"]
     if wrong:
@@ -132,6 +137,7 @@ def found(
         root_ca_chain=root.chain_pem,
         join_tokens=tokens,
         backup_key=secrets.token_bytes(KEY_BYTES),
+        unlock_key=key_for(spec, b""),
     )
     node = Node(
         id=node_id,

@@ -13,38 +13,75 @@ from cryptography import x509
 
 from pyswarm_common.errors import FailedPrecondition, PyswarmError
 from pyswarm_common.identity import NodeIdentity, key_from_pem
+from pyswarm_common.identity.locks import Locked
 
+from .machine_lock import FILE as LOCK_FILE
+from .machine_lock import MachineLock
 from .paths import NodeRecord, Options
 
 
 class CurrentIdentity:
     """Call it for the identity of the moment."""
 
-    def __init__(self, directory: Path, identity: NodeIdentity) -> None:
+    def __init__(self, directory: Path, identity: NodeIdentity, lock: MachineLock | None = None) -> None:
         self._directory = directory
         self._identity = identity
+        self._lock = lock or MachineLock(directory)
 
     @classmethod
-    def load(cls, options: Options, record: NodeRecord) -> CurrentIdentity:
-        """Raises FailedPrecondition if there is none, or if it is not this node's."""
+    def load(cls, options: Options, record: NodeRecord, lock: MachineLock | None = None) -> CurrentIdentity:
+        """Raises FailedPrecondition if there is none, or if it is not this node's. It may be locked."""
+        lock = lock or MachineLock(options.certificates)
         _finish_replacing(options.certificates)
         identity = NodeIdentity.load(options.certificates)
         if identity is None:
             raise FailedPrecondition(
                 f"the node's certificate is missing in {options.certificates}: put it back, or {_start_anew(options)}"
             )
-        _check_whole(identity, options)
         _check_belongs(identity, record, options)
-        return cls(options.certificates, identity)
+        if not lock.is_locked:
+            identity = _opened(identity, lock, options)
+            _check_whole(identity, options)
+        return cls(options.certificates, identity, lock)
 
     def __call__(self) -> NodeIdentity:
+        """Raises Locked before `unlock`."""
+        if self._identity.is_locked or self._lock.is_locked:
+            raise Locked
         return self._identity
+
+    @property
+    def certified(self) -> NodeIdentity:
+        """Who this node is; its key may be locked."""
+        return self._identity
+
+    def unlock(self) -> None:
+        """The lock was opened."""
+        self._identity = self._identity.unlocked(self._lock.master)
+
+    def relock(self) -> None:
+        """The key on the disk is to be locked, if it is not."""
+        if not self._on_disk().is_locked:
+            self._write(self._identity)
+
+    def open_for_good(self) -> None:
+        """The key on the disk is not to be locked any more."""
+        if self._on_disk().is_locked:
+            self._write(self._identity, opened=True)
+
+    def _on_disk(self) -> NodeIdentity:
+        identity = NodeIdentity.load(self._directory)
+        assert identity is not None, "a member has a certificate"
+        return identity
 
     def replace(self, identity: NodeIdentity) -> None:
         """On disk first, so that a manager that is told to reload finds it."""
-        identity.save(_next(self._directory))
-        _finish_replacing(self._directory)
+        self._write(identity)
         self._identity = identity
+
+    def _write(self, identity: NodeIdentity, *, opened: bool = False) -> None:
+        identity.locked(None if opened else self._lock.master).save(_next(self._directory))
+        _finish_replacing(self._directory)
 
 
 def _next(directory: Path) -> Path:
@@ -57,6 +94,16 @@ def _finish_replacing(directory: Path) -> None:
     if identity is not None:  # its certificate was written last, so all of it is there
         identity.save(directory)
     shutil.rmtree(_next(directory), ignore_errors=True)
+
+
+def _opened(identity: NodeIdentity, lock: MachineLock, options: Options) -> NodeIdentity:
+    try:
+        return identity.unlocked(lock.master)
+    except PyswarmError:
+        raise FailedPrecondition(
+            f"the key in {options.certificates} is locked and its lock is missing: put {LOCK_FILE} back, or "
+            f"{_start_anew(options)}"
+        ) from None
 
 
 def _check_whole(identity: NodeIdentity, options: Options) -> None:

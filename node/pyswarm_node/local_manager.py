@@ -16,6 +16,7 @@ from pyswarm_common.errors import Unavailable
 from pyswarm_common.rpc import open_local_channel
 from pyswarm_manager.config import ManagerConfig
 
+from .machine_lock import MachineLock
 from .manager_process import ManagerProcess
 from .paths import NodeRecord, Options
 
@@ -26,10 +27,10 @@ _HEALTH_TIMEOUT_S = 2.0
 class LocalManager:
     """At most one process, and one channel to it."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, lock: MachineLock) -> None:
         self._options = options
         self._paths = options.manager
-        self._process = ManagerProcess(options)
+        self._process = ManagerProcess(options, master=lambda: lock.master)
         self._channel: grpc.aio.Channel | None = None
 
     @property
@@ -55,6 +56,10 @@ class LocalManager:
         if not self._paths.socket.exists():
             raise Unavailable("the manager on this node is starting: try again in a moment")
         return self._open_channel()
+
+    def channel_if_up(self) -> grpc.aio.Channel | None:
+        """None while nothing answers."""
+        return self._open_channel() if self._paths.socket.exists() else None
 
     def configure(self, record: NodeRecord, raft_id: int, join_addresses: Sequence[str]) -> None:
         """For its next start."""

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pyswarm_common.errors import FailedPrecondition, Unavailable
+from pyswarm_common.identity.locks import LockKey
 from pyswarm_manager.main import EXIT_REMOVED
 
 from .paths import Options
@@ -37,8 +38,15 @@ _LOG_PREFIX = re.compile(r"^\S+ \S+ [A-Z]+ [\w.]+: ")
 class ManagerProcess:
     """At most one child. `start` keeps it running until `stop`."""
 
-    def __init__(self, options: Options, program: Sequence[str] = (sys.executable, "-m", "pyswarm_manager")) -> None:
+    def __init__(
+        self,
+        options: Options,
+        program: Sequence[str] = (sys.executable, "-m", "pyswarm_manager"),
+        master: Callable[[], LockKey | None] = lambda: None,
+    ) -> None:
+        """`master` opens the manager's files where autolock has locked them."""
         self._options = options
+        self._master = master
         self._program = program
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -145,13 +153,18 @@ class ManagerProcess:
         options.manager.socket.unlink(missing_ok=True)
         wrapper = Path(__file__).with_name("child.py")
         places = ["--state-dir", str(options.state_dir), "--run-dir", str(options.run_dir)]
+        master = self._master()
         argv = [*self._program, *places, "--log-level", options.log_level]
+        if master is not None:
+            argv.append("--locked")
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", str(wrapper), str(os.getpid()), *argv),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL if master is None else asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_MAX_LINE_BYTES,
         )
+        if master is not None:
+            _hand_over(self._process, master)
         self._reader = asyncio.create_task(self._relay(self._process))
         _log.info("manager started (pid %d)", self._process.pid)
 
@@ -171,6 +184,13 @@ class ManagerProcess:
             text = line.decode(errors="replace").rstrip("\n")
             self._last_lines.append(text)
             print(text, file=sys.stderr, flush=True)
+
+
+def _hand_over(process: asyncio.subprocess.Process, master: LockKey) -> None:
+    """By a pipe: what is in arguments or in the environment, others can read."""
+    assert process.stdin is not None
+    process.stdin.write(master.secret)
+    process.stdin.close()
 
 
 def _how(code: int) -> str:

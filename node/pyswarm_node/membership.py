@@ -179,6 +179,7 @@ class Membership:
                 worker_token=cluster.join_tokens.worker,
                 manager_token=cluster.join_tokens.manager,
                 manager_address=record.manager_address,
+                unlock_key=LockKey(cluster.unlock_key).token() if cluster.unlock_key else "",
             )
 
     async def _plan(self, request: node_pb2.InitRequest | node_pb2.JoinRequest) -> NodeRecord:

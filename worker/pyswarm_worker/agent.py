@@ -8,6 +8,7 @@ removed. It needs no manager for any of that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -20,6 +21,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.identity.locks import Locked
 from pyswarm_common.model import Node, NodeDescription
 from pyswarm_runtime.reference import parse_reference
 from pyswarm_runtime.types import ContainerState
@@ -159,7 +161,8 @@ class Agent:
         agent = cls(config, hooks, runtime, images, overlay, store=store, wires=wires)
         try:
             await agent._take_up(await store.load())
-            agent.port = await agent._server.start(hooks.identity())
+            with contextlib.suppress(Locked):  # nobody could verify it: it listens once the node's key is unlocked
+                agent.port = await agent._server.start(hooks.identity())
         except BaseException:
             await agent.close()
             raise
@@ -224,7 +227,7 @@ class Agent:
 
     async def trust_changed(self) -> None:
         """The node trusts other roots than before: whoever connects from now on is held to them."""
-        await self._server.start(self._hooks.identity())
+        self.port = await self._server.start(self._hooks.identity())
 
     # ---------------------------------------------------------------- the session's listener
 

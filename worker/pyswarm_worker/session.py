@@ -25,6 +25,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import dispatcher_pb2_grpc
 from pyswarm_common.errors import NODE_REMOVED_KEY, PyswarmError, Unavailable
 from pyswarm_common.identity import NodeIdentity, role_name
+from pyswarm_common.identity.locks import Locked
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import CHANNEL_OPTIONS, error_from_rpc
 
@@ -173,6 +174,8 @@ class Session:
             self._hint = _leader_of(error, address)
             self._not_found = self._not_found + 1 if _says_removed(error) else 0
             return f"{address}: {_in_short(error)}"
+        except Locked as error:
+            return str(error)
         except TimeoutError:
             return f"{address}: no answer within {_START_TIMEOUT_S:g} s"
         except _OutOfStep as error:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from pyswarm.v1 import control_pb2, node_pb2
+from pyswarm.v1 import control_pb2, node_pb2, security_pb2
 from pyswarm_cli.commands.force_new import force_new_cluster as force
+from pyswarm_cli.commands.unlock import UNLOCK_HELP
 from pyswarm_cli.confirmation import yes_option
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
@@ -43,6 +44,7 @@ def _availability(text: str) -> Any:
 @click.option("--root-ca-cert", metavar="FILE", default="", help="PEM: a CA of your own, then what leads to its root")
 @click.option("--root-ca-key", metavar="FILE", default="", help="PEM: the key of that CA")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h; default 90 days)")
+@click.option("--autolock", is_flag=True, help="Managers need an unlock key to start again")
 @click.option("--force-new-cluster", is_flag=True, help="After lost quorum: go on with this manager alone")
 @yes_option
 @click.pass_context
@@ -58,6 +60,7 @@ def init(
     root_ca_cert: str,
     root_ca_key: str,
     cert_expiry: float | None,
+    autolock: bool,
     force_new_cluster: bool,
     yes: bool,
 ) -> None:
@@ -80,6 +83,7 @@ def init(
         root_ca_cert=read_pem(root_ca_cert),
         root_ca_key=read_pem(root_ca_key),
         node_cert_expiry_s=cert_expiry or 0.0,
+        autolock=autolock,
     )
     made = call(connect(ctx).daemon.Init, request, _SLOW_CALL_S)
     click.echo(f"Swarm initialized: current node ({made.node_id}) is now a manager.\n")
@@ -87,6 +91,8 @@ def init(
     click.echo("To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n")
     click.echo("Each manager backs the swarm up by itself. Keep what 'pyswarm backup key' shows outside of the swarm:")
     click.echo("after the loss of all managers nothing else opens those backups.")
+    if made.unlock_key:
+        click.echo("\n" + UNLOCK_HELP.format(key=made.unlock_key))
 
 
 @click.command(help="Join a swarm, as a worker or as a manager: the token decides.")
@@ -187,6 +193,7 @@ def changed(connection: Connection, change: Any, *, worker: bool = False, manage
 @click.option("--backup-interval", type=DURATION, help="Time between automatic backups (m|h); 0: none")
 @click.option("--backups-kept", type=click.IntRange(1, 1000), help="Automatic backups that each manager keeps")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h)")
+@click.option("--autolock", type=bool, help="Whether managers need an unlock key to start again (true|false)")
 @click.option("--managers", type=click.IntRange(0, 15), help="Managers that the swarm keeps by itself; 0: by hand")
 @click.option("--manager-grace", type=DURATION, help="A manager that is silent so long is replaced (default 30s)")
 @click.pass_context
@@ -197,6 +204,7 @@ def update(
     backup_interval: float | None,
     backups_kept: int | None,
     cert_expiry: float | None,
+    autolock: bool | None,
     managers: int | None,
     manager_grace: float | None,
 ) -> None:
@@ -207,6 +215,7 @@ def update(
         "backup_interval_s": backup_interval,
         "backups_kept": backups_kept,
         "node_cert_expiry_s": cert_expiry,
+        "autolock": autolock,
         "managers": managers,
         "dead_manager_grace_s": manager_grace,
     }
@@ -218,7 +227,11 @@ def update(
         for name, value in given.items():
             setattr(spec, name, value)
 
-    changed(connect(ctx), change)
+    connection = connect(ctx)
+    changed(connection, change)
     click.echo("Swarm updated.")
+    if autolock:
+        key = call(connection.security.GetUnlockKey, security_pb2.GetUnlockKeyRequest()).unlock_key
+        click.echo(UNLOCK_HELP.format(key=key))
     if managers and managers % 2 == 0:
         click.echo(f"Warning: {managers} managers bear the loss of no more than {managers - 1} do.", err=True)

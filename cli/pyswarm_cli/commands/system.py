@@ -14,7 +14,7 @@ from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.output.rows import show_objects
 from pyswarm_common.errors import PyswarmError
 
-_STATES = {0: "inactive", 1: "pending", 2: "active", 3: "error"}
+_STATES = {0: "inactive", 1: "pending", 2: "active", 3: "error", 4: "locked"}
 
 
 def _own_version() -> str:
@@ -91,7 +91,8 @@ def _health(connection: Connection) -> dict[str, Any]:
     except FromDaemon as error:
         return {"Managers": f"unknown: {error}"}
     leader = next((member.address for member in health.members if member.leader), "none: no quorum, or an election")
-    return {"Managers": len(health.members), "Leader": leader, "RaftTerm": health.term}
+    facts: dict[str, Any] = {"Managers": len(health.members), "Leader": leader, "RaftTerm": health.term}
+    return facts | ({"DiskProblem": health.disk_problem} if health.disk_problem else {})
 
 
 def _lines(value: dict[str, Any], indent: str) -> list[str]:
