@@ -7,6 +7,7 @@ moment the Watch API tells of the last task. Nothing here is asserted.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -159,24 +160,31 @@ def _add_memory(results: Results, lab: Lab, count: int, net: str) -> None:
 
 
 def suite_leader(results: Results, repetitions: int) -> None:
-    """Three managers, two workers: kill -9 of the leader's manager until another accepts a write."""
+    """Three managers, two workers: the leader's manager is killed, or its host loses power, until another writes."""
     with cluster(3, 2) as lab, client(lab) as first:
         sid = first.create_service(service("probe", IMAGE, 4, network_id="host", constraints=("node.role==worker",)))
         first.wait_running(sid, 4)
-        want = 4
-        for _ in range(repetitions):
-            time.sleep(3)
-            leader = _leader(first)
-            other = next(h.name for h in lab.hosts[:3] if h.name != leader)
-            want += 1
-            with client(lab, other, 2.0) as api, locked(Accounting(lab)) as window:
-                lab.kill(leader, "manager")
-                start = time.monotonic()
-                results.add("leader_update_accepted_s", wait_for(_accepts(api, sid, want), 60), "s", {"how": "sigkill"})
-                api.wait_running(sid, want)
-                took = time.monotonic() - start
-                results.add("leader_update_running_s", took, "s", {"how": "sigkill"}, **window.stats())
-            wait_ready(lab, 5)
+        wanted = itertools.count(5)
+        for how in ("sigkill", "poweroff"):
+            for _ in range(repetitions):
+                _lose_leader(results, lab, sid, next(wanted), how)
+
+
+def _lose_leader(results: Results, lab: Lab, sid: str, want: int, how: str) -> None:
+    time.sleep(3)
+    with client(lab, "n1") as first:
+        leader = _leader(first)
+    other = next(h.name for h in lab.hosts[:3] if h.name != leader)
+    with client(lab, other, 2.0) as api, locked(Accounting(lab)) as window:
+        start = time.monotonic()
+        lab.kill(leader, "manager" if how == "sigkill" else None)
+        wait_for(_accepts(api, sid, want), 60)
+        results.add("leader_update_accepted_s", time.monotonic() - start, "s", {"how": how})
+        api.wait_running(sid, want)
+        results.add("leader_update_running_s", time.monotonic() - start, "s", {"how": how}, **window.stats())
+    if how == "poweroff":
+        lab.start(leader)
+    wait_ready(lab, 5)
 
 
 def _accepts(api: Client, sid: str, want: int) -> Callable[[], bool]:
@@ -242,7 +250,7 @@ DOCKER_SWARM = Path(__file__).parent / "docker_swarm" / "run.py"
 _DOCKER_OPTIONS = {
     "scale": ["--sizes", "100", "--nets", "host,overlay"],
     "join": ["--nets", "overlay"],
-    "leader": ["--how", "sigkill"],
+    "leader": ["--how", "sigkill,poweroff"],
     "worker": ["--how", "poweroff"],
     "memory": ["--nets", "overlay"],
 }
