@@ -20,6 +20,7 @@ from pyswarm.v1 import (
     control_pb2_grpc,
     health_pb2_grpc,
     logs_pb2_grpc,
+    operator_pb2_grpc,
     types_pb2,
     watch_pb2_grpc,
 )
@@ -60,6 +61,7 @@ from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.logs import LogsServicer
+from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.watch import WatchServicer
 from pyswarm_manager.ca.servicer import CAServicer
 from pyswarm_manager.raft.driver import RaftNode
@@ -194,6 +196,10 @@ class Swarm:
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),
             partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, lambda: identity)),
+            partial(
+                operator_pb2_grpc.add_OperatorServicer_to_server,
+                OperatorServicer(store, raft, forwarder, lambda: identity),
+            ),
         ]
         for register in registrations:
             register(server)
@@ -250,6 +256,9 @@ class Swarm:
 
     def control(self, manager: Manager | None = None, identity: NodeIdentity | None = None) -> Any:
         return control_pb2_grpc.ControlStub(self.channel(manager or self.leader, identity))
+
+    def operator(self, manager: Manager | None = None, identity: NodeIdentity | None = None) -> Any:
+        return operator_pb2_grpc.OperatorStub(self.channel(manager or self.leader, identity))
 
     def ca(self, manager: Manager | None = None, identity: NodeIdentity | None = None) -> Any:
         return ca_pb2_grpc.CAStub(self.channel(manager or self.leader, identity))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -215,4 +216,4 @@ def test_at_most_one_change_is_under_way(world: World, wanted: int) -> None:
         world.second()
         if len(world.changes) > made:
             at.append(world.now)
-    assert all(later - earlier > TIMING.settle_s for earlier, later in zip(at, at[1:], strict=False))
+    assert all(later - earlier > TIMING.settle_s for earlier, later in itertools.pairwise(at))
