@@ -98,8 +98,8 @@ def _plan(file: str, header: Header, summary: Summary) -> list[str]:
         f"  Lost:   whatever was changed after {iso_time(header.created_at)}.",
         "  Dropped from the managers:",
         *(f"          {one_line(m.hostname)} {one_line(m.address)} {one_line(m.node_id)}" for m in summary.managers),
-        "          If one of them still runs, stop it and let it leave the swarm (`pyswarm leave --force`) first: managers",
-        "          of one swarm that do not know of each other do harm. Then it may join again.",
-        "  Workers come back by themselves if this machine has an address at which they know a manager; the others must",
-        "          leave and join again.",
+        "          If one of them still runs, let it leave the swarm (`pyswarm leave --force`) first: managers of",
+        "          one swarm that do not know of each other do harm. Then it may join again.",
+        "  Workers come back by themselves if this machine has an address at which they know a manager; the",
+        "          others must leave and join again.",
     ]
