@@ -89,6 +89,5 @@ def audit_line(row: Row) -> str:
     who = f"{row['ActorKind']} {row['Actor']}".strip()
     targets = [" ".join(filter(None, (t["Action"], t["Type"], t["Name"] or t["ID"]))) for t in row["Targets"]]
     what = ", ".join([*targets, *filter(None, [row["Detail"]])])
-    return printable(
-        f"{row['Time']} {row['Index']} {who} ({row['Role']}, {row['Source'] or 'unknown'}) {row['Method']}: {what}"
-    )
+    origin = ", ".join(filter(None, (row["Role"], row["Source"])))
+    return printable(f"{row['Time']} {row['Index']} {who} ({origin}) {row['Method']}: {what}")

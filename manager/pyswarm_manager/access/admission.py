@@ -30,6 +30,9 @@ _FORWARDED_FOR_ANYONE = frozenset({"/pyswarm.v1.CA/IssueCertificate", "/pyswarm.
 """What a manager passes on for a machine that has no certificate that holds."""
 
 
+_ROLE_NAMES = {Caller.LOCAL: "admin", Caller.ANYONE: ""}
+
+
 class StoreAdmission:
     """The manager's, by its own view of the store."""
 
@@ -108,7 +111,7 @@ def record_of(caller: Peer, method: str, manager_id: str) -> AuditRecord:
         actor_kind=kind,
         actor=actor,
         credential_id=caller.credential_id,
-        role="admin" if caller.caller is Caller.LOCAL else caller.caller.value,
+        role=_ROLE_NAMES.get(caller.caller, caller.caller.value),
         source=caller.address or ("unix" if caller.caller is Caller.LOCAL else ""),
         manager_id=manager_id,
         method=method.removeprefix("/pyswarm.v1."),

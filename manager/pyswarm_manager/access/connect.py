@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -185,8 +185,8 @@ async def _stream(
     await response.prepare(request)
     error: ConnectError | None = None
     try:
-        async with asyncio.timeout(timeout_s), contextlib.aclosing(messages):
-            while (message := await _next(messages, request)) is not None:
+        async with asyncio.timeout(timeout_s), _pumped(messages) as (queue, pump):
+            while (message := await _next(queue, pump, request)) is not None:
                 await response.write(envelope(codec.encode(message)))
     except _Refused as refused:
         error = refused.error
@@ -200,18 +200,42 @@ async def _stream(
     return response
 
 
-async def _next(messages: AsyncGenerator[Message, None], request: web.Request) -> Message | None:
-    """The next message; None after the last. ConnectionResetError once nobody listens any more."""
-    waiting = asyncio.ensure_future(anext(messages, None))
+@contextlib.asynccontextmanager
+async def _pumped(
+    messages: AsyncGenerator[Message, None],
+) -> AsyncIterator[tuple[asyncio.Queue[Message], asyncio.Task[None]]]:
+    """One task runs the handler from its first message to its last, as gRPC does; it is one message ahead at most."""
+    queue: asyncio.Queue[Message] = asyncio.Queue(1)
+
+    async def run() -> None:
+        async for message in messages:
+            await queue.put(message)
+
+    pump = asyncio.get_running_loop().create_task(run())
     try:
-        while not (await asyncio.wait([waiting], timeout=_GONE_CHECK_S))[0]:
-            if request.transport is None or request.transport.is_closing():
-                raise ConnectionResetError
-        return waiting.result()
+        yield queue, pump
     finally:
-        if not waiting.done():
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+        pump.cancel()
+        await asyncio.gather(pump, return_exceptions=True)
+        await messages.aclose()
+
+
+async def _next(queue: asyncio.Queue[Message], pump: asyncio.Task[None], request: web.Request) -> Message | None:
+    """The next message; None after the last. ConnectionResetError once nobody listens any more."""
+    while queue.empty():
+        getter = asyncio.ensure_future(queue.get())
+        try:
+            await asyncio.wait([getter, pump], timeout=_GONE_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            is_waiting = getter.cancel()
+        if not is_waiting:
+            return getter.result()
+        if pump.done() and queue.empty():
+            pump.result()
+            return None
+        if request.transport is None or request.transport.is_closing():
+            raise ConnectionResetError
+    return queue.get_nowait()
 
 
 async def _read(request: web.Request) -> bytes:

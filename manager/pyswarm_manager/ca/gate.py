@@ -1,4 +1,5 @@
-"""Who is turned away at this manager's door whatever it asks, and whose open calls end: nodes that were removed.
+"""Who is turned away at this manager's door whatever it asks, and whose open calls end: nodes that were removed, and
+people whose token or certificate was.
 
 By this manager's own view of the store, so a follower does it as soon as it has applied the removal.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pyswarm_common.errors import NodeRemoved, PyswarmError
+from pyswarm_common.errors import NodeRemoved, PyswarmError, Unauthenticated
 from pyswarm_common.peers import PeerGate, default_limits
 from pyswarm_common.rpc import Peer
+from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL
 from pyswarm_manager.ca.roles import RolesStore
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
@@ -30,6 +32,8 @@ def make_gate(store: RolesStore, monotonic: Callable[[], float]) -> PeerGate:
         for event in events:
             if event.kind is Kind.REMOVED_NODE and event.new is not None:
                 gate.cut(event.object.id, NodeRemoved(event.object.id))
+            elif event.kind is Kind.CREDENTIAL and event.new is None:
+                gate.cut(event.object.id, Unauthenticated(UNKNOWN_CREDENTIAL))
 
     store.subscribe(on_change)
     return gate
