@@ -347,7 +347,7 @@ async def test_random_requests_are_refusals(swarm: Swarm) -> None:
     index = leader.store.view.index
     for case in cases:
         with pytest.raises(errors.PyswarmError):
-            await issuing.issue(writer, case)
+            await issuing.issue(writer, case, asyncio.Lock())
     assert leader.store.view.index == index
 
 

@@ -346,8 +346,8 @@ async def test_a_node_that_left_is_down_at_once_and_stays_so(manager: Manager, c
 
 async def test_each_heartbeat_is_answered(manager: Manager, connect: Connect) -> None:
     agent = await start(connect("w1"), "w1")
-    await agent.receive()
-    await agent.receive()
+    for _ in range(3):  # its start, what it is to do, whom it is to trust
+        await agent.receive()
     for _ in range(3):
         await agent.call.write(pb.AgentMessage(heartbeat=pb.Heartbeat()))
         assert (await agent.receive()).heartbeat_period.period_s == 1.0

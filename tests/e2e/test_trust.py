@@ -1,0 +1,100 @@
+"""Who may join, and whose certificates are believed: a whole swarm whose root is replaced while it works."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from e2e_cluster import Cluster, eventually, one_line_of
+
+from pyswarm_lab.cluster import wait_daemons
+from pyswarm_lab.lab import Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+
+MANAGERS, WORKERS = ("n1", "n2"), ("n3", "n4")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two managers and two workers; the last worker has not joined."""
+    lab = Lab.up(f"trust-{uuid.uuid4().hex[:6]}", managers=2, workers=2, init=False)
+    try:
+        wait_daemons(lab)
+        swarm = Cluster(lab.name)
+        swarm.run("n1", "init", "--cert-expiry", "2h")
+        join(swarm, "n2", swarm.run("n1", "join-token", "-q", "manager").strip())
+        join(swarm, "n3", swarm.run("n1", "join-token", "-q", "worker").strip())
+        yield swarm
+    finally:
+        assert lab.down() == []
+
+
+def join(swarm: Cluster, host: str, token: str) -> None:
+    swarm.run(host, "join", "--token", token, swarm.lab.host("n1").address)
+
+
+def root(swarm: Cluster, host: str = "n1") -> str:
+    return swarm.run(host, "ca")
+
+
+def issuers(swarm: Cluster, *hosts: str) -> dict[str, str]:
+    """Who signed the certificate that each host has, by host name, as the node itself has it on disk."""
+    script = "openssl x509 -in /var/lib/pyswarm/certificates/node.crt -noout -issuer"
+    return {host: swarm.on(host, "sh", "-c", script).stdout.strip() for host in hosts or (*MANAGERS, *WORKERS)}
+
+
+def trusted(swarm: Cluster, host: str) -> str:
+    return swarm.on(host, "cat", "/var/lib/pyswarm/certificates/root-ca.crt").stdout
+
+
+def ready(swarm: Cluster) -> int:
+    return sum(status == "Ready" for status, _ in swarm.nodes().values())
+
+
+def remove_left(swarm: Cluster) -> None:
+    for line in swarm.run("n1", "node", "ls", "--format", "{{.ID}} {{.Status}}").splitlines():
+        if line.endswith("Down"):
+            swarm.run("n1", "node", "rm", line.split()[0])
+
+
+def test_a_token_for_one_machine(cluster: Cluster) -> None:
+    token = cluster.run(
+        "n2", "join-token", "create", "--role", "worker", "--uses", "1", "--expires", "1h", "-q"
+    ).strip()
+    listed = json.loads(cluster.run("n1", "join-token", "ls", "--format", "json"))
+    assert (listed["Role"], listed["Uses"]) == ("worker", "1/1")
+    join(cluster, "n4", token)
+    eventually(lambda: ready(cluster) == 4, "four nodes are ready")
+    assert json.loads(cluster.run("n1", "join-token", "ls", "--format", "json"))["Uses"] == "0/1"
+    cluster.run("n4", "leave")
+    again = cluster.on("n4", "pyswarm", "join", "--token", token, cluster.lab.host("n1").address)
+    assert "used up (1 machine joined with it)" in one_line_of(again)
+    assert cluster.run("n1", "join-token", "rm", listed["ID"]).strip() == listed["ID"]
+    gone = cluster.on("n4", "pyswarm", "join", "--token", token, cluster.lab.host("n1").address)
+    assert "invalid join token" in one_line_of(gone)
+
+
+def test_the_root_is_replaced_while_a_node_is_away(cluster: Cluster) -> None:
+    join(cluster, "n4", cluster.run("n1", "join-token", "-q", "worker").strip())
+    remove_left(cluster)
+    eventually(lambda: ready(cluster) == 4, "four nodes are ready")
+    old_root, old_token = root(cluster), cluster.run("n1", "join-token", "-q", "worker").strip()
+    away = issuers(cluster, "n3")["n3"]
+    cluster.lab.kill("n3")
+    cluster.run("n2", "ca", "--rotate", "-d")
+    # All but the one that is away get new certificates, and the rotation waits for that one.
+    eventually(lambda: away not in issuers(cluster, "n1", "n2", "n4").values(), "three have new certificates")
+    assert root(cluster) == old_root
+    assert old_root in trusted(cluster, "n1")
+    assert trusted(cluster, "n1") != old_root
+    cluster.lab.start("n3")
+    eventually(lambda: root(cluster) != old_root, "the new root is the root")
+    eventually(
+        lambda: all(trusted(cluster, host) == root(cluster) for host in (*MANAGERS, *WORKERS)), "it alone counts"
+    )
+    assert len(set(issuers(cluster).values())) == 1
+    eventually(lambda: ready(cluster) == 4, "all are well")
+    assert cluster.run("n1", "join-token", "-q", "worker").strip() != old_token
