@@ -1,0 +1,129 @@
+"""What the cluster must come to once everything is healed: one leader, equal stores, and on every host exactly what the
+store says. Gives the first thing that is not so yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Service, ServiceMode, Task, TaskState
+from pyswarm_manager.dispatcher.core.assignments import is_assigned
+from pyswarm_manager.raft.core.types import MemberRole, Role
+from pyswarm_manager.store.digest import digest
+from pyswarm_manager.store.tables import Tables
+from pyswarm_simulator.cluster import SimCluster
+from pyswarm_simulator.host import Host
+from pyswarm_simulator.manager import ManagerProcess
+from pyswarm_worker.tasks import task_id_of
+
+
+def what_is_missing(cluster: SimCluster) -> str:
+    """Empty once everything is as it must be."""
+    return next(_missing(cluster), "")
+
+
+def _missing(cluster: SimCluster) -> Iterator[str]:
+    leaders = [m for m in cluster.managers() if m.raft is not None and _leads(m)]
+    if len(leaders) != 1:
+        yield f"{len(leaders)} leaders"
+        return
+    leader = leaders[0]
+    assert leader.raft is not None
+    assert leader.store is not None
+    yield from _members(cluster, leader)
+    view = leader.store.view
+    yield from _nodes(cluster, view)
+    for service in view.services.values():
+        yield from _service(view, service)
+    for host in cluster.hosts.values():
+        if host.node_id in view.nodes:
+            yield from _host(view, host)
+
+
+def _leads(manager: ManagerProcess) -> bool:
+    return manager.raft is not None and manager.raft._loop.core.state.role is Role.LEADER
+
+
+def _members(cluster: SimCluster, leader: ManagerProcess) -> Iterator[str]:
+    """Every manager that is to be one is a voter, and all have the same store."""
+    assert leader.raft is not None
+    assert leader.store is not None
+    claimed = {n.manager_status.raft_id for n in leader.store.view.nodes.values() if n.manager_status is not None}
+    members = leader.raft.members
+    if claimed != set(members):
+        yield f"members {sorted(members)} where the nodes claim {sorted(claimed)}"
+    if any(member.role is not MemberRole.VOTER for member in members.values()):
+        yield "a learner that does not become a voter"
+    by_id = {manager.raft_id: manager for manager in cluster.managers()}
+    expected = digest(leader.store.view)
+    for raft_id in members:
+        manager = by_id.get(raft_id)
+        if manager is None or manager.store is None or manager.raft is None:
+            yield f"member {raft_id:x} does not run"
+        elif manager.raft.applied_index != leader.raft.applied_index or digest(manager.store.view) != expected:
+            yield f"the store of {manager.host} at {manager.raft.applied_index}, not {leader.raft.applied_index}"
+
+
+def _nodes(cluster: SimCluster, view: Tables) -> Iterator[str]:
+    for node in view.nodes.values():
+        if node.status.state is not NodeState.READY:
+            yield f"node {node.description.hostname} is {node.status.state.name}"
+        if node.role is not node.spec.role:
+            yield f"node {node.description.hostname} is a {node.role.name} and shall be a {node.spec.role.name}"
+        if node.role is NodeRole.MANAGER and node.manager_status is None:
+            yield f"manager {node.description.hostname} is no member"
+
+
+def _service(view: Tables, service: Service) -> Iterator[str]:
+    """As many tasks run as are wanted, where they may."""
+    name = service.spec.name
+    running = [t for t in view.service_tasks(service.id) if t.status.state is TaskState.RUNNING]
+    live = [t for t in view.service_tasks(service.id) if not t.status.state.is_terminal]
+    takers = [n for n in view.nodes.values() if n.spec.availability is Availability.ACTIVE]
+    if service.spec.mode is ServiceMode.GLOBAL:
+        wanted = len(takers)
+    else:
+        wanted = (service.spec.replicas or 0) if takers else 0
+    if len(running) != wanted or len(live) != (wanted if takers else len(live)):
+        states = " ".join(f"{t.slot or t.node_id[:4]}:{t.status.state.name}/{t.desired_state.name}" for t in live)
+        yield f"service {name} runs {len(running)} of {wanted} tasks ({states})"
+    for task in running:
+        node = view.nodes.get(task.node_id)
+        if node is None or not _may_host(node):
+            yield f"task {task.name} runs on a node that takes none"
+        if task.spec != service.spec.task:
+            yield f"task {task.name} is of an older spec"
+
+
+def _may_host(node: Node) -> bool:
+    return node.spec.availability is Availability.ACTIVE and node.status.state is NodeState.READY
+
+
+def _host(view: Tables, host: Host) -> Iterator[str]:
+    """The agent has the tasks that are its own, and nothing runs beside them."""
+    agent = host.agent
+    if agent is None or not agent.is_connected:
+        yield f"agent {host.name} has no session"
+        return
+    assigned = {t.id: t for t in view.tasks_on(host.node_id) if is_assigned(t, host.node_id)}
+    if set(agent.tasks.ids) != set(assigned):
+        yield f"agent {host.name} has other tasks than the store"
+    running = sorted(task_id_of(state) for state in host.runtime.running())
+    expected = sorted(t.id for t in assigned.values() if t.status.state is TaskState.RUNNING)
+    if running != expected:
+        yield f"{len(running)} containers run on {host.name} where {len(expected)} tasks do"
+    left = [state.id for state in host.runtime.states.values() if task_id_of(state) not in assigned]
+    if left:
+        yield f"containers of nothing are left on {host.name}: {left}"
+    attached = {task_id for task_id in host.overlay.sandboxes if task_id not in running}
+    if attached:
+        yield f"sandboxes of nothing are left on {host.name}: {sorted(attached)}"
+    yield from _addresses(host, assigned)
+
+
+def _addresses(host: Host, assigned: dict[str, Task]) -> Iterator[str]:
+    for task_id, sandbox in host.overlay.sandboxes.items():
+        task = assigned[task_id]
+        wanted = {a.network_id: a.addresses for a in task.networks}
+        found = {a.network_id: a.addresses for a in sandbox.attachments}
+        if wanted != found:
+            yield f"the sandbox of {task.name} on {host.name} has other addresses than its task"

@@ -1,0 +1,233 @@
+"""What befalls the cluster: each fault comes at random times, and ends by itself or when everything is healed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pyswarm_common.model import Availability, NodeRole
+from pyswarm_simulator.cluster import SimCluster
+from pyswarm_simulator.host import Host
+from pyswarm_simulator.workload import Workload
+
+MAX_HOSTS = 7
+
+
+class Faults:
+    """Begins with `start`, ends with `heal`."""
+
+    def __init__(self, cluster: SimCluster, workload: Workload) -> None:
+        self._cluster, self._workload = cluster, workload
+        self._world, self._profile = cluster.world, cluster.profile
+        self._is_on = False
+
+    def start(self) -> None:
+        """Bad weather from now on."""
+        profile = self._profile
+        self._is_on = True
+        weather = self._cluster.network.weather
+        weather.drop, weather.duplicate, weather.slow = profile.drop, profile.duplicate, profile.slow
+        for host in self._cluster.hosts.values():
+            host.weather.disk.slow = profile.slow_disk
+        for action, every in (
+            (self._kill, profile.kill_every),
+            (self._power_off, profile.power_off_every),
+            (self._freeze, profile.freeze_every),
+            (self._jump_clock, profile.clock_jump_every),
+            (self._cut, profile.cut_every),
+            (self._fill_disk, profile.full_disk_every),
+            (self._crash_container, profile.crash_container_every),
+            (self._transfer, profile.transfer_every),
+            (self._churn, profile.churn_every),
+            (self._false_alarm, profile.cut_every),
+        ):
+            self._repeat(action, every)
+
+    def heal(self) -> None:
+        """Good weather from now on: everything is up and reachable, and every clock is right."""
+        self._is_on = False
+        cluster = self._cluster
+        cluster.note("heal everything")
+        cluster.network.heal()
+        weather = cluster.network.weather
+        weather.drop = weather.duplicate = weather.slow = 0.0
+        for host in cluster.hosts.values():
+            host.weather.disk.slow, host.weather.disk.is_full = 0.0, False
+            host.weather.wall_skew_s = 0.0
+            for loop in host.loops:
+                if loop.is_frozen:
+                    loop.thaw()
+            self._start_all(host)
+
+    def _start_all(self, host: Host) -> None:
+        if not host.is_up:
+            host.power_on()
+            return
+        if host.agent_loop is None or not host.agent_loop.is_alive:
+            host.start_agent()
+        self._cluster.restart_manager(host)
+
+    def _repeat(self, action: Callable[[], None], every: float) -> None:
+        if every > 1e6:
+            return
+
+        def again() -> None:
+            if self._is_on:
+                action()
+                self._world.after_s(self._world.rng.expovariate(1 / every), again)
+
+        self._world.after_s(self._world.rng.expovariate(1 / every), again)
+
+    def _pick(self, of: Callable[[Host], bool] = lambda host: True) -> Host | None:
+        hosts = [host for host in self._cluster.hosts.values() if host.is_up and of(host)]
+        return self._world.rng.choice(hosts) if hosts else None
+
+    def _later(self, mean_s: float, action: Callable[[], None]) -> None:
+        """The end of a fault, unless everything was healed before."""
+        self._world.after_s(self._world.rng.expovariate(1 / mean_s), lambda: action() if self._is_on else None)
+
+    # -- processes and hosts -------------------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        """A process is killed; its daemon starts it again."""
+        leader = self._cluster.leader()
+        is_leader = leader is not None and self._world.chance(0.4)
+        host = self._cluster.hosts[leader.host] if is_leader and leader is not None else self._pick()
+        if host is None:
+            return
+        if host.manager is not None and host.manager.loop.is_alive and (is_leader or self._world.chance(0.5)):
+            self._cluster.note(f"kill manager {host.name}")
+            host.kill_manager()
+            self._tell_lost(host)
+            self._later(0.7, lambda: self._cluster.restart_manager(host))
+        elif host.agent_loop is not None and host.agent_loop.is_alive:
+            self._cluster.note(f"kill agent {host.name}")
+            host.kill_agent()
+            self._later(0.7, lambda: self._restart_agent(host))
+
+    def _restart_agent(self, host: Host) -> None:
+        if host.is_up and host.agent_loop is not None and not host.agent_loop.is_alive:
+            host.start_agent()
+
+    def _tell_lost(self, host: Host) -> None:
+        """Most of the others notice at once that it refuses connections."""
+        for other in self._cluster.managers():
+            peer = other.transport.reaches(host.manager_address)
+            if peer is not None and self._world.chance(0.7):
+                transport = other.transport
+                self._world.after_s(self._world.rng.uniform(0.001, 0.05), lambda t=transport, p=peer: t.report_lost(p))
+
+    def _power_off(self) -> None:
+        """One host, or all of them at once."""
+        victims = [self._pick()]
+        if self._world.chance(0.1):
+            victims = [host for host in self._cluster.hosts.values() if host.is_up]
+        for host in victims:
+            if host is not None:
+                self._cluster.note(f"power off {host.name}")
+                host.power_off()
+                self._later(2.0, lambda host=host: self._power_on(host))
+
+    def _power_on(self, host: Host) -> None:
+        if not host.is_up:
+            self._cluster.note(f"power on {host.name}")
+            host.power_on()
+
+    def _freeze(self) -> None:
+        """A process stands still for a while."""
+        host = self._pick(lambda host: bool(host.loops))
+        if host is None:
+            return
+        loop = self._world.rng.choice(host.loops)
+        if not loop.is_frozen:
+            self._cluster.note(f"freeze {loop.name}")
+            loop.freeze()
+            self._later(1.5, lambda: self._thaw(loop))
+
+    def _thaw(self, loop) -> None:  # type: ignore[no-untyped-def]
+        if loop.is_frozen and loop.is_alive:
+            self._cluster.note(f"thaw {loop.name}")
+            loop.thaw()
+
+    def _jump_clock(self) -> None:
+        """A host's calendar is set, forward or back."""
+        host = self._pick()
+        if host is not None:
+            host.weather.wall_skew_s = self._world.rng.choice((-3600.0, -5.0, 0.0, 2.0, 30.0, 3600.0))
+            self._cluster.note(f"clock of {host.name} is off by {host.weather.wall_skew_s} s")
+
+    # -- network, disk, containers -------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """Cut some directions, or heal them all."""
+        network, rng = self._cluster.network, self._world.rng
+        network.heal()
+        if self._world.chance(0.35):
+            self._cluster.note("cuts healed")
+            return
+        names = list(self._cluster.hosts)
+        if self._world.chance(0.5):
+            side = rng.sample(names, rng.randrange(1, len(names)))
+            pairs = [(a, b) for a in names for b in names if (a in side) != (b in side)]
+        else:
+            pairs = [(a, b) for a in names for b in names if a != b and rng.random() < 0.25]
+        for pair in pairs:
+            network.cut(*pair)
+        self._cluster.note("cut " + " ".join(f"{a}>{b}" for a, b in pairs))
+
+    def _false_alarm(self) -> None:
+        """A manager believes that another's connection was refused."""
+        managers = self._cluster.managers()
+        if len(managers) > 1:
+            one, other = self._world.rng.sample(managers, 2)
+            peer = one.transport.reaches(other.address)
+            if peer is not None:
+                one.transport.report_lost(peer)
+
+    def _fill_disk(self) -> None:
+        host = self._pick(lambda host: host.raft_disk is not None)
+        if host is not None:
+            self._cluster.note(f"disk of {host.name} is full")
+            host.weather.disk.is_full = True
+            self._later(2.0, lambda: self._empty_disk(host))
+
+    def _empty_disk(self, host: Host) -> None:
+        self._cluster.note(f"disk of {host.name} has room")
+        host.weather.disk.is_full = False
+
+    def _crash_container(self) -> None:
+        host = self._pick(lambda host: bool(host.runtime.running()))
+        if host is not None:
+            state = self._world.rng.choice(host.runtime.running())
+            self._cluster.note(f"container {state.id} crashes")
+            host.runtime.exit(state.id, self._world.rng.choice((0, 1, 137)))
+
+    # -- the managers' group -------------------------------------------------------------------------------------------
+
+    def _transfer(self) -> None:
+        self._cluster.note("transfer leadership")
+        self._workload.ask("Transfer", None, 1.0)
+
+    def _churn(self) -> None:
+        """Promote a worker, demote a manager, or let a machine join."""
+        nodes = self._cluster.stores.content.nodes
+        managers = [n for n in nodes.values() if n.spec.role is NodeRole.MANAGER]
+        workers = [n for n in nodes.values() if n.spec.role is NodeRole.WORKER]
+        choice = self._world.rng.random()
+        if choice < 0.25 and len(self._cluster.hosts) < MAX_HOSTS:
+            self.join()
+        elif choice < 0.6 and len(managers) > 2:
+            node = self._world.rng.choice(managers)
+            self._cluster.note(f"demote {node.description.hostname}")
+            self._workload.spawn_update_node(node.id, NodeRole.WORKER, node.spec.availability)
+        elif workers and len(managers) < 5:
+            node = self._world.rng.choice(workers)
+            self._cluster.note(f"promote {node.description.hostname}")
+            self._workload.spawn_update_node(node.id, NodeRole.MANAGER, Availability.ACTIVE)
+
+    def join(self) -> None:
+        """A machine that was not there before becomes a worker."""
+        host = self._cluster.add_host()
+        self._cluster.note(f"{host.name} joins")
+        host.known_managers = tuple(self._workload.addresses())
+        asked = self._workload.ask("AddNode", self._cluster.node_of(host, NodeRole.WORKER), 30.0)
+        asked.add_done_callback(lambda _: host.start_agent() if host.is_up and host.agent_loop is None else None)

@@ -1,0 +1,278 @@
+"""One host's containers, images and networks: small real implementations that take virtual time.
+
+They belong to the host, not to the agent's process: a container outlives a restart of its agent, and ends with the
+host. What the agent began and did not live to see is done all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from pyswarm_common.errors import FailedPrecondition, NotFound
+from pyswarm_overlay.types import IngressPort, NetworkTable, Sandbox, TableDelta
+from pyswarm_runtime.types import (
+    ContainerConfig,
+    ContainerState,
+    ContainerStatus,
+    Descriptor,
+    ExecResult,
+    Image,
+    ImageConfig,
+    ImageManifest,
+    LogRecord,
+)
+from pyswarm_simulator.mailbox import Mailbox
+from pyswarm_simulator.world import EPOCH, ProcessLoop, World
+
+BLOB_BYTES = 1000
+
+
+@dataclass(slots=True)
+class MachineWeather:
+    """How long things take, at most."""
+
+    create_s: float = 0.05
+    start_s: float = 0.1
+    stop_s: float = 0.3
+    pull_s: float = 0.2
+
+
+class SimRuntime:
+    """Containers that run until they are told otherwise, or crash."""
+
+    def __init__(self, world: World, host: str, weather: MachineWeather) -> None:
+        self._world, self._host, self._weather = world, host, weather
+        self.states: dict[str, ContainerState] = {}
+        self.on_started: Callable[[ContainerState], None] = lambda state: None
+        self._made = 0
+        self._listener: Mailbox[ContainerState] | None = None
+
+    def serve(self, loop: ProcessLoop) -> None:
+        """A new agent's process: what the old one listened to is gone."""
+        self._loop = loop
+        self._listener = None
+
+    # -- what the agent calls ------------------------------------------------------------------------------------------
+
+    async def create(self, config: ContainerConfig, /) -> str:
+        await self._take(self._weather.create_s)
+        self._made += 1
+        container_id = f"{self._host}-c{self._made}"
+        self.states[container_id] = ContainerState(
+            id=container_id, config=config, status="created", image_digest="", created_at=self._now()
+        )
+        return container_id
+
+    async def start(self, container_id: str, /) -> ContainerState:
+        self._present(container_id)
+        duration = self._world.rng.uniform(0, self._weather.start_s)
+        self._world.after_s(duration / 2, lambda: self._started(container_id))
+        await asyncio.sleep(duration)
+        return self._present(container_id)
+
+    def _started(self, container_id: str) -> None:
+        state = self.states.get(container_id)
+        if state is not None and state.status == "created":
+            self.on_started(self._set(container_id, "running", pid=100 + self._made, started_at=self._now()))
+
+    async def stop(self, container_id: str, grace_s: float, /) -> ContainerState:
+        state = self._present(container_id)
+        if state.status == "running":
+            duration = self._world.rng.uniform(0, min(self._weather.stop_s, grace_s))
+            self._world.after_s(duration / 2, lambda: self.exit(container_id, 143))
+            await asyncio.sleep(duration)
+        return self._present(container_id)
+
+    async def remove(self, container_id: str, /, force: bool = False) -> None:
+        await self._take(0.01)
+        state = self._present(container_id)
+        if state.status == "running" and not force:
+            raise FailedPrecondition(f"container {container_id} is running: stop it first")
+        del self.states[container_id]
+
+    async def list(self) -> list[ContainerState]:
+        return list(self.states.values())
+
+    async def exec(self, container_id: str, argv: Sequence[str], /, *, timeout_s: float) -> ExecResult:
+        await self._take(0.01)
+        is_running = self._present(container_id).status == "running"
+        return ExecResult(0 if is_running else 1, b"")
+
+    async def logs(
+        self, container_id: str, /, *, follow: bool, tail: int | None, since: float | None
+    ) -> AsyncIterator[LogRecord]:
+        self._present(container_id)
+        for record in ():
+            yield record
+
+    def exits(self) -> AsyncIterator[ContainerState]:
+        mailbox: Mailbox[ContainerState] = Mailbox(self._loop)
+        self._listener = mailbox
+        return _endless(mailbox)
+
+    # -- what befalls it -----------------------------------------------------------------------------------------------
+
+    def running(self) -> list[ContainerState]:
+        """What runs now."""
+        return [state for state in self.states.values() if state.status == "running"]
+
+    def exit(self, container_id: str, exit_code: int) -> None:
+        """The container's process ends."""
+        state = self.states.get(container_id)
+        if state is not None and state.status == "running":
+            ended = self._set(container_id, "exited", exit_code=exit_code, finished_at=self._now(), pid=0)
+            if self._listener is not None:
+                self._listener.put(ended)
+
+    def power_off(self) -> None:
+        """Every container ends with the host, and nobody is told."""
+        self._listener = None
+        for state in self.running():
+            self._set(state.id, "exited", exit_code=255, error="the host went down", finished_at=self._now(), pid=0)
+
+    def _present(self, container_id: str) -> ContainerState:
+        state = self.states.get(container_id)
+        if state is None:
+            raise NotFound(f"No such container: {container_id}")
+        return state
+
+    def _set(self, container_id: str, status: ContainerStatus, **changes: object) -> ContainerState:
+        state = msgspec.structs.replace(self.states[container_id], status=status, **changes)
+        self.states[container_id] = state
+        return state
+
+    def _now(self) -> float:
+        return EPOCH + self._world.now
+
+    async def _take(self, most_s: float) -> None:
+        await asyncio.sleep(self._world.rng.uniform(0, most_s))
+
+
+async def _endless(mailbox: Mailbox[ContainerState]) -> AsyncIterator[ContainerState]:
+    while True:
+        yield await mailbox.get()
+
+
+class SimImages:
+    """References and blobs in memory. Every image is one blob of its own."""
+
+    def __init__(self, world: World, weather: MachineWeather, references: Iterable[str]) -> None:
+        self._world, self._weather = world, weather
+        self.references = dict.fromkeys(references)
+        self._blobs = {f"sha256:{name}" for name in self.references}
+
+    async def exists(self, reference: str, /) -> bool:
+        return reference in self.references
+
+    async def inspect(self, reference: str, /) -> Image:
+        if reference not in self.references:
+            raise NotFound(f"No such image: {reference}")
+        return _image(reference)
+
+    async def list(self) -> list[Image]:
+        return [_image(name) for name in self.references]
+
+    async def manifest(self, reference: str, /) -> ImageManifest:
+        if reference not in self.references:
+            raise NotFound(f"No such image: {reference}")
+        layer = Descriptor(digest=f"sha256:{reference}", size=BLOB_BYTES, media_type="layer")
+        return ImageManifest(
+            reference=reference, config_digest=layer.digest, config_size=BLOB_BYTES, manifest_bytes=b"m", layers=()
+        )
+
+    async def has_blob(self, digest: str, /) -> bool:
+        return digest in self._blobs
+
+    async def read_blob(self, digest: str, offset: int = 0, /) -> AsyncIterator[bytes]:
+        if digest not in self._blobs:
+            raise NotFound(f"blob {digest} is not on this node")
+        yield bytes(BLOB_BYTES - offset)
+
+    async def write_blob(self, digest: str, size: int, chunks: AsyncIterator[bytes], /) -> None:
+        await asyncio.sleep(self._world.rng.uniform(0, self._weather.pull_s))
+        data = b"".join([chunk async for chunk in chunks])
+        if len(data) != size:
+            raise FailedPrecondition(f"blob {digest} has {len(data)} bytes and not {size}")
+        self._blobs.add(digest)
+
+    async def commit(self, reference: str, manifest_bytes: bytes, /) -> Image:
+        self.references[reference] = None
+        return _image(reference)
+
+
+def _image(reference: str) -> Image:
+    return Image(
+        id=f"sha256:{reference}",
+        digest=f"sha256:{reference}",
+        references=(reference,),
+        size=BLOB_BYTES,
+        created_at=0,
+        architecture="amd64",
+        os="linux",
+        config=ImageConfig(),
+    )
+
+
+class SimOverlay:
+    """Remembers what is wanted of it; refuses what a kernel would."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, NetworkTable] = {}
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.ingress: tuple[tuple[str, ...], tuple[IngressPort, ...]] = ((), ())
+
+    def networks(self) -> Sequence[str]:
+        return sorted(self.tables)
+
+    async def apply_table(self, table: NetworkTable, /) -> None:
+        self.tables[table.network_id] = table
+
+    async def apply_delta(self, delta: TableDelta, /) -> bool:
+        table = self.tables.get(delta.network_id)
+        if table is None or table.version != delta.from_version:
+            return False
+        endpoints = {record.endpoint_id: record for record in table.endpoints}
+        services = {record.service_id: record for record in table.services}
+        for endpoint_id in delta.remove_endpoints:
+            endpoints.pop(endpoint_id, None)
+        for service_id in delta.remove_services:
+            services.pop(service_id, None)
+        endpoints.update((record.endpoint_id, record) for record in delta.upsert_endpoints)
+        services.update((record.service_id, record) for record in delta.upsert_services)
+        self.tables[delta.network_id] = msgspec.structs.replace(
+            table, version=delta.version, endpoints=tuple(endpoints.values()), services=tuple(services.values())
+        )
+        return True
+
+    async def remove_network(self, network_id: str, /) -> None:
+        used = (a.network_id for sandbox in self.sandboxes.values() for a in sandbox.attachments)
+        if network_id in used:
+            raise FailedPrecondition(f"network {network_id} is in use")
+        self.tables.pop(network_id, None)
+
+    async def attach(self, sandbox: Sandbox, /) -> str:
+        for attachment in sandbox.attachments:
+            if attachment.network_id not in self.tables:
+                raise NotFound(f"network {attachment.network_id} is not known on this host")
+        self.sandboxes[sandbox.sandbox_id] = sandbox
+        return f"/ns/{sandbox.sandbox_id}"
+
+    async def detach(self, sandbox_id: str, /) -> None:
+        self.sandboxes.pop(sandbox_id, None)
+
+    async def set_ingress(self, node_addresses: tuple[str, ...], ports: tuple[IngressPort, ...], /) -> None:
+        self.ingress = (node_addresses, ports)
+
+    async def retain(self, sandbox_ids: Iterable[str], /) -> None:
+        kept = set(sandbox_ids)
+        self.sandboxes = {key: value for key, value in self.sandboxes.items() if key in kept}
+
+    def power_off(self) -> None:
+        """Nothing of it is in the kernel any more."""
+        self.tables.clear()
+        self.sandboxes.clear()
+        self.ingress = ((), ())

@@ -1,0 +1,322 @@
+"""A manager's process: what `pyswarm_manager.process` composes, with the simulator's clock, disk and network.
+
+The Raft node, the store, the planner, the roles loop, the dispatcher and the writes of the API are the product's. What
+the daemon around it does (a process that ends is started again, a removed manager's state is wiped) is the host's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from pyswarm.v1 import ca_pb2, control_pb2
+from pyswarm_common.errors import Unavailable
+from pyswarm_common.ids import id_from_bits
+from pyswarm_common.model import Node
+from pyswarm_common.rpc import Caller, Peer
+from pyswarm_manager.api import networks, nodes, services
+from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.bootstrap import Bootstrap, missing_changes
+from pyswarm_manager.ca import membership
+from pyswarm_manager.ca.roles import run_roles
+from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
+from pyswarm_manager.dispatcher.servicer import DispatcherServicer
+from pyswarm_manager.leader import run_planner
+from pyswarm_manager.leadership import Loop, lead_while_leader
+from pyswarm_manager.raft.core.types import Entry, HardState, Snapshot
+from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.ports import StateMachine
+from pyswarm_manager.raft.storage.memory import MemoryStorage
+from pyswarm_manager.raft.storage.port import StorageFull
+from pyswarm_manager.store.changes import Create, Update
+from pyswarm_manager.store.store import Store
+from pyswarm_simulator.disk import DiskThread, DiskWeather
+from pyswarm_simulator.network import Network
+from pyswarm_simulator.raft_transport import Receiver, SimTransport
+from pyswarm_simulator.switchboard import Endpoint, NoAnswer, Party, Switchboard
+from pyswarm_simulator.world import EPOCH, ProcessLoop, World
+
+TICK_S = 0.1
+JOIN_TIMEOUT_S = 3.0
+JOIN_PAUSE_S = 0.3
+
+
+class RemovedFromCluster(Exception):
+    """The other managers took this one out."""
+
+
+class RaftDisk(MemoryStorage):
+    """One manager's log on its host's disk, which may be full."""
+
+    def __init__(self, weather: DiskWeather) -> None:
+        super().__init__()
+        self._weather = weather
+
+    def save(self, hard_state: HardState, entries: Sequence[Entry], snapshot: Snapshot | None) -> None:
+        self._refuse_if_full()
+        super().save(hard_state, entries, snapshot)
+
+    def save_snapshot(self, snapshot: Snapshot, first_kept: int) -> None:
+        self._refuse_if_full()
+        super().save_snapshot(snapshot, first_kept)
+
+    def _refuse_if_full(self) -> None:
+        if self._weather.is_full:
+            raise StorageFull("no space left on device")
+
+
+class Watcher(Protocol):
+    """Who looks at what managers do."""
+
+    def machine(self, manager: ManagerProcess, store: Store) -> StateMachine:
+        """The store as Raft's state machine, watched."""
+        ...
+
+    def opened(self, manager: ManagerProcess) -> None:
+        """Its Raft node was made."""
+        ...
+
+
+class Surroundings(Protocol):
+    """The run that managers are part of."""
+
+    world: World
+    network: Network
+    board: Switchboard
+    watcher: Watcher
+    raft_options: Mapping[str, Any]
+
+    def manager_at(self, address: str) -> Receiver | None: ...
+
+
+class ManagerProcess:
+    """From its start to its end; its disk is its host's."""
+
+    def __init__(
+        self,
+        run: Surroundings,
+        host: str,
+        loop: ProcessLoop,
+        disk: RaftDisk,
+        weather: DiskWeather,
+        identity: tuple[str, int],
+        *,
+        wall_skew_s: Callable[[], float],
+        bootstrap: Bootstrap | None = None,
+        join: Sequence[str] = (),
+    ) -> None:
+        """`identity` is (node id, raft id). `join`: whom to ask to be let in, if it is not a member yet."""
+        self._run, self.host, self.loop, self.disk = run, host, loop, disk
+        self.node_id, self.raft_id = identity
+        self.address = f"{host}:2377"
+        self.raft: RaftNode | None = None
+        self.store: Store | None = None
+        self._thread = DiskThread(run.world, loop, weather)
+        self._wall_skew_s, self._bootstrap, self._join = wall_skew_s, bootstrap, join
+        self._removed = asyncio.Event()
+        self.transport = SimTransport(
+            run.network, host, self.raft_id, self.address, loop, run.manager_at, self._removed.set
+        )
+
+    def wall(self) -> float:
+        """What its host's calendar shows."""
+        return EPOCH + self._run.world.now + self._wall_skew_s()
+
+    def _new_id(self) -> str:
+        return id_from_bits(self._run.world.rng.getrandbits(128))
+
+    async def main(self) -> None:
+        """Until it is killed, removed, or fails."""
+        run, world = self._run, self._run.world
+        store = Store(self.wall)
+        config = RaftConfig(raft_id=self.raft_id, address=self.address, **run.raft_options)
+        is_first = self._bootstrap is not None and self.disk.load() is None
+        raft = await RaftNode.open(
+            config,
+            self.disk,
+            self.transport,
+            run.watcher.machine(self, store),
+            {self.raft_id: self.address} if is_first else None,
+            writer=self._thread,
+            random_below=world.rng.randrange,
+            clock_us=lambda: int(self.loop.time() * 1_000_000),
+        )
+        store.connect(raft)
+        self.raft, self.store = raft, store
+        run.watcher.opened(self)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(raft.run())
+            group.create_task(self._serve(raft, store))
+            group.create_task(self._get_in(raft))
+            group.create_task(self._watch_removal(raft))
+
+    # -- what the leader runs ------------------------------------------------------------------------------------------
+
+    async def _serve(self, raft: RaftNode, store: Store) -> None:
+        world = self._run.world
+        silent = partial(_silent_members, raft)
+        dispatcher = Dispatcher(store, self.wall, self._new_id, lambda: raft.leader_address, silent, self.loop.time)
+        servicer = DispatcherServicer(dispatcher)
+        writer = Writer(store, raft, self._new_id, self.wall)
+        endpoint = Endpoint(Party(self.host, self.loop), session=servicer.session)
+        endpoint.unary = Answers(writer, raft, store, dispatcher, self._node_of).handlers()
+        self._run.board.listen(self.address, endpoint)
+        loops: list[Loop] = [
+            partial(self._commit_bootstrap, store),
+            partial(run_planner, store, self._new_id, world.rng.random, self.wall),
+            dispatcher.run,
+            partial(run_roles, store, raft),
+        ]
+        await lead_while_leader(raft, loops)
+
+    def _node_of(self, host: str) -> str:
+        store = self.store
+        assert store is not None
+        return next((n.id for n in store.view.nodes.values() if n.description.hostname == host), "")
+
+    async def _commit_bootstrap(self, store: Store) -> None:
+        if self._bootstrap is None:
+            return
+        changes = missing_changes(store.view, self._bootstrap, self._new_id)
+        if changes:
+            await store.propose(changes)
+
+    # -- membership ----------------------------------------------------------------------------------------------------
+
+    async def _get_in(self, raft: RaftNode) -> None:
+        """As a node does that is to be a manager: ask whoever is known, until let in."""
+        while self._join and raft.raft_id not in raft.members:
+            for address in self._join:
+                question = (self.node_id, self.raft_id, self.address)
+                try:
+                    await self._run.board.call(
+                        Party(self.host, self.loop), address, "JoinRaft", question, JOIN_TIMEOUT_S
+                    )
+                except (Unavailable, NoAnswer):
+                    continue
+                break
+            await asyncio.sleep(JOIN_PAUSE_S)
+
+    async def _watch_removal(self, raft: RaftNode) -> None:
+        own_log = asyncio.ensure_future(raft.wait_removed())
+        own_log.add_done_callback(lambda _: self._removed.set())
+        try:
+            await self._removed.wait()
+        finally:
+            own_log.cancel()
+        raise RemovedFromCluster
+
+
+def _silent_members(raft: RaftNode) -> frozenset[int]:
+    return frozenset(raft_id for raft_id, member in raft.members.items() if not member.is_active)
+
+
+class Answers:
+    """What a manager answers: writes on the leader only, reads on every manager behind a barrier."""
+
+    def __init__(
+        self, writer: Writer, raft: RaftNode, store: Store, dispatcher: Dispatcher, node_of: Callable[[str], str]
+    ) -> None:
+        self._writer, self._raft, self._store = writer, raft, store
+        self._dispatcher, self._node_of = dispatcher, node_of
+
+    def handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
+        """By name. Questions and answers of the API are protobuf bytes, as on the wire."""
+        return {
+            "LocateImage": self._locate_image,
+            "JoinRaft": self._join_raft,
+            "CreateService": self._create_service,
+            "UpdateService": self._update_service,
+            "RemoveService": self._remove_service,
+            "UpdateNode": self._update_node,
+            "RemoveNode": self._remove_node,
+            "CreateNetwork": self._create_network,
+            "RemoveNetwork": self._remove_network,
+            "AddNode": self._add_node,
+            "RenewRole": self._renew_role,
+            "Transfer": self._transfer,
+            "WriteLabel": self._write_label,
+            "ReadLabel": self._read_label,
+        }
+
+    def _require_leader(self) -> None:
+        if not self._raft.is_leader:
+            raise NotLeading(self._raft.leader_address)
+
+    async def _locate_image(self, host: str, question: bytes) -> bytes:
+        from pyswarm.v1 import dispatcher_pb2 as pb  # noqa: PLC0415
+
+        request = pb.LocateImageRequest.FromString(question)
+        addresses = self._dispatcher.term.locate_image(request.reference, self._node_of(host))
+        return pb.LocateImageResponse(agent_addresses=addresses).SerializeToString()
+
+    async def _join_raft(self, host: str, question: tuple[str, int, str]) -> None:
+        self._require_leader()
+        node_id, raft_id, address = question
+        request = ca_pb2.JoinRaftRequest(raft_id=raft_id, address=address)
+        await membership.join_raft(self._writer, request, Peer(Caller.MANAGER, node_id, ""))
+
+    async def _create_service(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        return (await services.create_service(self._writer, control_pb2.CreateServiceRequest.FromString(question))).id
+
+    async def _update_service(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await services.update_service(self._writer, control_pb2.UpdateServiceRequest.FromString(question))
+
+    async def _remove_service(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await services.remove_service(self._writer, control_pb2.RemoveServiceRequest.FromString(question))
+
+    async def _update_node(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await nodes.update_node(self._writer, control_pb2.UpdateNodeRequest.FromString(question), may_change_role=True)
+
+    async def _remove_node(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await nodes.remove_node(self._writer, control_pb2.RemoveNodeRequest.FromString(question))
+
+    async def _create_network(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        return (await networks.create_network(self._writer, control_pb2.CreateNetworkRequest.FromString(question))).id
+
+    async def _remove_network(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await networks.remove_network(self._writer, control_pb2.RemoveNetworkRequest.FromString(question))
+
+    async def _add_node(self, host: str, node: Node) -> None:
+        """What issuing a first certificate commits."""
+        self._require_leader()
+        if node.id not in self._store.view.nodes:
+            await self._store.propose([Create(node)])
+
+    async def _renew_role(self, host: str, node_id: str) -> None:
+        """What renewing a certificate commits: a promoted node becomes a manager."""
+        from msgspec.structs import replace  # noqa: PLC0415
+
+        self._require_leader()
+        node = self._store.view.nodes[node_id]
+        if node.role < node.spec.role:
+            await self._store.propose([Update(replace(node, role=node.spec.role))])
+
+    async def _transfer(self, host: str, question: None) -> None:
+        self._require_leader()
+        await self._raft.transfer_leadership()
+
+    # -- registers: a label of a service each --------------------------------------------------------------------------
+
+    async def _write_label(self, host: str, question: tuple[str, str]) -> None:
+        from msgspec.structs import replace  # noqa: PLC0415
+
+        self._require_leader()
+        service_id, value = question
+        service = self._store.view.services[service_id]
+        changed = replace(service, spec=replace(service.spec, labels={"value": value}))
+        await self._store.propose([Update(changed)])
+
+    async def _read_label(self, host: str, service_id: str) -> str | None:
+        await self._raft.read_barrier()
+        service = self._store.view.services.get(service_id)
+        return None if service is None else service.spec.labels.get("value")

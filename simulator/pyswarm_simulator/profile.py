@@ -1,0 +1,117 @@
+"""What a run is made of: how many hosts, how bad the weather, what is asked of the cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+NEVER = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Probabilities are per message or write; `…_every` are seconds of virtual time between two, on average."""
+
+    name: str = "mixed"
+    managers: int = 3
+    workers: int = 2
+    fault_s: float = 15.0
+    """How long the bad weather lasts."""
+    heal_s: float = 120.0
+    """By then everything must be as it should be."""
+    # -- the network
+    drop: float = 0.03
+    duplicate: float = 0.02
+    slow: float = 0.03
+    cut_every: float = 3.0
+    # -- processes and hosts
+    kill_every: float = 3.0
+    power_off_every: float = 8.0
+    freeze_every: float = 6.0
+    clock_jump_every: float = 10.0
+    # -- disks and containers
+    slow_disk: float = 0.05
+    full_disk_every: float = NEVER
+    crash_container_every: float = 4.0
+    # -- the managers' group
+    transfer_every: float = 8.0
+    churn_every: float = 8.0
+    """A node is promoted or demoted, joins, or is removed."""
+    # -- the workload
+    services: int = 4
+    change_every: float = 1.2
+    """A service is created, scaled, updated or removed; a node is drained or made active."""
+    registers: int = 2
+    register_every: float = 0.15
+    snapshot_entries: int = 60
+    """Small, so that snapshots happen."""
+
+
+MIXED = Profile()
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        MIXED,
+        replace(
+            MIXED,
+            name="calm",
+            drop=0,
+            duplicate=0,
+            slow=0,
+            cut_every=NEVER,
+            kill_every=NEVER,
+            power_off_every=NEVER,
+            freeze_every=NEVER,
+            clock_jump_every=NEVER,
+            slow_disk=0,
+            crash_container_every=NEVER,
+            transfer_every=NEVER,
+            churn_every=NEVER,
+        ),
+        replace(
+            MIXED,
+            name="storm",
+            drop=0.12,
+            duplicate=0.08,
+            slow=0.12,
+            cut_every=1.2,
+            kill_every=1.2,
+            power_off_every=4.0,
+            freeze_every=3.0,
+        ),
+        replace(
+            MIXED,
+            name="partitions",
+            drop=0,
+            duplicate=0,
+            slow=0,
+            cut_every=1.0,
+            kill_every=15.0,
+            power_off_every=NEVER,
+            register_every=0.05,
+            change_every=3.0,
+        ),
+        replace(MIXED, name="members", drop=0.01, cut_every=2.0, churn_every=1.5, transfer_every=3.0, kill_every=4.0),
+        replace(MIXED, name="power", kill_every=6.0, power_off_every=1.5, cut_every=NEVER, slow_disk=0.3),
+        replace(MIXED, name="disks", slow_disk=0.3, full_disk_every=3.0, cut_every=8.0),
+        replace(
+            MIXED,
+            name="workers",
+            managers=1,
+            workers=4,
+            kill_every=1.5,
+            crash_container_every=1.0,
+            change_every=0.5,
+            cut_every=2.0,
+            transfer_every=NEVER,
+        ),
+    )
+}
+"""By name. Seeds go through them in turn, unless one is asked for."""
+
+
+def profile_of(seed: int, name: str | None = None) -> Profile:
+    """The profile of a seed."""
+    if name is not None:
+        return PROFILES[name]
+    names = [known for known in PROFILES if known != "calm"]
+    return PROFILES[names[seed % len(names)]]

@@ -1,0 +1,193 @@
+"""One run: a cluster is made, things are asked of it and befall it, then it is healed and must be well.
+
+Phase 1 is checked after every event; phase 2 gives the cluster time to come to what it must be. The outcome names the
+seed, what was violated, and has one line per event.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from pyswarm_common.model import NodeRole
+from pyswarm_simulator.checks.convergence import what_is_missing
+from pyswarm_simulator.checks.violation import Violation
+from pyswarm_simulator.cluster import FIRST_IMAGES, SimCluster
+from pyswarm_simulator.faults import Faults
+from pyswarm_simulator.host import Host
+from pyswarm_simulator.linearizability import TooManyConfigurations, check
+from pyswarm_simulator.profile import Profile, profile_of
+from pyswarm_simulator.workload import IMAGES, Workload
+from pyswarm_simulator.world import NeverRests, SimTask, World
+
+FORMING_S = 6.0
+"""Until then the first managers and workers have joined, and nothing befalls them."""
+DAEMON_S = 0.5
+LOOK_S = 1.0
+
+Mutant = Callable[[], AbstractContextManager[object]]
+"""Plants a bug for as long as the context lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one run."""
+
+    seed: int
+    profile: str
+    violation: str = ""
+    trace: tuple[str, ...] = field(default=(), repr=False)
+    virtual_s: float = 0.0
+    callbacks: int = 0
+    operations: int = 0
+    commits: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.violation
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for every run of the same seed."""
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
+
+
+def run(seed: int, profile: Profile | None = None, mutant: Mutant | None = None) -> Outcome:
+    """Run one seed, with a bug planted or without."""
+    with mutant() if mutant is not None else nullcontext():
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # it would run destructors of what we stopped at moments of its own
+        try:
+            return _Simulation(seed, profile or profile_of(seed)).outcome()
+        finally:
+            _collect_quietly()
+
+
+def _collect_quietly() -> None:
+    """The coroutines of killed processes complain when they go; nobody is to hear it."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.enable()
+        gc.collect()
+        gc.unfreeze()
+    finally:
+        sys.unraisablehook = hook
+
+
+class _Simulation:
+    """One seed's run."""
+
+    def __init__(self, seed: int, profile: Profile) -> None:
+        SimTask.count_anew()
+        self._seed, self._profile = seed, profile
+        self._world = World(seed)
+        self._cluster = SimCluster(self._world, profile)
+        self._workload = Workload(self._cluster)
+        self._faults = Faults(self._cluster, self._workload)
+        self._renewing: set[str] = set()
+
+    def outcome(self) -> Outcome:
+        """Run, and say what became of it."""
+        violation = ""
+        try:
+            self._run()
+        except (Violation, NeverRests, TooManyConfigurations) as found:
+            violation = str(found) or repr(found)
+        except AssertionError as found:
+            violation = f"an assertion failed: {found!r}"
+        finally:
+            self._end()
+        return Outcome(
+            self._seed,
+            self._profile.name,
+            violation,
+            tuple(self._cluster.trace),
+            self._world.now,
+            self._world.callbacks,
+            len(self._workload.history),
+            self._cluster.stores.applied_to,
+        )
+
+    def _run(self) -> None:
+        self._form()
+        self._faults.start()
+        self._world.run_until(FORMING_S + self._profile.fault_s)
+        self._workload.stop()
+        self._faults.heal()
+        self._settle()
+        verdict = check(self._workload.history)
+        if not verdict.ok:
+            raise Violation("linearizability: " + verdict.explain())
+
+    def _end(self) -> None:
+        """Nothing runs any more."""
+        cluster = self._cluster
+        cluster.is_over = True
+        for host in cluster.hosts.values():
+            for loop in host.loops:
+                loop.kill()
+        self._workload.kill()
+
+    # -- the beginning -------------------------------------------------------------------------------------------------
+
+    def _form(self) -> None:
+        cluster, profile = self._cluster, self._profile
+        hosts = [
+            cluster.add_host(IMAGES if n == 0 else FIRST_IMAGES) for n in range(profile.managers + profile.workers)
+        ]
+        first, others = hosts[0], hosts[1:]
+        first.prepare_manager()
+        first.bootstrap = cluster.bootstrap_of(first)
+        first.start_manager()
+        for host in hosts:
+            host.known_managers = tuple(h.manager_address for h in hosts[: profile.managers])
+        first.start_agent()
+        for number, host in enumerate(others, 1):
+            self._world.after_s(1.0 + 0.2 * number, lambda host=host, n=number: self._join(host, n < profile.managers))
+        self._world.after_s(DAEMON_S, self._daemons)
+        self._world.run_until(2.5)
+        self._workload.start()
+        self._world.run_until(FORMING_S)
+
+    def _join(self, host: Host, is_manager: bool) -> None:
+        role = NodeRole.MANAGER if is_manager else NodeRole.WORKER
+        asked = self._workload.ask("AddNode", self._cluster.node_of(host, role), 30.0)
+        asked.add_done_callback(lambda _: host.start_agent())
+
+    def _daemons(self) -> None:
+        """What each host's daemon does when its node is to be a manager: a new certificate, then the manager."""
+        if self._cluster.is_over:
+            return
+        for host in self._cluster.hosts.values():
+            node = self._cluster.stores.content.nodes.get(host.node_id)
+            if node is None or not host.is_up or host.raft_disk is not None or node.spec.role is not NodeRole.MANAGER:
+                continue
+            if node.role is NodeRole.MANAGER:
+                host.known_managers = tuple(self._workload.addresses()) or host.known_managers
+                host.start_manager(host.known_managers)
+            elif host.name not in self._renewing:
+                self._renewing.add(host.name)
+                asked = self._workload.ask("RenewRole", host.node_id)
+                asked.add_done_callback(lambda _, name=host.name: self._renewing.discard(name))
+        self._world.after_s(DAEMON_S, self._daemons)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Until everything is as it must be, and stays so."""
+        deadline = self._world.now + self._profile.heal_s
+        missing = "nothing was looked at"
+        while self._world.now < deadline:
+            self._world.run_until(self._world.now + LOOK_S)
+            missing = what_is_missing(self._cluster)
+            if not missing:
+                self._world.run_until(self._world.now + LOOK_S)
+                missing = what_is_missing(self._cluster)
+                if not missing:
+                    return
+        raise Violation(f"no convergence within {self._profile.heal_s:g} s: {missing}")
