@@ -33,6 +33,7 @@ from .entrance import address_towards, get_certificate, grpc_address
 from .forward import no_manager
 from .founding import cluster_root, cluster_spec, found, new_raft_id
 from .identity import CurrentIdentity
+from .leaving import ask_why_not
 from .local_manager import LocalManager
 from .lock_keeper import LockKeeper
 from .machine_lock import MachineLock
@@ -47,12 +48,6 @@ _SESSION_TIMEOUT_S = 20.0
 _MAX_REMOTES = 16
 ALREADY_MEMBER = 'This node is already part of a swarm. Use "pyswarm leave" to leave this swarm and join another one.'
 NOT_A_MEMBER = "This node is not part of a swarm"
-_LEAVING_MANAGER = "You are attempting to leave the swarm on a node that is participating as a manager. "
-_LAST_MANAGER = "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message."
-_ONE_OF_MANAGERS = (
-    "Removing this node leaves the swarm with one manager less: demote it first with `pyswarm node demote`. "
-    "Use `--force` to suppress this message."
-)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -262,9 +257,11 @@ class Membership:
             return new.record
 
     def check_manager(self) -> None:
-        """Raises FailedPrecondition where there is no manager's state."""
+        """Raises FailedPrecondition where there is no manager's state, or none that can be read."""
         if self.record is None:
             raise FailedPrecondition(NOT_A_MEMBER)
+        if self.lock.is_locked:
+            raise Locked
         if not self.manager.has_state:
             raise no_manager(True)
 
@@ -391,8 +388,7 @@ class Membership:
             if self.record is None or self.identity is None or self.member is None:
                 raise FailedPrecondition(NOT_A_MEMBER)
             if self.identity.certified.role is NodeRole.MANAGER and not force:
-                is_last = len(self.member.agent.managers) <= 1
-                raise FailedPrecondition(_LEAVING_MANAGER + (_LAST_MANAGER if is_last else _ONE_OF_MANAGERS))
+                raise FailedPrecondition(await ask_why_not(self.channel, self.node_id))
             await self._end_roles()
             await self.member.end_session()
             try:
