@@ -139,7 +139,7 @@ class Recovery:
         )
 
     def _read_plan(self, record: NodeRecord) -> node_pb2.ForceNewClusterPlan:
-        stored, state = forcing.read_held(self._options.manager, None)
+        stored, state = forcing.read_held(self._options.manager, self._membership.lock.master)
         tables = state.tables
         plan = node_pb2.ForceNewClusterPlan(
             cluster_id=record.cluster_id,
@@ -162,7 +162,7 @@ class Recovery:
         paths = self._options.manager
         config = ManagerConfig.load(paths)
         msgspec.structs.replace(config, advertise_address=record.manager_address, join_addresses=()).save(paths)
-        forcing.rewrite_log(paths, None, record.manager_address)
+        forcing.rewrite_log(paths, self._membership.lock.master, record.manager_address)
 
 
 async def _receive(requests: AsyncIterator[node_pb2.RestoreRequest], file: BinaryIO) -> None:
