@@ -31,8 +31,8 @@ check: install proto-check ## linters, types, import contracts, generated code, 
 bench: install ## figures, as a table and as JSON in bench/results
 	@$(PY) -m bench.main
 
-soak: install ## the raft simulation over many seeds: make soak SEEDS=5000
-	@SEEDS=$(or $(SEEDS),1000) $(PY) -m pytest -q tests/sim --timeout=0
+soak: install ## the whole cluster in virtual time, over many seeds: make soak SEEDS=5000 [FIRST_SEED=N JOBS=N]
+	@pyswarm simulate soak --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST_SEED),0) --jobs $(or $(JOBS),$(shell nproc))
 
 proto: install ## regenerate the code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \

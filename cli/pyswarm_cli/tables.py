@@ -126,6 +126,11 @@ network = group("network", "Manage networks.", _NETWORK)
 image = group("image", "Manage the images of this machine.", _IMAGE)
 token = group("token", "Manage API tokens, by which programs use the swarm over HTTPS.", _TOKEN)
 client_cert = group("client-cert", "Manage client certificates, by which people use the swarm remotely.", _CLIENT_CERT)
+simulate = group(
+    "simulate",
+    "The whole swarm in one process, under virtual time and faults. Needs no daemon.",
+    {"soak": ("commands.simulate:soak", "Run many seeds, and say what is violated")},
+)
 lab = group("lab", "A whole swarm on one machine, to try things and to break them. Needs root.", _LAB)
 
 ROOT: Table = {
@@ -145,6 +150,7 @@ ROOT: Table = {
     "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),
     "load": ("commands.image:load", "Load images from a docker or OCI archive"),
     "lab": ("tables:lab", "A whole swarm on one machine, to try things and to break them"),
+    "simulate": ("tables:simulate", "The whole swarm in virtual time, under faults"),
     "info": ("commands.system:info", "Show what this machine is and its part in the swarm"),
     "version": ("commands.system:version", "Show versions"),
 }
