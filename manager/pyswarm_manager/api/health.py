@@ -48,5 +48,6 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 leader=member.is_leader,
                 reachable=member.is_active or not raft.is_leader,
                 match_index=member.match_index if raft.is_leader else 0,
+                disk_is_full=member.disk_is_full,
             )
         return response

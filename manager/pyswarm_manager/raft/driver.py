@@ -59,6 +59,7 @@ class RaftNode:
         self._storage, self._transport, self._writer, self._encoder = storage, transport, writer, encoder
         self._stopped = asyncio.Event()
         self._is_running = False
+        self._full_disks = ""
         loop.on_tick = self._on_tick
 
     @classmethod
@@ -163,10 +164,26 @@ class RaftNode:
             await asyncio.sleep(_READ_RETRY_S)
 
     def _on_tick(self) -> None:
+        before, self._full_disks = self._full_disks, self._why_nothing_is_written()
+        if self._full_disks and not before:
+            self._loop.proposals.fail_all(Unavailable(self._full_disks), self.commit_index)
         if self.is_read_only:
             self._step_down()
         else:
             self._promote_learner()
+
+    def _why_nothing_is_written(self) -> str:
+        """Empty while a majority of voters can store what this leader proposes, or may be able to."""
+        if self.is_read_only:
+            return self._loop.disk_refusal()
+        state = self._loop.core.state
+        full = [voter for voter in state.voters if voter in state.progress and state.progress[voter].disk_is_full]
+        if state.role is not Role.LEADER or len(state.voters) - len(full) >= state.quorum():
+            return ""
+        where = ", ".join(self.address_of(voter) or f"{voter:x}" for voter in full)
+        return (
+            f"the disks of most managers are full: free some space at {where}; nothing is lost, and writes go on then"
+        )
 
     def _step_down(self) -> None:
         """Hand over to whoever can write. Refused while it is under way; the next tick tries again."""
@@ -232,12 +249,14 @@ class RaftNode:
             leads = raft_id == state.leader_id
             progress = state.progress.get(raft_id)
             if raft_id == state.id:
-                statuses[raft_id] = MemberStatus(member.address, member.role, leads, True, state.log.stable)
+                full = state.disk_is_full
+                statuses[raft_id] = MemberStatus(member.address, member.role, leads, True, state.log.stable, full)
             elif progress is None:
                 statuses[raft_id] = MemberStatus(member.address, member.role, leads)
             else:
                 active = progress.last_heard > oldest
-                statuses[raft_id] = MemberStatus(member.address, member.role, leads, active, progress.match)
+                full = progress.disk_is_full
+                statuses[raft_id] = MemberStatus(member.address, member.role, leads, active, progress.match, full)
         return statuses
 
     @property
@@ -274,8 +293,8 @@ class RaftNode:
             raise Unavailable(STOPPED)
         if loop.core.state.role is not Role.LEADER:
             raise loop.not_leading()
-        if loop.is_read_only:
-            raise loop.disk_refusal()
+        if self._full_disks:
+            raise Unavailable(self._full_disks)
         if len(data) > loop.config.max_entry_bytes:
             raise Exhausted(f"the change is {len(data)} bytes and at most {loop.config.max_entry_bytes} are allowed")
         if not loop.proposals.has_room(len(data)):
@@ -348,7 +367,9 @@ class RaftNode:
 
     def _best_successor(self) -> int:
         members = self.members.items()
-        able = [(m.match_index, i) for i, m in members if m.is_active and m.role is MemberRole.VOTER]
+        able = [
+            (m.match_index, i) for i, m in members if m.is_active and m.role is MemberRole.VOTER and not m.disk_is_full
+        ]
         others = [candidate for candidate in able if candidate[1] != self.raft_id]
         if not others:
             raise FailedPrecondition("no other manager that could lead is up")

@@ -283,12 +283,12 @@ class RaftLoop:
                 self._room_changed()
 
     def _room_changed(self) -> None:
-        """Without room nothing is promised; what waits is answered, since nobody knows for how long."""
+        """Without room nothing is promised. What waits is answered by the driver, at its next tick."""
+        self.core.state.disk_is_full = self.is_read_only
         if not self.is_read_only:
             _log.warning("there is room on the disk again: this manager goes on")
             return
         _log.error("%s: this manager is read-only until there is room", self.disk_problem)
-        self.proposals.fail_all(self.disk_refusal(), self.core.state.log.committed)
 
     @property
     def is_read_only(self) -> bool:
@@ -301,9 +301,9 @@ class RaftLoop:
         waiting = [item[1].problem for item in (self._saving, self._compacting) if item is not None]
         return next((problem for problem in waiting if problem), "")
 
-    def disk_refusal(self) -> Unavailable:
+    def disk_refusal(self) -> str:
         """Why nothing can be written here."""
-        return Unavailable(f"{self.disk_problem}: free some space there; nothing is lost, and it goes on by itself")
+        return f"{self.disk_problem}: free some space there; nothing is lost, and it goes on by itself"
 
     def _persisted(self, persist: Persist) -> None:
         self.core.persisted(persist)

@@ -87,6 +87,7 @@ class MemberStatus(msgspec.Struct, frozen=True):
     is_leader: bool = False
     is_active: bool = False  # answered the leader within an election timeout
     match_index: int = 0
+    disk_is_full: bool = False
 
 
 class LeadershipChanged(msgspec.Struct, frozen=True):

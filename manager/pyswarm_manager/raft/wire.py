@@ -41,8 +41,8 @@ def encode(message: Message) -> pb.RaftMessage:
         case Heartbeat(commit=commit, round=round_, sent_us=sent_us):
             beat = pb.RaftHeartbeat(commit=commit, round=round_, sent_us=sent_us)
             return pb.RaftMessage(term=term, heartbeat=beat)
-        case HeartbeatResponse(round=round_, sent_us=sent_us):
-            heard = pb.RaftHeartbeatResponse(round=round_, sent_us=sent_us)
+        case HeartbeatResponse(round=round_, sent_us=sent_us, disk_is_full=disk_is_full):
+            heard = pb.RaftHeartbeatResponse(round=round_, sent_us=sent_us, disk_is_full=disk_is_full)
             return pb.RaftMessage(term=term, heartbeat_response=heard)
         case VoteRequest(last_index=last_index, last_term=last_term, pre=pre, transfer=transfer):
             request = pb.RaftVoteRequest(last_index=last_index, last_term=last_term, pre=pre, transfer=transfer)
@@ -84,7 +84,7 @@ def decode(message: pb.RaftMessage, sender: int, to: int) -> Message:
             return Heartbeat(to, sender, term, h.commit, h.round, h.sent_us)
         case "heartbeat_response":
             heard = message.heartbeat_response
-            return HeartbeatResponse(to, sender, term, heard.round, heard.sent_us)
+            return HeartbeatResponse(to, sender, term, heard.round, heard.sent_us, heard.disk_is_full)
         case "vote_request":
             v = message.vote_request
             return VoteRequest(to, sender, term, v.last_index, v.last_term, v.pre, v.transfer)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pyswarm/v1/health.proto\x12\npyswarm.v1\"\x12\n\x10GetHealthRequest\"f\n\nRaftMember\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\x08\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\"\xec\x01\n\x11GetHealthResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07raft_id\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x16\n\x0eleader_raft_id\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\'\n\x07members\x18\x08 \x03(\x0b\x32\x16.pyswarm.v1.RaftMember\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0c\x64isk_problem\x18( \x01(\t2R\n\x06Health\x12H\n\tGetHealth\x12\x1c.pyswarm.v1.GetHealthRequest\x1a\x1d.pyswarm.v1.GetHealthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pyswarm/v1/health.proto\x12\npyswarm.v1\"\x12\n\x10GetHealthRequest\"|\n\nRaftMember\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06leader\x18\x03 \x01(\x08\x12\x11\n\treachable\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\x12\x14\n\x0c\x64isk_is_full\x18( \x01(\x08\"\xec\x01\n\x11GetHealthResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07raft_id\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x16\n\x0eleader_raft_id\x18\x05 \x01(\x04\x12\x15\n\rapplied_index\x18\x06 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x07 \x01(\x04\x12\'\n\x07members\x18\x08 \x03(\x0b\x32\x16.pyswarm.v1.RaftMember\x12\x0f\n\x07version\x18\t \x01(\t\x12\x14\n\x0c\x64isk_problem\x18( \x01(\t2R\n\x06Health\x12H\n\tGetHealth\x12\x1c.pyswarm.v1.GetHealthRequest\x1a\x1d.pyswarm.v1.GetHealthResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETHEALTHREQUEST']._serialized_start=39
   _globals['_GETHEALTHREQUEST']._serialized_end=57
   _globals['_RAFTMEMBER']._serialized_start=59
-  _globals['_RAFTMEMBER']._serialized_end=161
-  _globals['_GETHEALTHRESPONSE']._serialized_start=164
-  _globals['_GETHEALTHRESPONSE']._serialized_end=400
-  _globals['_HEALTH']._serialized_start=402
-  _globals['_HEALTH']._serialized_end=484
+  _globals['_RAFTMEMBER']._serialized_end=183
+  _globals['_GETHEALTHRESPONSE']._serialized_start=186
+  _globals['_GETHEALTHRESPONSE']._serialized_end=422
+  _globals['_HEALTH']._serialized_start=424
+  _globals['_HEALTH']._serialized_end=506
 # @@protoc_insertion_point(module_scope)

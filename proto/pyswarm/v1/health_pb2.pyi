@@ -42,6 +42,7 @@ class RaftMember(_message.Message):
     LEADER_FIELD_NUMBER: _builtins.int
     REACHABLE_FIELD_NUMBER: _builtins.int
     MATCH_INDEX_FIELD_NUMBER: _builtins.int
+    DISK_IS_FULL_FIELD_NUMBER: _builtins.int
     raft_id: _builtins.int
     address: _builtins.str
     leader: _builtins.bool
@@ -49,6 +50,8 @@ class RaftMember(_message.Message):
     """As the leader sees it; always true when asked of a follower."""
     match_index: _builtins.int
     """Highest index known to be on this member; only on the leader."""
+    disk_is_full: _builtins.bool
+    """It is read-only until there is room; only on the leader, and about itself."""
     def __init__(
         self,
         *,
@@ -57,10 +60,11 @@ class RaftMember(_message.Message):
         leader: _builtins.bool = ...,
         reachable: _builtins.bool = ...,
         match_index: _builtins.int = ...,
+        disk_is_full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leader", b"leader", "match_index", b"match_index", "raft_id", b"raft_id", "reachable", b"reachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "disk_is_full", b"disk_is_full", "leader", b"leader", "match_index", b"match_index", "raft_id", b"raft_id", "reachable", b"reachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

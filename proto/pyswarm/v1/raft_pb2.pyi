@@ -520,19 +520,23 @@ class RaftHeartbeatResponse(_message.Message):
 
     ROUND_FIELD_NUMBER: _builtins.int
     SENT_US_FIELD_NUMBER: _builtins.int
+    DISK_IS_FULL_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     """The round that is answered."""
     sent_us: _builtins.int
     """The `sent_us` that is answered."""
+    disk_is_full: _builtins.bool
+    """The sender's disk is full: it follows, and acknowledges nothing until there is room."""
     def __init__(
         self,
         *,
         round: _builtins.int = ...,
         sent_us: _builtins.int = ...,
+        disk_is_full: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "sent_us", b"sent_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_is_full", b"disk_is_full", "round", b"round", "sent_us", b"sent_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,8 +60,12 @@ def handle_heartbeat(state: RaftState, message: Heartbeat) -> None:
         )
     state.commit_to(message.commit)
     lease.promise(state)
-    answer = HeartbeatResponse(message.sender, state.id, state.term, message.round, message.sent_us)
-    state.send_after_persist(answer)
+    answer = HeartbeatResponse(message.sender, state.id, state.term, message.round, message.sent_us, state.disk_is_full)
+    # It promises our term and no entry: with a full disk a member still says whom it follows.
+    if state.stored_term == state.term:
+        state.send(answer)
+    else:
+        state.send_after_persist(answer)
 
 
 def handle_snapshot(state: RaftState, message: InstallSnapshot) -> Snapshot | None:

@@ -276,6 +276,7 @@ def handle_heartbeat_response(state: RaftState, response: HeartbeatResponse) -> 
         return
     progress.last_heard = state.now
     progress.acked_round = max(progress.acked_round, response.round)
+    progress.disk_is_full = response.disk_is_full
     lease.renewed(state, progress, response.sent_us)
     _release_reads(state)
     if not progress.poke:

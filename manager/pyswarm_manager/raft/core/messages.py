@@ -65,6 +65,7 @@ class HeartbeatResponse(Envelope, frozen=True, gc=False):
 
     round: int = 0
     sent_us: int = 0
+    disk_is_full: bool = False
 
 
 class InstallSnapshot(Envelope, frozen=True, gc=False):

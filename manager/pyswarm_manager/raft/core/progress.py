@@ -26,6 +26,7 @@ class Progress:
     __slots__ = (
         "acked_round",
         "acked_sent_us",
+        "disk_is_full",
         "inflight",
         "inflight_bytes",
         "last_heard",
@@ -49,6 +50,7 @@ class Progress:
         self.last_heard = now  # in ticks
         self.acked_round = 0  # the highest heartbeat round it answered
         self.acked_sent_us = NEVER_US  # when we sent the latest heartbeat that it answered
+        self.disk_is_full = False  # it said so: it acknowledges nothing for now
         self.sent_commit = 0  # the highest commit index it was told
         self.poke = False  # answers fail to come: send an empty append, whose refusal shows what was lost
         self.snapshot_index = 0

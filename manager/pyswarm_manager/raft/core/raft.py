@@ -267,6 +267,7 @@ class Raft:
         state = self.state
         if persist.must_sync:
             self._on_disk = persist.hard_state
+            state.stored_term = persist.hard_state.term
         if persist.entries:
             state.log.stable_to(persist.entries[-1].index, persist.entries[-1].term)
         election.persisted(state, persist.hard_state)

@@ -29,6 +29,9 @@ from pyswarm_manager.raft.core.types import (
 RandomBelow = Callable[[int], int]
 """Gives an integer in [0, n)."""
 
+MAX_AFTER_PERSIST = 4096
+"""Messages that wait for the disk; then the oldest is dropped, as if it had been lost."""
+
 
 class RaftState:
     """One member. See the paper for `term`, `vote` and `role`; times are in ticks, or `_us` by the shell's clock."""
@@ -38,6 +41,7 @@ class RaftState:
         "committed_configuration",
         "config_history",
         "configuration",
+        "disk_is_full",
         "election_elapsed",
         "election_timeout",
         "heartbeat_elapsed",
@@ -58,6 +62,7 @@ class RaftState:
         "read_states",
         "reads",
         "role",
+        "stored_term",
         "term",
         "term_start_index",
         "transfer_elapsed",
@@ -82,6 +87,8 @@ class RaftState:
         self.random_below = random_below
         self.log = log
         self.term, self.vote = hard_state.term, hard_state.vote
+        self.stored_term = hard_state.term  # what is on disk
+        self.disk_is_full = False  # nothing can be stored now, so nothing is promised
         self.role = Role.FOLLOWER
         self.leader_id = NOBODY
         self.votes: dict[int, bool] = {}
@@ -152,6 +159,8 @@ class RaftState:
 
     def send_after_persist(self, message: Message) -> None:
         """Send once everything that changed up to now is on disk, since the message promises it."""
+        if len(self.after_persist) >= MAX_AFTER_PERSIST:
+            del self.after_persist[0]  # the disk stands still; messages may be lost, so the sender asks again
         self.after_persist.append(message)
 
     def become_follower(self, term: int, leader_id: int) -> None:
