@@ -104,7 +104,14 @@ class JoinServer:
         app.router.add_post("/pyswarm.v1.CA/IssueCertificate", self._issue_certificate)
         app.router.add_post("/pyswarm.v1.CA/RenewExpired", self._renew_expired)
         app.router.add_post("/{service}/{method}", self._answer_person)
-        runner = web.AppRunner(app, access_log=None, keepalive_timeout=5.0, handle_signals=False, shutdown_timeout=2.0)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            auto_decompress=False,  # a small body stays one
+            keepalive_timeout=5.0,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+        )
         await runner.setup()
         assert runner.server is not None
         self._runner = runner
