@@ -116,7 +116,9 @@ join_token = DefaultGroup(
     default="show",
     no_args_is_help=True,
 )
-swarm = group("swarm", "Manage the swarm.", _SWARM)
+swarm = group(
+    "swarm", "Manage the swarm.", {**_SWARM, "inspect": ("commands.swarm_inspect:inspect", "Show the swarm's settings")}
+)
 node = group("node", "Manage nodes.", _NODE)
 operator = group("operator", "Look after the managers.", _OPERATOR)
 operator_raft = group("raft", "The managers' consensus.", _OPERATOR_RAFT)

@@ -295,6 +295,7 @@ def cluster(value: Cluster) -> Json:
             "Orchestration": {"TaskHistoryRetentionLimit": spec.task_history_limit},
             "Dispatcher": {"HeartbeatPeriod": _nanos(spec.heartbeat_period_s)},
             "CAConfig": {"NodeCertExpiry": _nanos(spec.node_cert_expiry_s)},
+            "Managers": {"Wanted": spec.managers, "DeadGrace": _nanos(spec.manager_grace_s)},
         },
         "DefaultAddrPool": list(spec.default_address_pools),
         "SubnetSize": spec.subnet_size,

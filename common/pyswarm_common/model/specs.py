@@ -175,3 +175,9 @@ class ClusterSpec(Struct, frozen=True):
     backup_interval_s: float = 12 * 3600.0
     backups_kept: int = 5
     autolock: bool = False
+
+    @property
+    def manager_grace_s(self) -> float:
+        """After how long a silent manager is dead. 30 s: long enough for one to be restarted or for its network to be
+        mended, and short against the time in which a second one is lost."""
+        return self.dead_manager_grace_s or 30.0

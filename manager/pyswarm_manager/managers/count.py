@@ -19,9 +19,6 @@ from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.store.tables import Tables
 
 ZONE_LABEL = "zone"
-DEFAULT_GRACE_S = 30.0
-"""Long enough for a manager to be restarted or its network to be mended, and short against the time in which a second
-one is lost. (Consul and Nomad wait for a person to add a server; here a worker stands by.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ def next_manager_change(
 def _scene(view: Tables, members: Members, history: History, now: float, timing: Timing) -> _Scene:
     assert view.cluster is not None
     spec = view.cluster.spec
-    grace_s = spec.dead_manager_grace_s or DEFAULT_GRACE_S
+    grace_s = spec.manager_grace_s
     wanted = [node for _, node in sorted(view.nodes.items()) if node.spec.role is NodeRole.MANAGER]
     voting = [node for node in wanted if _is_voter(members, node)]
     dead = [node for node in voting if now - history.silent_since.get(_raft_id(node), now) >= grace_s]
