@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,10 +101,16 @@ class NodeIdentity:
         )
 
     def _name(self, oid: x509.ObjectIdentifier) -> str:
-        values = x509.load_pem_x509_certificate(self.cert_pem).subject.get_attributes_for_oid(oid)
-        if len(values) != 1:
-            raise FailedPrecondition("the node certificate was not issued by a pyswarm cluster: leave, then join again")
-        return str(values[0].value)
+        return _subject_name(self.cert_pem, oid)
+
+
+@functools.lru_cache(maxsize=256)
+def _subject_name(cert_pem: bytes, oid: x509.ObjectIdentifier) -> str:
+    """Remembered, since it is asked for with every call that changes something."""
+    values = x509.load_pem_x509_certificate(cert_pem).subject.get_attributes_for_oid(oid)
+    if len(values) != 1:
+        raise FailedPrecondition("the node certificate was not issued by a pyswarm cluster: leave, then join again")
+    return str(values[0].value)
 
 
 class ServedIdentity:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.identity.authority import MIN_RSA_BITS, RootAuthority, signing_key_from_pem
+from pyswarm_common.identity.authority import MIN_RSA_BITS, RootAuthority, SigningKey, signing_key_from_pem
 
 MAX_PEM_BYTES = 64 * 1024
 MAX_CHAIN = 4
@@ -57,7 +57,14 @@ def read_authority(cert_pem: bytes, key_pem: bytes, now: float) -> RootAuthority
     """The CA of an operator: its signing certificate first, then those up to and including the self-signed root."""
     if len(key_pem) > MAX_PEM_BYTES:
         raise InvalidArgument("the CA's key is too large")
-    chain, key = read_bundle(cert_pem), signing_key_from_pem(key_pem)
+    key = signing_key_from_pem(key_pem)
+    try:
+        return _authority(read_bundle(cert_pem), key, now)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:  # parts are read when asked
+        raise InvalidArgument("the CA's certificates are damaged, or have something that cannot be read") from error
+
+
+def _authority(chain: list[x509.Certificate], key: SigningKey, now: float) -> RootAuthority:
     if len(chain) > MAX_CHAIN:
         raise InvalidArgument(f"the CA's chain holds {len(chain)} certificates: at most {MAX_CHAIN} are allowed")
     if chain[0].public_key() != key.public_key():
@@ -77,18 +84,35 @@ def check_bridge(old: RootAuthority, new: RootAuthority) -> None:
         raise InvalidArgument("the new CA has the same key as the present one: a rotation needs a new key")
     if old.cert_pem == new.cert_pem:
         raise InvalidArgument("the new CA ends in the present root: a rotation needs another root")
-    below = 1 + (len(read_bundle(new.chain_pem)) if new.chain_pem else 0)
-    for depth, certificate in enumerate([*(read_bundle(old.chain_pem) if old.chain_pem else []), _one(old.cert_pem)]):
+    ours, theirs = _path(old), _path(new)
+    names = {certificate.subject for certificate in ours} & {certificate.subject for certificate in theirs}
+    if names and not all(_has_key_identifiers(certificate) for certificate in (*ours, *theirs)):
+        raise InvalidArgument(
+            f"{names.pop().rfc4514_string()[:120]!r} is a name in the present CA too, and without key identifiers in the "
+            "certificates nobody can tell the two apart: give the new CA another name"
+        )
+    for depth, certificate in enumerate(ours):
         limit = _constraints(certificate).path_length
-        if limit is not None and limit < below + depth:
+        if limit is not None and limit < len(theirs) + depth:
             raise InvalidArgument(
-                f"the present CA may not certify a chain of {below + 1} certificates (its path length is {limit}): "
+                f"the present CA may not certify one of {len(theirs)} certificates (its path length is {limit}): "
                 "give a CA without intermediate certificates"
             )
 
 
-def _one(pem: bytes) -> x509.Certificate:
-    return read_bundle(pem)[0]
+def _path(authority: RootAuthority) -> list[x509.Certificate]:
+    """The signing certificate first, the root last."""
+    return read_bundle(authority.chain_pem + authority.cert_pem)
+
+
+def _has_key_identifiers(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+        if certificate.issuer != certificate.subject:
+            certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+    return True
 
 
 def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints:
