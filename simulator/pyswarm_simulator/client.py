@@ -77,6 +77,9 @@ class RegisterClient:
             await self._client.once(address, "WriteLabel", (key, value))
         except _NOBODY_KNOWS:
             self._note(called, None, Kind.WRITE, key, value=value)
+        except asyncio.CancelledError:  # the run ends while it waits
+            self._note(called, None, Kind.WRITE, key, value=value)
+            raise
         except PyswarmError:
             return  # surely not made
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.model import (
     Cluster,
     ClusterSpec,
@@ -155,7 +156,8 @@ class SimCluster:
         """Expected ends are the daemon's affair; any other is a bug."""
         errors = list(_leaves(error)) if error is not None else []
         self.note(f"{what} {host.name} ended: {errors!r}")
-        if what == "manager" and any(isinstance(e, RemovedFromCluster) for e in errors):
+        if what == "manager" and any(isinstance(e, RemovedFromCluster | Forbidden | FailedPrecondition) for e in errors):
+            # Removed, demoted while it was still joining, or with a state that can never take part again.
             host.wipe_manager()
             return
         if what == "manager" and errors and all(isinstance(e, StorageFailed | StorageFull) for e in errors):

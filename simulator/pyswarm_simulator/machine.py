@@ -14,11 +14,11 @@ import msgspec
 
 from pyswarm_common.errors import FailedPrecondition, NotFound
 from pyswarm_overlay.types import IngressPort, NetworkTable, Sandbox, TableDelta
+from pyswarm_runtime.reference import parse_reference
 from pyswarm_runtime.types import (
     ContainerConfig,
     ContainerState,
     ContainerStatus,
-    Descriptor,
     ExecResult,
     Image,
     ImageConfig,
@@ -165,23 +165,25 @@ class SimImages:
         self.references = dict.fromkeys(references)
         self._blobs = {f"sha256:{name}" for name in self.references}
 
+    def _find(self, reference: str) -> str:
+        name = str(parse_reference(reference))
+        if name not in self.references:
+            raise NotFound(f"No such image: {reference}")
+        return name
+
     async def exists(self, reference: str, /) -> bool:
-        return reference in self.references
+        return str(parse_reference(reference)) in self.references
 
     async def inspect(self, reference: str, /) -> Image:
-        if reference not in self.references:
-            raise NotFound(f"No such image: {reference}")
-        return _image(reference)
+        return _image(self._find(reference))
 
     async def list(self) -> list[Image]:
         return [_image(name) for name in self.references]
 
     async def manifest(self, reference: str, /) -> ImageManifest:
-        if reference not in self.references:
-            raise NotFound(f"No such image: {reference}")
-        layer = Descriptor(digest=f"sha256:{reference}", size=BLOB_BYTES, media_type="layer")
+        name = self._find(reference)
         return ImageManifest(
-            reference=reference, config_digest=layer.digest, config_size=BLOB_BYTES, manifest_bytes=b"m", layers=()
+            reference=name, config_digest=f"sha256:{name}", config_size=BLOB_BYTES, manifest_bytes=b"m", layers=()
         )
 
     async def has_blob(self, digest: str, /) -> bool:
@@ -200,8 +202,9 @@ class SimImages:
         self._blobs.add(digest)
 
     async def commit(self, reference: str, manifest_bytes: bytes, /) -> Image:
-        self.references[reference] = None
-        return _image(reference)
+        name = str(parse_reference(reference))
+        self.references[name] = None
+        return _image(name)
 
 
 def _image(reference: str) -> Image:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from pyswarm.v1 import ca_pb2, control_pb2
-from pyswarm_common.errors import Unavailable
+from pyswarm_common.errors import OutOfSequence, Unavailable, Unknown
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import Node
 from pyswarm_common.rpc import Caller, Peer
@@ -194,7 +194,7 @@ class ManagerProcess:
                     await self._run.board.call(
                         Party(self.host, self.loop), address, "JoinRaft", question, JOIN_TIMEOUT_S
                     )
-                except (Unavailable, NoAnswer):
+                except (Unavailable, NoAnswer, Unknown, OutOfSequence):
                     continue
                 break
             await asyncio.sleep(JOIN_PAUSE_S)

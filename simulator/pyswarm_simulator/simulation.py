@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -72,9 +73,11 @@ def _collect_quietly() -> None:
     """The coroutines of killed processes complain when they go; nobody is to hear it."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        gc.enable()
-        gc.collect()
-        gc.unfreeze()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.enable()
+            gc.collect()
+            gc.unfreeze()
     finally:
         sys.unraisablehook = hook
 

@@ -68,10 +68,12 @@ class Workload:
 
     async def _asked(self, method: str, question: object, patience_s: float) -> object:
         try:
-            return await self._client.until_led(self.addresses(), method, question, patience_s)
+            answer = await self._client.until_led(self.addresses(), method, question, patience_s)
         except PyswarmError as refusal:
             self._cluster.note(f"{method} refused: {refusal}")
             return refusal
+        self._cluster.note(f"{method} done")
+        return answer
 
     def start(self) -> None:
         """Make the registers, then let everybody do what they do."""

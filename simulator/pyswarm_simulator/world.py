@@ -161,7 +161,6 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         """Nothing of it runs any more."""
         self.is_alive = False
         self.silent_since = self.world.now
-        self.held.clear()
 
     def freeze(self) -> None:
         """As SIGSTOP does."""

@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from pyswarm_common.model import Network, Node, Service, Task, UpdateOrder
+from pyswarm_common.model import Availability, Network, Node, NodeState, Service, Task, UpdateOrder
 from pyswarm_manager.store.apply import Applied
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.digest import digest
@@ -75,7 +75,7 @@ class ContentChecks:
         self.removed_services: set[str] = set()
         self.ever_start_first: set[str] = set()
         self.excused: set[str] = set()
-        """Tasks whose node was lost at some time, or that were forgotten: nobody waits for their end any more."""
+        """Tasks whose node was lost or drained at some time, or that were forgotten: nobody waits for their end."""
         self._owners: dict[Thing, Owner] = {}
         self._held: dict[Owner, tuple[Thing, ...]] = {}
         self._wanted: dict[Owner, tuple[Thing, ...]] = {}
@@ -164,7 +164,7 @@ class ContentChecks:
             self._hold(("node", seen.id), ())
             return
         self.nodes[new.id] = new
-        if new.status.state.name == "DOWN":
+        if new.status.state is NodeState.DOWN or new.spec.availability is Availability.DRAIN:
             self._excuse_all(new.id)
         self._hold(("node", new.id), tuple(("ingress", address) for address in new.ingress_addresses))
 
