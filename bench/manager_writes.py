@@ -2,7 +2,8 @@
 
     python -m bench.manager_writes [--managers 3] [--seconds 5] [--agents 20] [--replicas 100,1000]
 
-Clients and agents share the two cores with the managers, so these are floors. Prints JSON.
+Clients and agents share the two cores with the managers, so these are floors. Prints JSON. On a machine that others use
+too, compare `cpu_ms`: user and system time per write, of the leader, the mean follower, and the clients together.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests/integration/manager
 
 from manager_cluster import ManagerCluster, ManagerProcess, manager_cluster, scale, service_spec
 
+from bench.memory import cpu_s, pss_mib
 from pyswarm.v1 import control_pb2, types_pb2, watch_pb2, watch_pb2_grpc
 from pyswarm_common.rpc import open_local_channel
 
@@ -36,7 +38,7 @@ async def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object
             await (await cluster.join()).wait_votes()
         figures: dict[str, object] = {"managers": arguments.managers, "idle_pss_mib": _memory(cluster)}
         for clients in CLIENTS:
-            figures[f"writes_{clients}_clients"] = await writes(await cluster.leader(), clients, arguments.seconds)
+            figures[f"writes_{clients}_clients"] = await writes(cluster, clients, arguments.seconds)
         if arguments.agents:
             figures["replicas"] = await replicas(cluster, arguments.agents, arguments.replicas)
         if arguments.managers > 2:
@@ -45,22 +47,33 @@ async def measure(arguments: argparse.Namespace, root: Path) -> dict[str, object
         return figures
 
 
-async def writes(manager: ManagerProcess, clients: int, seconds: float) -> dict[str, float]:
+async def writes(cluster: ManagerCluster, clients: int, seconds: float) -> dict[str, object]:
     """Each client changes a label of a service of its own, as fast as it is answered."""
+    manager = await cluster.leader()
     latencies: list[float] = []
     names = [f"c{clients}-{i}" for i in range(clients)]
     services = []
     for name in names:
         request = control_pb2.CreateServiceRequest(spec=service_spec(name, 0))
         services.append((await manager.control.CreateService(request)).service)
-    start = time.monotonic()
+    start, cpu_before = time.monotonic(), _cpu_s(cluster, manager)
     await asyncio.gather(*(_write_until(manager, service, start + seconds, latencies) for service in services))
-    elapsed = time.monotonic() - start
+    elapsed, cpu_after = time.monotonic() - start, _cpu_s(cluster, manager)
     ordered = sorted(latencies)
     return {
         "per_second": round(len(ordered) / elapsed),
         "p50_ms": round(statistics.median(ordered) * 1e3, 2),
         "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1e3, 2),
+        "cpu_ms": {who: round((cpu_after[who] - cpu_before[who]) / len(ordered) * 1e3, 3) for who in cpu_after},
+    }
+
+
+def _cpu_s(cluster: ManagerCluster, leader: ManagerProcess) -> dict[str, float]:
+    followers = [cpu_s(_pid(manager)) for manager in cluster.managers if manager is not leader]
+    return {
+        "leader": cpu_s(_pid(leader)),
+        "follower": statistics.mean(followers) if followers else 0.0,
+        "clients": time.process_time(),
     }
 
 
@@ -147,13 +160,12 @@ async def failover(cluster: ManagerCluster) -> float:
 
 def _memory(cluster: ManagerCluster) -> list[float]:
     """Proportional set size of each manager."""
-    return [round(_pss_kib(manager) / 1024, 1) for manager in cluster.managers]
+    return [pss_mib(_pid(manager)) for manager in cluster.managers]
 
 
-def _pss_kib(manager: ManagerProcess) -> int:
+def _pid(manager: ManagerProcess) -> int:
     assert manager.process is not None
-    rollup = Path(f"/proc/{manager.process.pid}/smaps_rollup").read_text()
-    return int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
+    return manager.process.pid
 
 
 def main() -> None:

@@ -28,6 +28,12 @@ def pss_mib(pid: int) -> float:
     return round(_pss_mib(Path("/proc") / str(pid)), 1)
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds, user and system, of one process."""
+    fields = _stat(Path("/proc") / str(pid))
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
 def host_cpu_s(init_pid: int) -> float:
     """CPU seconds, user and system, of everything on the host, children that ended included."""
     ticks = 0

@@ -195,6 +195,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         self._cluster_id = cluster_id
         self._admission = admission
         self._gate = gate
+        self._guarded: dict[str, tuple[object, Any]] = {}  # by method: the handler, and it behind this guard
 
     async def intercept_service(
         self,
@@ -204,7 +205,11 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return self.guarded(handler, str(handler_call_details.method))
+        method = str(handler_call_details.method)
+        known = self._guarded.get(method)
+        if known is None or known[0] is not handler:
+            known = self._guarded[method] = (handler, self.guarded(handler, method))
+        return known[1]
 
     async def _admit(self, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> Peer | None:
         """The caller, if it is known and there is something to ask about it."""
