@@ -33,7 +33,8 @@ async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest, *,
             raise Forbidden("an operator may not change a node's role: ask an admin")
         is_demotion = node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER
         if is_demotion:
-            check_demotion(view, writer.raft.members, node, force=request.force)
+            await writer.raft.hear_members()
+            check_demotion(writer.store.view, writer.raft.members, node, force=request.force)
         is_forced = spec.role is NodeRole.WORKER and (request.force if is_demotion else node.demotion_forced)
         changed = replace(node, spec=spec, demotion_forced=is_forced)
         await writer.store.propose([Update(changed)])

@@ -127,6 +127,7 @@ async def _make_worker(store: RolesStore, node: Node) -> None:
 
 
 async def _remove(store: RolesStore, raft: RaftPort, step: RemoveMember) -> None:
+    await raft.hear_members()
     check_step(store.view, raft.members, step.raft_id, force=step.is_forced)
     if step.raft_id == raft.raft_id:
         _log.info("this manager is to leave the managers: it hands over leadership first")

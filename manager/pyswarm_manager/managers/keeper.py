@@ -62,6 +62,7 @@ async def _commit(store: StorePort, raft: RaftPort, change: Change) -> None:
         case Promote():
             role, verb = NodeRole.MANAGER, "promoting"
         case Demote():
+            await raft.hear_members()
             check_demotion(store.view, raft.members, node)
             role, verb = NodeRole.WORKER, "demoting"
     _log.info("%s %s (node %s): %s", verb, node.description.hostname or "it", node.id, change.reason)

@@ -403,8 +403,22 @@ class RaftNode:
         """Remove a member for good. Refused where those that are up would not be a majority of those that remain."""
         self._require_member(raft_id)
         if not force:
+            await self.hear_members()
+            self._require_member(raft_id)
             self._require_quorum_without(raft_id)
         await self._change(ConfChange(ConfOperation.REMOVE, raft_id))
+
+    async def hear_members(self) -> None:
+        """Return when every active member has been heard since the call: then whoever is active really lives. A moment;
+        if somebody has just fallen silent, until it counts as such."""
+        loop = self._loop
+        state = loop.core.state
+        since, patience = state.now, state.options.election_ticks
+        while self.is_leader and not loop.stopping:
+            heard = [progress.last_heard for progress in state.progress.values()]
+            if not any(state.now - patience < tick <= since for tick in heard):
+                return
+            await asyncio.sleep(loop.config.tick_s)
 
     async def wait_removed(self) -> None:
         """Return when this member learns that it was removed."""

@@ -218,3 +218,12 @@ async def test_numbers_of_managers_that_are_refused(swarm: Swarm, changes: dict[
         await asked(control.UpdateCluster(request))
     assert swarm.leader.store.view.cluster is not None
     assert swarm.leader.store.view.cluster.spec == replace(ClusterSpec(), name=cluster.spec.name)
+
+
+async def test_a_demotion_is_judged_by_who_lives_now_and_not_by_who_did_a_moment_ago(swarm3: Swarm) -> None:
+    lost, kept = swarm3.followers
+    await swarm3.kill(lost)
+    assert swarm3.leader.raft.members[lost.raft_id].is_active  # nobody has missed it yet
+    with pytest.raises(errors.FailedPrecondition, match="1 of 2 managers reachable"):
+        await demote(swarm3, kept.node_id)
+    await demote(swarm3, lost.node_id)
