@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyswarm_cli.failures import one_line
 from pyswarm_cli.output.rows import Columns, Row
 from pyswarm_cli.output.words import ago, human_size, iso_time
-from pyswarm_common.backup.container import Header, Summary
 from pyswarm_common.codec import timestamp
+
+if TYPE_CHECKING:  # cryptography comes with it, which most commands can do without
+    from pyswarm_common.backup.container import Header, Summary
 
 COLUMNS = Columns(
     headings={

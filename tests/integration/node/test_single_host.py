@@ -116,7 +116,7 @@ def member(host: Host, archive: Path) -> Iterator[Host]:
     host.pyswarm("leave", "--force")
     assert host.containers() == set()
     assert "ps-" not in host.run("ip", "-br", "link").stdout
-    assert host.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
+    assert host.run("ls", "-I", "backups", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
 
 
 def test_a_service_runs_scales_and_is_reached(member: Host) -> None:
@@ -211,7 +211,7 @@ def test_a_crash_while_leaving_is_swept_up_at_the_next_start(member: Host) -> No
     member.lab.start(HOST)
     member.wait(lambda: "not part of a swarm" in member.run("pyswarm", "leave", check=False).stderr, "pyswarmd")
     assert member.containers() == set()
-    assert member.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
+    assert member.run("ls", "-I", "backups", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
     assert "ps-" not in member.run("ip", "-br", "link").stdout
     member.pyswarm("init")
 
@@ -251,7 +251,7 @@ def test_refusals_are_one_line_and_leave_nothing(host: Host) -> None:
     finally:
         host.run("kill", host.run("cat", "/run/listener").stdout.strip())
         listener.wait()
-    assert host.run("ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
+    assert host.run("ls", "-I", "backups", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
     assert host.lab.processes(HOST, "manager") == []
     second = host.run("pyswarmd", check=False)
     assert second.returncode == 1

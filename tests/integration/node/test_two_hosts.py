@@ -72,7 +72,7 @@ def cluster(pair: Pair) -> Iterator[Pair]:
     yield pair
     for host in (SECOND, FIRST):
         pair.run(host, "pyswarm", "leave", "--force", check=False)
-        left = pair.run(host, "ls", "/var/lib/pyswarm").stdout.split()
+        left = pair.run(host, "ls", "-I", "backups", "/var/lib/pyswarm").stdout.split()
         assert left == ["pyswarmd.lock", "runtime"], left
 
 
@@ -117,7 +117,10 @@ def test_promoted_demoted_and_removed(cluster: Pair) -> None:
     cluster.run(FIRST, "pyswarm", "node", "demote", SECOND)
     cluster.wait(lambda: cluster.nodes()[SECOND]["ManagerStatus"] == "", "the demotion")
     cluster.wait(lambda: not cluster.lab.processes(SECOND, "manager"), "the end of its manager")
-    cluster.wait(lambda: "manager" not in cluster.run(SECOND, "ls", "/var/lib/pyswarm").stdout.split(), "its state")
+    cluster.wait(
+        lambda: "manager" not in cluster.run(SECOND, "ls", "-I", "backups", "/var/lib/pyswarm").stdout.split(),
+        "its state",
+    )
     cluster.wait(lambda: cluster.nodes()[SECOND]["Status"] == "Ready", "the worker's session")
     cluster.run(FIRST, "pyswarm", "node", "rm", "--force", SECOND)
     cluster.wait(lambda: "removed from its cluster" in cluster.lab.log(SECOND), "the node to learn of it")
@@ -144,7 +147,7 @@ def test_a_join_that_is_refused_leaves_nothing(cluster: Pair) -> None:
         cluster.run(SECOND, "kill", cluster.run(SECOND, "cat", "/run/listener").stdout.strip())
         listener.wait()
     assert "cannot listen on 0.0.0.0:2377" in refused.stderr
-    assert cluster.run(SECOND, "ls", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
+    assert cluster.run(SECOND, "ls", "-I", "backups", "/var/lib/pyswarm").stdout.split() == ["pyswarmd.lock", "runtime"]
     assert cluster.nodes().get(SECOND, {}).get("ManagerStatus", "") == ""
     assert cluster.join(good).returncode == 0
 
