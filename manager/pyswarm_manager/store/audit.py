@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from pyswarm_common.model import AnyObject, Network, Node, Service, Task
+from pyswarm_common.model import AnyObject, LimitedJoinToken, Network, Node, Service, Task
 from pyswarm_common.model.audit import AuditRecord, AuditTarget
 from pyswarm_common.model.objects import Credential
 from pyswarm_manager.store.changes import Event
@@ -49,4 +49,6 @@ def _name(item: AnyObject) -> str:
             return item.spec.name
         case Task() | Credential():
             return item.name
+        case LimitedJoinToken():
+            return item.label
     return ""

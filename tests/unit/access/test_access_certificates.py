@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -78,10 +79,8 @@ async def test_each_role_does_what_it_may_and_nothing_else(swarm: Swarm, role: P
             with pytest.raises(errors.Forbidden, match="may not call"):
                 await call
         elif method == "RemoveNode":  # let in; what is done to that node is the method's own affair
-            try:
+            with contextlib.suppress(errors.FailedPrecondition):
                 await call
-            except errors.PyswarmError as error:
-                assert not isinstance(error, errors.Forbidden)
         else:
             await call
 
@@ -265,8 +264,8 @@ async def test_a_manager_passes_nothing_on_that_its_caller_may_not_do(swarm: Swa
     with pytest.raises(errors.Unauthenticated):
         await asked(swarm.control().ListServices(pb.ListServicesRequest(), metadata=unknown))
     for kind in ("anyone", "worker", "nobody"):
+        hop = (("pyswarm-forwarded-by", swarm.leader.node_id), ("pyswarm-caller", kind))
         with pytest.raises(errors.Forbidden):
-            hop = (("pyswarm-forwarded-by", swarm.leader.node_id), ("pyswarm-caller", kind))
             await asked(swarm.control().CreateService(CALLS["CreateService"][1], metadata=hop))
 
 

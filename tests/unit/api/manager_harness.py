@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,11 +17,13 @@ from msgspec.structs import replace
 
 from pyswarm.v1 import (
     access_pb2_grpc,
+    backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
     health_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
+    security_pb2_grpc,
     types_pb2,
     watch_pb2_grpc,
 )
@@ -63,6 +66,8 @@ from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.watch import WatchServicer
+from pyswarm_manager.backup.servicer import BackupServicer
+from pyswarm_manager.ca.security import SecurityServicer
 from pyswarm_manager.ca.servicer import CAServicer
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.raft.memory_transport import MemoryTransport, Switchboard
@@ -199,6 +204,15 @@ class Swarm:
             partial(
                 operator_pb2_grpc.add_OperatorServicer_to_server,
                 OperatorServicer(store, raft, forwarder, lambda: identity),
+            ),
+            partial(
+                security_pb2_grpc.add_SecurityServicer_to_server,
+                SecurityServicer(store, raft, forwarder, new_id, time.time),
+            ),
+            partial(
+                backup_pb2_grpc.add_BackupServicer_to_server,
+                # Its loop, which writes files, is not run.
+                BackupServicer(store, raft, forwarder, new_id, time.time, Path("/nonexistent")),
             ),
         ]
         for register in registrations:
