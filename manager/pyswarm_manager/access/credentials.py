@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from pyswarm.v1 import access_pb2
 from pyswarm_common.codec import set_timestamp
-from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument, NotFound, Unauthenticated
-from pyswarm_common.identity import RootAuthority
+from pyswarm_common.errors import Exhausted, InvalidArgument, NotFound, Unauthenticated
 from pyswarm_common.identity.authority import public_key_of_csr
 from pyswarm_common.identity.people import ApiToken, is_person_name, key_fingerprint, person_subject
 from pyswarm_common.model import Cluster
@@ -23,6 +22,7 @@ from pyswarm_common.rpc import Peer
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL
 from pyswarm_manager.api.validate import refuse
 from pyswarm_manager.api.writes import Writer, retried
+from pyswarm_manager.ca.trust import signing_authority
 from pyswarm_manager.store.changes import Change, Create, delete
 from pyswarm_manager.store.recording import asked_by, describe
 from pyswarm_manager.store.tables import Tables
@@ -181,9 +181,7 @@ def _fingerprint(csr: bytes) -> str:
 
 
 def _sign(cluster: Cluster, csr: bytes, credential: Credential, now: float, lifetime_s: float) -> bytes:
-    if not cluster.root_ca_key:
-        raise FailedPrecondition("this cluster's root key is kept elsewhere: no certificate can be issued here")
-    authority = RootAuthority(cluster.root_ca_cert, cluster.root_ca_key, cluster.root_ca_chain)
+    authority = signing_authority(cluster)
     subject = person_subject(credential.role, credential.name, cluster.id, credential.id)
     try:
         return authority.issue_person(csr, subject, now=now, lifetime_s=lifetime_s)

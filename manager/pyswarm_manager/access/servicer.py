@@ -25,6 +25,7 @@ from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwa
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.reads import wait_fresh
 from pyswarm_manager.api.writes import StorePort, Writer
+from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.store.tables import Tables
 
 R = TypeVar("R", bound=Message)
@@ -159,7 +160,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
 
     def _root(self) -> bytes:
         cluster = self._store.view.cluster
-        return cluster.root_ca_cert if cluster is not None else b""
+        return trusted_roots(cluster) if cluster is not None else b""
 
     def _managers(self) -> list[str]:
         return [member.address for member in self._raft.members.values()]
