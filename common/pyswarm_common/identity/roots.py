@@ -88,8 +88,8 @@ def check_bridge(old: RootAuthority, new: RootAuthority) -> None:
     names = {certificate.subject for certificate in ours} & {certificate.subject for certificate in theirs}
     if names and not all(_has_key_identifiers(certificate) for certificate in (*ours, *theirs)):
         raise InvalidArgument(
-            f"{names.pop().rfc4514_string()[:120]!r} is a name in the present CA too, and without key identifiers in the "
-            "certificates nobody can tell the two apart: give the new CA another name"
+            f"{names.pop().rfc4514_string()[:120]!r} is a name in the present CA too, and without key identifiers in "
+            "the certificates nobody can tell the two apart: give the new CA another name"
         )
     for depth, certificate in enumerate(ours):
         limit = _constraints(certificate).path_length
