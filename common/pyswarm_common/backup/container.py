@@ -4,8 +4,9 @@
     frame: kind (1) | length (4) | AES-256-GCM of the piece
 
 Each file has a salt, and its cipher's key follows from that and the backup's key, so a frame's number can be its nonce.
-Each frame is bound to the header, its number and its kind; the last one says how many there were. So a frame that
-was changed, moved, doubled or left out is found, and so is a file that ends early. The checksum finds accidents also without the key.
+Each frame is bound to the header, its number and its kind; the last one says how many there were. So a frame that was
+changed, moved, doubled or left out is found, and so is a file that ends early. The checksum finds accidents, also
+without the key.
 
 Pure: bytes in, bytes out. What the pieces mean is the business of `pyswarm_manager.backup`. A reader must never act on
 a piece before the trailer was seen: `Reader.pieces` is only whole when it ends without raising.
