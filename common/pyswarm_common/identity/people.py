@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.errors import InvalidArgument, Unauthenticated
 from pyswarm_common.ids import id_from_bits, is_id
 from pyswarm_common.model.states import PersonRole
 
@@ -62,8 +62,14 @@ class PersonCertificate:
 
 
 def read_person(cert_pem: bytes) -> PersonCertificate | None:
-    """The person that the certificate names; None if it is a node's."""
-    certificate = x509.load_pem_x509_certificate(cert_pem)
+    """The person that the certificate names; None if it is a node's. Raises Unauthenticated for what is none."""
+    try:
+        return _read_person(x509.load_pem_x509_certificate(cert_pem))
+    except Exception as error:  # the X.509 parser raises many things for many kinds of rubbish
+        raise Unauthenticated("the client certificate cannot be read") from error
+
+
+def _read_person(certificate: x509.Certificate) -> PersonCertificate | None:
     subject = certificate.subject
     role = _ROLES.get(_single(subject, NameOID.ORGANIZATIONAL_UNIT_NAME))
     if role is None:
