@@ -166,6 +166,7 @@ class RaftLoop:
                 await asyncio.sleep(0)  # others run before the next turn, even when there is already more to do
                 self._persist_deferred()
         finally:
+            self.stopping = True  # also when something failed: nobody may wait for what will not come
             timer.cancel()
             await self._finish_writes()
             self._fail_waiting()
