@@ -37,13 +37,14 @@ async def run_planner(
     rng: Rng,
     clock: Callable[[], float],
     observer: PlanObserver | None = None,
+    monotonic: Callable[[], float] | None = None,
 ) -> None:
     """Plan for as long as this manager leads: run it inside the term's TaskGroup, which cancels it at the term's end.
 
     Must start only when everything of earlier terms is applied. `pyswarm_common.errors.Unknown` (leadership was lost
     with a proposal in flight) is raised to the group, since planning on could do the same work twice.
     """
-    loop = _Loop(store, ids, rng, clock, observer)
+    loop = _Loop(store, ids, rng, clock, observer, monotonic or asyncio.get_running_loop().time)
     unsubscribe = store.subscribe(loop.observe)
     try:
         while True:
@@ -55,7 +56,13 @@ async def run_planner(
 
 class _Loop:
     def __init__(
-        self, store: Store, ids: IdSource, rng: Rng, clock: Callable[[], float], observer: PlanObserver | None
+        self,
+        store: Store,
+        ids: IdSource,
+        rng: Rng,
+        clock: Callable[[], float],
+        observer: PlanObserver | None,
+        monotonic: Callable[[], float],
     ) -> None:
         self._store = store
         self._ids = ids
@@ -64,7 +71,9 @@ class _Loop:
         self._observer = observer
         self._ledger = Ledger.of(store.view)
         self._dirty = everything()
+        self._monotonic = monotonic
         self._wakes: dict[WakeKey, float] = {}
+        """By the clock that nobody sets: when the calendar is set back, what waits must not wait for it to catch up."""
         self._news = asyncio.Event()
         self._pause_s = 0.0
 
@@ -93,8 +102,10 @@ class _Loop:
         if self._observer is not None:
             self._observer(found, self._clock() - started)
         self._dirty.merge(found.unfinished)
+        until_calendar_s = self._monotonic() - started
         for key, at in found.wakes.items():
-            self._wakes[key] = min(at, self._wakes.get(key, at))
+            wake_at = at + until_calendar_s
+            self._wakes[key] = min(wake_at, self._wakes.get(key, wake_at))
         try:
             for piece in split_changes(found.changes):
                 await self._store.propose(piece)
@@ -112,10 +123,10 @@ class _Loop:
 
     def _seconds_to_wake(self) -> float | None:
         next_wake = min(self._wakes.values(), default=None)
-        return None if next_wake is None else max(0.0, next_wake - self._clock())
+        return None if next_wake is None else max(0.0, next_wake - self._monotonic())
 
     def _add_due(self) -> None:
-        now = self._clock()
+        now = self._monotonic()
         for key in [key for key, at in self._wakes.items() if at <= now]:
             del self._wakes[key]
             service_id, slot = key

@@ -48,6 +48,7 @@ class FakeLog:
 class Bench:
     def __init__(self) -> None:
         self.now = 100.0
+        self.wrong_by = 0.0
         self.store = Store(clock=lambda: self.now)
         self.log = FakeLog(self.store)
         self.store.connect(self.log)
@@ -64,7 +65,13 @@ class Bench:
 
     @asynccontextmanager
     async def leading(self) -> AsyncIterator[asyncio.Task[None]]:
-        loop = run_planner(self.store, self.world_ids.new_id, Random(0).random, lambda: self.now)
+        loop = run_planner(
+            self.store,
+            self.world_ids.new_id,
+            Random(0).random,
+            clock=lambda: self.now + self.wrong_by,
+            monotonic=lambda: self.now,
+        )
         running = asyncio.ensure_future(loop)
         try:
             yield running
@@ -136,6 +143,38 @@ async def test_what_waits_for_a_time_goes_on_then(bench: Bench) -> None:
         await bench.until(lambda: len(bench.states()) == 3)
         replacement = list(bench.store.view.tasks.values())[-1]
         assert (replacement.desired_state, replacement.start_at) == (TaskState.READY, 105.0)
+        bench.now = 105.0
+        await bench.scale(2)  # any commit: the loop looks at its clock
+        await bench.until(lambda: bench.store.view.tasks[replacement.id].desired_state is TaskState.RUNNING)
+
+
+async def fail_one(bench: Bench) -> None:
+    first = next(iter(bench.store.view.tasks))
+    for state in (TaskState.RUNNING, TaskState.FAILED):
+        await bench.store.propose([SetTaskStatus(first, TaskStatus(state=state))])
+
+
+@pytest.mark.parametrize("first_wrong_by", [3600.0, -50.0])
+async def test_a_leader_whose_clock_is_wrong_makes_nobody_wait_for_it(bench: Bench, first_wrong_by: float) -> None:
+    bench.wrong_by = first_wrong_by
+    async with bench.leading():
+        await bench.until(lambda: len(bench.states()) == 2)
+        await fail_one(bench)
+        await bench.until(lambda: len(bench.states()) == 3)
+    replacement = list(bench.store.view.tasks.values())[-1]
+    assert replacement.start_at == 105.0 + first_wrong_by
+    bench.wrong_by = 0.0
+    async with bench.leading():
+        await bench.until(lambda: bench.store.view.tasks[replacement.id].desired_state is TaskState.RUNNING)
+
+
+async def test_a_calendar_that_is_set_back_keeps_nobody_waiting(bench: Bench) -> None:
+    async with bench.leading():
+        await bench.until(lambda: len(bench.states()) == 2)
+        await fail_one(bench)
+        await bench.until(lambda: len(bench.states()) == 3)
+        replacement = list(bench.store.view.tasks.values())[-1]
+        bench.wrong_by = -3600.0
         bench.now = 105.0
         await bench.scale(2)  # any commit: the loop looks at its clock
         await bench.until(lambda: bench.store.view.tasks[replacement.id].desired_state is TaskState.RUNNING)

@@ -182,3 +182,10 @@ def test_what_is_remembered_is_bounded() -> None:
     found = next_restart(RestartPolicy(), ended(times=tuple(float(n) for n in range(100))), NOW, no_jitter)
     assert found is not None
     assert len(found.restart_times) == 16
+
+
+def test_what_a_wrong_clock_ended_in_the_future_is_restarted_now() -> None:
+    refused = Task(id="t", status=TaskStatus(state=TaskState.REJECTED), ended_at=NOW + 3600.0)
+    found = next_restart(RestartPolicy(), refused, NOW, no_jitter)
+    assert found is not None
+    assert found.make_at <= NOW

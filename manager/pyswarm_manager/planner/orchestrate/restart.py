@@ -41,10 +41,16 @@ def next_restart(policy: RestartPolicy, ended: Task, now: float, rng: Rng) -> Re
     times = (*counted, now)[-max(policy.max_attempts, _REMEMBERED) :]
     delay = _delay(policy, ended)
     if not ended.running_at:
-        return Restart(0.0, times, make_at=ended.ended_at + delay)
+        # An end that lies ahead was written by a leader whose clock was wrong: waiting for it might take for ever.
+        return Restart(0.0, times, make_at=0.0 if ended.ended_at > now else ended.ended_at + delay)
     if delay > _base_delay(policy):
         delay *= 1.0 + 0.1 * rng()  # spread out what failed together
     return Restart(now + delay if delay > 0 else 0.0, times)
+
+
+def longest_delay(policy: RestartPolicy) -> float:
+    """No successor waits longer than this."""
+    return max(_base_delay(policy), MAX_BACKOFF_S) * 1.1
 
 
 def will_restart(policy: RestartPolicy, ended: Task, now: float) -> bool:

@@ -163,7 +163,7 @@ def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted
     _retire(retired, (task for task in wanted.current if task is not keep))
     if keep.status.state is _RUNNING:
         _retire(retired, old)
-    elif old and keep.start_at > work.now:
+    elif old and work.must_wait(keep):
         work.draft.wake(work.service.id, key, keep.start_at)
     elif old and (_is_prepared(work, keep) or _stopping_helps(work, keep, old)):
         _retire(retired, old)
@@ -192,7 +192,7 @@ def _stopping_helps(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
 
 def _release(work: Work, key: SlotKey, tasks: tuple[Task, ...], keep: Task, retired: _Retired) -> None:
     """Let a prepared successor start: after its delay, and (unless start-first) after its predecessors have ended."""
-    if keep.start_at > work.now:
+    if work.must_wait(keep):
         work.draft.wake(work.service.id, key, keep.start_at)
         return
     for task in tasks:

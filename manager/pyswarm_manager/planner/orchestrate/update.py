@@ -115,9 +115,10 @@ def _count(work: Work, task: Task, monitor: float, progress: Progress) -> None:
     if task.status.state < TaskState.RUNNING:
         progress.open += 1
         return
-    progress.settled_at = max(progress.settled_at, task.running_at + monitor)
+    if work.is_ahead(task.running_at + monitor, monitor):
+        progress.settled_at = max(progress.settled_at, task.running_at + monitor)
     free_at = task.running_at + work.config.delay_s
-    if free_at > work.now:
+    if work.is_ahead(free_at, work.config.delay_s):
         progress.open += 1
         work.draft.wake(work.service.id, None, free_at)
 

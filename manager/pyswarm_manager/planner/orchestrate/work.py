@@ -23,6 +23,7 @@ from pyswarm_common.model import (
 from pyswarm_manager.planner.allocate.allocator import needs_ingress
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.planner.orchestrate.restart import longest_delay
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
 from pyswarm_manager.store.tables import SlotKey
 
@@ -88,6 +89,15 @@ class Work:
         if task.spec is self._task_spec and task.ports is self._ports and not self._needs_ingress:
             return True
         return self.is_clean(task)
+
+    def is_ahead(self, at: float, longest_s: float) -> bool:
+        """Whether to wait until `at`. Nothing waits longer than `longest_s`: what is further off was written by a
+        leader whose clock was wrong, and counts as past."""
+        return self.now < at <= self.now + longest_s
+
+    def must_wait(self, task: Task) -> bool:
+        """Whether a successor's delay is not over."""
+        return self.is_ahead(task.start_at, longest_delay(self.spec.task.restart))
 
     def hosts(self, node: Node) -> bool:
         """Whether the node may keep a task of the service."""
