@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState
-from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed
-from pyswarm_manager.raft.storage.sealer import AesGcmSealer, load_or_create_key
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull
+from pyswarm_manager.raft.storage.sealer import AesGcmSealer
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
 
 KEY = bytes(range(32))
@@ -95,14 +95,34 @@ def test_nothing_readable_is_on_the_disk_and_only_the_owner_may_read(path: Path)
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
 
 
+def test_a_write_without_room_leaves_nothing_behind_and_is_made_again(path: Path) -> None:
+    storage = open_storage(path)
+    before = storage.load()
+    storage._db.execute("PRAGMA max_page_count = 1")  # a full disk
+    big = [Entry(4, 2, EntryKind.NORMAL, b"x" * 1_000_000)]
+    for _ in range(3):
+        with pytest.raises(StorageFull, match="is full"):
+            storage.save(HardState(3, 7, 1), big, None)
+        assert storage.load() == before
+    storage._db.execute("PRAGMA max_page_count = 1000000")
+    storage.save(HardState(3, 7, 1), big, None)
+    storage.save(HardState(3, 7, 4), [], None)
+    storage.close()
+    again = open_storage(path)
+    stored = again.load()
+    assert stored is not None
+    assert [entry.index for entry in stored.entries] == [1, 2, 3, 4]
+    assert stored.hard_state == HardState(3, 7, 4)
+    again.close()
+
+
 def test_after_a_failed_write_nothing_is_written_any_more(path: Path) -> None:
     storage = open_storage(path)
     storage.load()
-    storage._db.execute("PRAGMA max_page_count = 1")  # a full disk
-    big = [Entry(4, 2, EntryKind.NORMAL, b"x" * 1_000_000)]
+    storage._db.execute("PRAGMA query_only = ON")  # a disk that takes nothing, and not for want of room
     with pytest.raises(StorageFailed, match="cannot be written"):
-        storage.save(HardState(2, 7, 1), big, None)
-    storage._db.execute("PRAGMA max_page_count = 1000000")
+        storage.save(HardState(2, 7, 1), [Entry(4, 2, EntryKind.NORMAL, b"x")], None)
+    storage._db.execute("PRAGMA query_only = OFF")
     with pytest.raises(StorageFailed, match="restart this manager"):
         storage.save(HardState(3, 0, 1), [], None)
     storage.close()
@@ -110,6 +130,24 @@ def test_after_a_failed_write_nothing_is_written_any_more(path: Path) -> None:
     stored = again.load()
     assert stored is not None
     assert len(stored.entries) == 3
+    again.close()
+
+
+def test_tables_that_are_gone_are_not_a_fresh_disk(path: Path) -> None:
+    """A member that took this for its first start would vote again in terms in which it has voted."""
+    damage(path, "ALTER TABLE head RENAME TO heae")
+    storage = open_storage(path)
+    with pytest.raises(StorageCorrupt, match="let it join anew"):
+        storage.load()
+    storage.close()
+
+
+def test_a_missing_file_beside_a_whole_one_is_fresh(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path / "raft.db")
+    assert storage.load() is None
+    storage.close()
+    again = open_storage(tmp_path / "raft.db")
+    assert again.load() is None
     again.close()
 
 
@@ -133,26 +171,3 @@ def test_what_was_saved_survives_a_crash_behind_the_room_reserved_in_the_wal(tmp
     assert reserved > 8_000_000
     assert wal.stat().st_size < 2 * reserved, "the WAL was never begun again"
     live.close()
-
-
-def test_a_key_file_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "raft.key"
-    key = load_or_create_key(path)
-    assert len(key) == 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert load_or_create_key(path) == key
-
-
-def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "raft.key"
-    load_or_create_key(path)
-    path.chmod(0o640)
-    with pytest.raises(StorageCorrupt, match="chmod 600"):
-        load_or_create_key(path)
-
-
-def test_a_short_key_file_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "raft.key"
-    path.touch(mode=0o600)
-    with pytest.raises(StorageCorrupt, match="damaged"):
-        load_or_create_key(path)
