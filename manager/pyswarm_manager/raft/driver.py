@@ -324,6 +324,8 @@ class RaftNode:
                     await loop.waiters.wait(index)
                 return index
         except TimeoutError:
+            if self.is_read_only:
+                raise Unavailable(loop.disk_refusal()) from None
             raise Unavailable("no majority of the managers answers: see `pyswarm node ls` for who is down") from None
         finally:
             loop.reads.forget(context)
