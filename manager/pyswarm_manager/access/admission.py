@@ -39,11 +39,12 @@ class StoreAdmission:
     def __init__(
         self, view: Callable[[], Tables], raft: Callable[[], RaftPort], identity: IdentityProvider, clock: Clock
     ) -> None:
-        self._view, self._raft, self._identity, self._clock = view, raft, identity, clock
+        self._view, self._raft, self._clock = view, raft, clock
+        self._node_id = identity().node_id  # stays the same when the certificate is renewed, and is slow to read
 
     async def admit(self, method: str, peer: Peer, context: Context) -> None:
-        if peer.caller is Caller.LOCAL and method not in CHANGES:
-            begin_call(None)
+        if peer.caller is Caller.LOCAL:
+            begin_call(record_of(peer, method, self._node_id) if method in CHANGES else None)
             return
         caller = caller_of(context)
         passed_on_by = forwarded_by(context)
@@ -54,7 +55,7 @@ class StoreAdmission:
         if method not in CHANGES:
             begin_call(None)
             return
-        begin_call(record_of(caller, method, passed_on_by or self._identity().node_id))
+        begin_call(record_of(caller, method, passed_on_by or self._node_id))
 
     def recheck(self, peer: Peer) -> None:
         if peer.caller.is_person:
