@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 
 import grpc
+import msgspec
 
 from pyswarm.v1 import health_pb2, health_pb2_grpc
 from pyswarm_common.errors import Unavailable
@@ -68,7 +69,30 @@ class LocalManager:
             advertise_address=record.manager_address,
             listen_address=record.listen_address,
             join_addresses=tuple(join_addresses),
+            seeds=record.seeds,
         ).save(self._paths)
+
+    async def readdress(self, record: NodeRecord) -> None:
+        """The machine has another address. A running manager is told; one that listens elsewhere begins again."""
+        if not self.has_state:
+            return
+        before = ManagerConfig.load(self._paths)
+        now = msgspec.structs.replace(
+            before,
+            advertise_address=record.manager_address,
+            listen_address=record.listen_address,
+            seeds=record.seeds,
+        )
+        if now == before:
+            return
+        now.save(self._paths)
+        if not self.is_wanted:
+            return
+        if now.listen_address == before.listen_address:
+            self.reload()
+        else:
+            await self.stop()
+            self.start()
 
     async def start_and_wait(self) -> None:
         """The first start: a failure is raised in the manager's own words."""
@@ -89,6 +113,24 @@ class LocalManager:
         """With its state: a manager that was taken out of Raft can only come back as a new one."""
         await self.stop()
         shutil.rmtree(self._paths.directory, ignore_errors=True)
+
+    def set_aside(self) -> None:
+        """Make room for other state, which may yet fail. The manager must not run."""
+        self.put_back()
+        if self._paths.directory.exists():
+            self._paths.directory.rename(self._options.manager_aside)
+        else:
+            self._options.manager_aside.mkdir(mode=0o700)
+
+    def put_back(self) -> None:
+        """Undo `set_aside`, also one that a crash left."""
+        if self._options.manager_aside.exists():
+            shutil.rmtree(self._paths.directory, ignore_errors=True)
+            self._options.manager_aside.rename(self._paths.directory)
+
+    def forget_aside(self) -> None:
+        """The new state holds."""
+        shutil.rmtree(self._options.manager_aside, ignore_errors=True)
 
     async def health(self) -> health_pb2.GetHealthResponse | None:
         """What it says of itself; None while it does not answer."""

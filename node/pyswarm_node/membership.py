@@ -27,7 +27,7 @@ from pyswarm_runtime import Runtime
 from pyswarm_worker.tasks import task_id_of
 
 from . import certificates
-from .addresses import choose_advertised, listen_address, read_interfaces, split_host_port
+from .addresses import choose_advertised, is_ip, listen_address, read_interfaces, split_host_port
 from .describe import describe
 from .entrance import address_towards, get_certificate, grpc_address
 from .forward import no_manager
@@ -59,6 +59,10 @@ class NewManager:
     raft_id: int
 
 
+def _advertising(record: NodeRecord, advertise: str) -> NodeRecord:
+    return msgspec.structs.replace(record, advertise=advertise)
+
+
 class Membership:
     """What the daemon is in its cluster."""
 
@@ -86,7 +90,10 @@ class Membership:
         if record is None:
             await self._sweep()
             return
+        self.manager.put_back()
         identity = CurrentIdentity.load(self._options, record, self.lock)
+        record = await self._followed(record)
+        await self.manager.readdress(record)
         if self.lock.is_locked:
             _log.warning("%s", LOCKED)
         elif identity().role is NodeRole.MANAGER and self.manager.has_state:
@@ -197,6 +204,9 @@ class Membership:
             data_path_address=data_path,
             listen_address=listens_at,
             manager_port=port,
+            advertise=request.advertise_addr,
+            data_path=request.data_path_addr,
+            listen=request.listen_addr,
         )
 
     # ---------------------------------------------------------------- join
@@ -215,6 +225,7 @@ class Membership:
                 node_id=answer.node_id,
                 cluster_id=answer.cluster_id,
                 managers=tuple(answer.manager_addresses) or tuple(grpc_address(a) for a in request.remote_addrs),
+                seeds=tuple(grpc_address(a) for a in request.remote_addrs if not is_ip(join_address(a)[0])),
             )
             async with self._undone_on_failure() as undo:
                 undo.push_async_callback(self._take_back, identity, record.managers)
@@ -256,26 +267,52 @@ class Membership:
                 await self._become(undo, new.record, new.identity)
             return new.record
 
-    def check_manager(self) -> None:
-        """Raises FailedPrecondition where there is no manager's state, or none that can be read."""
+    async def restore_in_place(self, prepare: Callable[[NodeRecord], Awaitable[NewManager]]) -> NodeRecord:
+        """The same node with another state of its cluster; what runs here goes on as far as that knows of it."""
+        async with self.manager_stopped(needs_state=False) as old, contextlib.AsyncExitStack() as undo:
+            assert self.identity is not None
+            self.manager.set_aside()
+            undo.callback(self.manager.put_back)
+            new = await prepare(old)
+            undo.callback(self.identity.replace, self.identity())
+            self.identity.replace(new.identity)
+            self.manager.configure(new.record, new.raft_id, ())
+            await self.manager.start_and_wait()
+            self.manager.forget_aside()
+            undo.pop_all()
+        self._roles.forget()
+        new.record.save(self._options)
+        self.record = new.record
+        if self.member is not None:
+            await self.member.agent.identity_changed()
+        return new.record
+
+    def check_same_cluster(self, cluster_id: str) -> None:
+        """Raises FailedPrecondition for another cluster's backup."""
+        if self.record is not None and self.record.cluster_id != cluster_id:
+            raise FailedPrecondition(ALREADY_MEMBER)
+
+    def check_manager(self, *, needs_state: bool = True) -> None:
+        """Raises FailedPrecondition unless this is a manager (with its state) whose keys can be read."""
         if self.record is None:
             raise FailedPrecondition(NOT_A_MEMBER)
         if self.lock.is_locked:
             raise Locked
-        if not self.manager.has_state:
+        was_one = self.identity is not None and self.identity().role is NodeRole.MANAGER
+        if not (self.manager.has_state or (was_one and not needs_state)):
             raise no_manager(True)
 
     @contextlib.asynccontextmanager
-    async def manager_stopped(self) -> AsyncIterator[NodeRecord]:
+    async def manager_stopped(self, *, needs_state: bool = True) -> AsyncIterator[NodeRecord]:
         """Nobody uses the manager's files meanwhile; it runs again afterwards, whatever happens."""
         async with self._change():
-            self.check_manager()
+            self.check_manager(needs_state=needs_state)
             assert self.record is not None
             await self.manager.stop()
             try:
                 yield self.record
             finally:
-                if not self.manager.is_wanted:
+                if not self.manager.is_wanted and self.manager.has_state:
                     self.manager.start()
 
     async def move(self, record: NodeRecord) -> None:
@@ -478,13 +515,48 @@ class Membership:
             if self.record is None or self.identity is None or self.member is None:
                 return
             _log.info("the cluster's data path port is %d: opening the networks anew", port)
-            record = msgspec.structs.replace(self.record, data_path_port=port)
-            record.save(self._options)
-            await self.member.close()
-            self.member = None
             self._restart = None
-            await self._end_role_task()
-            await self._enter(record, self.identity)
+            await self._reenter(msgspec.structs.replace(self.record, data_path_port=port))
+
+    async def _reenter(self, record: NodeRecord) -> None:
+        """The networks and the agent begin again with other settings; containers run on."""
+        assert self.identity is not None
+        assert self.member is not None
+        record.save(self._options)
+        await self.member.close()
+        self.member = None
+        await self._end_role_task()
+        await self._enter(record, self.identity)
+
+    # ---------------------------------------------------------------- this machine's address
+
+    async def follow_addresses(self) -> None:
+        """For ever: when the machine's address changes, the node's does."""
+        async for _ in address_changes():
+            async with self._changing:
+                if self.record is None or self.member is None:
+                    continue
+                record = await self._followed(self.record)
+                if record != self.record:
+                    await self.manager.readdress(record)
+                    await self._reenter(record)
+
+    async def _followed(self, record: NodeRecord) -> NodeRecord:
+        """The record with the addresses that hold now; the old ones where that cannot be told."""
+        asked = record if self._options.advertise is None else _advertising(record, self._options.advertise)
+        try:
+            now = followed(asked, await read_interfaces(), way_out((*self._others(), *record.managers)))
+        except PyswarmError as error:
+            _log.warning("the address of this node is still %s: %s", record.address, error)
+            return record
+        if now.address != record.address:
+            _log.warning("the address of this node was %s and is %s now", record.address, now.address)
+        if now != record:
+            now.save(self._options)
+        return now
+
+    def _others(self) -> Sequence[str]:
+        return self.member.agent.managers if self.member is not None else ()
 
     # ---------------------------------------------------------------- shared
 

@@ -27,6 +27,8 @@ class Options:
     oci_runtime: str | None = None
     log_level: str = "info"
     network_check_period_s: float = 30.0
+    advertise: str | None = None
+    """Instead of what the node advertised so far."""
 
     @property
     def socket(self) -> Path:
@@ -35,6 +37,11 @@ class Options:
     @property
     def manager(self) -> ManagerPaths:
         return ManagerPaths(self.state_dir, self.run_dir)
+
+    @property
+    def manager_aside(self) -> Path:
+        """What the manager had on disk, while a backup is restored in its place."""
+        return self.state_dir / "manager.aside"
 
     @property
     def certificates(self) -> Path:
@@ -55,7 +62,7 @@ class Options:
     def forget_membership(self) -> None:
         """Everything that belongs to the cluster; images stay."""
         self.record.unlink(missing_ok=True)
-        for directory in (self.certificates, self.manager.directory, self.agent, self.network):
+        for directory in (self.certificates, self.manager.directory, self.manager_aside, self.agent, self.network):
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -73,6 +80,14 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Advertised, should this node be (or become) a manager."""
     managers: tuple[str, ...] = ()
     """Known from joining. Newer ones are in the agent's state."""
+    advertise: str = ""
+    """`--advertise-addr` as it was given: an interface, an address, or nothing (see `moving`)."""
+    data_path: str = ""
+    """`--data-path-addr` as it was given."""
+    listen: str = ""
+    """`--listen-addr` as it was given."""
+    seeds: tuple[str, ...] = ()
+    """Managers by name (host:port) as the machine joined, resolved anew each time they are needed."""
 
     @property
     def manager_address(self) -> str:

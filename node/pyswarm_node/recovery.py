@@ -36,6 +36,10 @@ _MAX_BACKUP_BYTES = 16 << 30
 _NO_LEADER_FOR_S = 3.0
 """Longer than managers take to elect one: who has none for this long has no majority."""
 _POLL_S = 0.1
+_LIVES = (
+    "this swarm has a leader, so there is nothing to restore: to go back to a backup, let every node leave the swarm "
+    "first"
+)
 
 
 class Recovery:
@@ -51,21 +55,34 @@ class Recovery:
         first = await anext(requests, None)
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of a restore must be its header")
-        header = first.header
-        self._membership.check_not_member()
+        header, availability = first.header, Availability(first.header.addresses.availability)
+        if self._membership.record is not None:
+            await self._require_lost(header.addresses)
         self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._options.state_dir) as file:  # has no name: a crash leaves nothing
             await _receive(requests, file)
             backup = await asyncio.to_thread(restoring.read_backup, file, header.key)
 
         async def prepare(plan: NodeRecord) -> NewManager:
-            return await asyncio.to_thread(self._prepare, backup, plan, Availability(header.addresses.availability))
+            return await asyncio.to_thread(self._prepare, backup, plan, availability)
 
-        record = await self._membership.restore_from(header.addresses, prepare)
+        if self._membership.record is None:
+            record = await self._membership.restore_from(header.addresses, prepare)
+        else:
+            self._membership.check_same_cluster(backup.cluster.id)
+            record = await self._membership.restore_in_place(prepare)
         _log.info("restored swarm %s as it was at index %d", record.cluster_id, backup.header.index)
         return node_pb2.RestoreResponse(
             node_id=record.node_id, cluster_id=record.cluster_id, manager_address=record.manager_address
         )
+
+    async def _require_lost(self, addresses: node_pb2.InitRequest) -> None:
+        """A member restores its own cluster in place, and only when that has no leader."""
+        if addresses.advertise_addr or addresses.listen_addr or addresses.data_path_addr:
+            raise InvalidArgument("this node is part of a swarm and keeps its addresses: leave out the address flags")
+        self._membership.check_manager(needs_state=False)
+        if await self._leader_seen() is not None:
+            raise FailedPrecondition(_LIVES)
 
     def _prepare(self, backup: restoring.Verified, plan: NodeRecord, availability: Availability) -> NewManager:
         """Everything the manager starts with, on disk."""
@@ -75,9 +92,10 @@ class Recovery:
             description=describe(self._runtime.preflight, plan.data_path_address, ""),
             availability=availability,
             raft_id=new_raft_id(),
+            identity=self._membership.identity() if self._membership.identity is not None else None,
         )
         state = restoring.restored(backup, place, time.time())
-        restoring.lay_log(self._options.manager, state, place.raft_id)
+        restoring.lay_log(self._options.manager, self._membership.lock.master, state, place.raft_id)
         record = msgspec.structs.replace(
             plan,
             node_id=state.identity.node_id,
@@ -113,13 +131,18 @@ class Recovery:
     async def _is_alone(self, request: node_pb2.ForceNewClusterRequest) -> bool:
         """Whether there is nothing to do. Refuses while the managers have a leader."""
         self._membership.check_manager()
+        health = await self._leader_seen()
+        return health is not None and self._is_only_one(health, request)
+
+    async def _leader_seen(self) -> health_pb2.GetHealthResponse | None:
+        """What the manager says as soon as it knows a leader; None if it knows none for a while."""
         deadline = time.monotonic() + _NO_LEADER_FOR_S
         while time.monotonic() < deadline:
             health = await self._membership.manager.health()
             if health is not None and health.leader_raft_id:
-                return self._is_only_one(health, request)
+                return health
             await asyncio.sleep(_POLL_S)
-        return False
+        return None
 
     def _is_only_one(self, health: health_pb2.GetHealthResponse, request: node_pb2.ForceNewClusterRequest) -> bool:
         members = {member.raft_id: member.address for member in health.members}

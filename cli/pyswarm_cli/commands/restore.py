@@ -45,9 +45,9 @@ def restore(
 ) -> None:
     """`restore`."""
     connection = connect(ctx)
-    _check_free(call(connection.daemon.GetInfo, node_pb2.GetInfoRequest()))
-    header, summary, key = _verified(file, key_file)
-    click.echo("\n".join(_plan(file, header, summary)), err=True)
+    info = call(connection.daemon.GetInfo, node_pb2.GetInfoRequest())
+    header, summary, key = _verified(file, key_file, info)
+    click.echo("\n".join(_plan(file, header, summary, in_place=bool(info.cluster_id))), err=True)
     confirm("a restore", yes=yes)
     addresses = node_pb2.InitRequest(
         advertise_addr=advertise_addr,
@@ -63,18 +63,19 @@ def restore(
     )
 
 
-def _check_free(info: node_pb2.GetInfoResponse) -> None:
-    if info.state != node_pb2.GetInfoResponse.STATE_INACTIVE:
+def _check_free(info: node_pb2.GetInfoResponse, header: Header) -> None:
+    """A machine in no swarm, or in the backup's own: the daemon sees whether that one is lost."""
+    if info.cluster_id and info.cluster_id != header.cluster_id:
         raise FailedPrecondition(
-            "This node is already part of a swarm: a restore needs a machine that is not. If its managers are lost and "
-            "this one still has its data, use `pyswarm init --force-new-cluster`; else `pyswarm leave --force` first."
+            'This node is already part of a swarm, and not of the backup\'s. Use "pyswarm leave" to leave it first.'
         )
 
 
-def _verified(file: str, key_file: str) -> tuple[Header, Summary, bytes]:
+def _verified(file: str, key_file: str, info: node_pb2.GetInfoResponse) -> tuple[Header, Summary, bytes]:
     """The whole file is read with the key before anything is asked."""
     with Path(file).open("rb") as source:
         reader = Reader(source)
+        _check_free(info, reader.header)
         key = key_for(reader.header, key_file)
         summary = reader.summary(key)
         for _ in reader.pieces():
@@ -89,13 +90,18 @@ def _requests(file: str, header: node_pb2.RestoreHeader) -> Iterator[node_pb2.Re
             yield node_pb2.RestoreRequest(data=part)
 
 
-def _plan(file: str, header: Header, summary: Summary) -> list[str]:
+def _plan(file: str, header: Header, summary: Summary, *, in_place: bool) -> list[str]:
     made = f"{iso_time(header.created_at)} ({ago(header.created_at, time.time())})"
+    own = [
+        "  Here:   this machine stays the node it is, containers that the backup knows of run on. What its manager",
+        "          has on disk now is given up: with that, `pyswarm init --force-new-cluster` loses less.",
+    ]
     return [
         f"{file} is whole: swarm {one_line(header.cluster_id)} as of {made}, index {header.index}.",
         f"This machine becomes its only manager, with {objects(header.counts)}.",
         "  Stays:  the swarm's id, root certificate, join tokens, services, networks, nodes and people's access.",
         f"  Lost:   whatever was changed after {iso_time(header.created_at)}.",
+        *(own if in_place else ()),
         "  Dropped from the managers:",
         *(f"          {one_line(m.hostname)} {one_line(m.address)} {one_line(m.node_id)}" for m in summary.managers),
         "          If one of them still runs, let it leave the swarm (`pyswarm leave --force`) first: managers of",

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 
 from pyswarm_common.backup.container import Header, Readable, Reader, Summary
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_common.identity import NodeIdentity, generate_key, key_to_pem, make_csr
+from pyswarm_common.identity import NodeIdentity, generate_key, key_from_pem, key_to_pem, make_csr
+from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import (
     Availability,
     Cluster,
@@ -72,6 +73,8 @@ class Place:
     description: NodeDescription
     availability: Availability
     raft_id: int
+    identity: NodeIdentity | None = None
+    """Of a node of the same cluster, which it stays."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -97,13 +100,13 @@ def restored(backup: Verified, place: Place, now: float) -> Restored:
     if not cluster.root_ca_key:
         raise FailedPrecondition("the backup's swarm keeps its root key elsewhere: no manager can be made of it alone")
     index = backup.header.index + INDEX_GAP
-    identity = _new_identity(cluster, now)
+    identity = _identity(cluster, place.identity, now)
     tables = backup.tables
     removed = _raft_ids(backup)
     for node in tuple(tables.nodes.values()):
         if node.role is NodeRole.MANAGER or node.spec.role is NodeRole.MANAGER or node.manager_status is not None:
             tables.put(touched(dropped(node, now), index, now))
-    tables.put(_own_node(identity, place, index, now))
+    tables.put(_own_node(backup.tables.nodes.get(identity.node_id), identity, place, index, now))
     tables.index = index
     members = {place.raft_id: Member(place.manager_address, MemberRole.VOTER)}
     return Restored(tables, identity, Configuration(members, removed), backup.header.term + TERM_GAP)
@@ -125,10 +128,10 @@ def touched(node: Node, index: int, now: float) -> Node:
     return replace(node, meta=replace(node.meta, version=index, updated_at=now))
 
 
-def lay_log(paths: ManagerPaths, state: Restored, raft_id: int) -> None:
+def lay_log(paths: ManagerPaths, master: LockKey | None, state: Restored, raft_id: int) -> None:
     """Write the log of a member that has just received this state as a snapshot. Blocks. Its directory must be new."""
     paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    storage = AtRest.open(paths, None, time.time()).storage
+    storage = AtRest.open(paths, master, time.time()).storage
     try:
         if storage.load() is not None:
             raise FailedPrecondition(f"{paths.database} holds a manager's log already: leave that swarm first")
@@ -150,18 +153,23 @@ def _raft_ids(backup: Verified) -> tuple[int, ...]:
     return tuple(dict.fromkeys(known))[-MAX_REMOVED:]
 
 
-def _new_identity(cluster: Cluster, now: float) -> NodeIdentity:
-    key = generate_key()
+def _identity(cluster: Cluster, known: NodeIdentity | None, now: float) -> NodeIdentity:
+    """A new key makes a new node. A known node keeps its key, and gets a certificate that this root stands for."""
+    key = generate_key() if known is None else key_from_pem(known.key_pem)
     csr = make_csr(key)
-    certificate = sign(cluster, csr, id_of_key(csr), NodeRole.MANAGER, now)
+    node_id = id_of_key(csr) if known is None else known.node_id
+    certificate = sign(cluster, csr, node_id, NodeRole.MANAGER, now)
     return NodeIdentity(certificate, key_to_pem(key), trusted_roots(cluster))
 
 
-def _own_node(identity: NodeIdentity, place: Place, index: int, now: float) -> Node:
-    return Node(
-        id=identity.node_id,
-        meta=Meta(version=index, created_at=now, updated_at=now),
-        spec=NodeSpec(role=NodeRole.MANAGER, availability=place.availability),
+def _own_node(before: Node | None, identity: NodeIdentity, place: Place, index: int, now: float) -> Node:
+    """As it was in the backup, where it is in it; a manager in any case."""
+    spec = before.spec if before is not None else NodeSpec(availability=place.availability)
+    meta = before.meta if before is not None else Meta(created_at=now)
+    return replace(
+        before if before is not None else Node(id=identity.node_id),
+        meta=replace(meta, version=index, updated_at=now),
+        spec=replace(spec, role=NodeRole.MANAGER),
         description=place.description,
         status=NodeStatus(address=place.address, changed_at=now),
         manager_status=ManagerStatus(raft_id=place.raft_id, address=place.manager_address),

@@ -81,7 +81,7 @@ def test_a_swarm_whose_root_key_is_kept_elsewhere_cannot_be_made_of_its_backup_a
 
 async def test_a_manager_that_starts_on_it_leads_alone_and_takes_writes(tmp_path: Path) -> None:
     paths = ManagerPaths(tmp_path / "state", tmp_path / "run")
-    lay_log(paths, restored(backup(), PLACE, time.time()), OWN)
+    lay_log(paths, None, restored(backup(), PLACE, time.time()), OWN)
     store = Store(time.time)
     storage = AtRest.open(paths, None, time.time()).storage
     config = RaftConfig(raft_id=OWN, address=PLACE.manager_address, tick_s=0.01)
@@ -101,6 +101,6 @@ async def test_a_manager_that_starts_on_it_leads_alone_and_takes_writes(tmp_path
 
 def test_a_log_is_never_laid_over_another(tmp_path: Path) -> None:
     paths = ManagerPaths(tmp_path / "state", tmp_path / "run")
-    lay_log(paths, restored(backup(), PLACE, time.time()), OWN)
+    lay_log(paths, None, restored(backup(), PLACE, time.time()), OWN)
     with pytest.raises(FailedPrecondition, match="holds a manager's log"):
-        lay_log(paths, restored(backup(), PLACE, time.time()), OWN)
+        lay_log(paths, None, restored(backup(), PLACE, time.time()), OWN)

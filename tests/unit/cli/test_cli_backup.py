@@ -52,7 +52,7 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
         self.content = backup()
         self.breaks = False
         self.requests: list[backup_pb2.CreateBackupRequest] = []
-        self.state = node_pb2.GetInfoResponse.STATE_INACTIVE
+        self.member_of = ""
         self.restored: list[node_pb2.RestoreRequest] = []
         self.plan = node_pb2.ForceNewClusterPlan(
             cluster_id=CLUSTER_ID, node_id="node1", services=2, commit_index=9, last_index=11
@@ -84,7 +84,7 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
         return backup_pb2.GetBackupKeyResponse(key=format_key(KEY), key_id=key_id(KEY))
 
     def GetInfo(self, request: Any, context: Any) -> Any:
-        return node_pb2.GetInfoResponse(state=self.state)
+        return node_pb2.GetInfoResponse(cluster_id=self.member_of)
 
     def Restore(self, request_iterator: Any, context: Any) -> Any:
         self.restored = list(request_iterator)
@@ -305,6 +305,16 @@ def test_a_restore_says_what_will_be_and_waits_for_a_yes(
     assert b"".join(request.data for request in data) == (folder / "mine").read_bytes()
 
 
+def test_a_restore_in_its_own_swarm_says_that_the_node_stays(
+    daemon: FakeDaemon, run: Run, folder: Path, key_file: str
+) -> None:
+    put(folder, "mine", backup())
+    daemon.member_of = CLUSTER_ID
+    assert "stays the node it is" in run("restore", "--yes", "--key-file", key_file, "mine").err
+    daemon.member_of = ""
+    assert "stays the node it is" not in run("restore", "--yes", "--key-file", key_file, "mine").err
+
+
 def test_a_restore_opens_what_a_passphrase_sealed(daemon: FakeDaemon, run: Run, folder: Path) -> None:
     put(folder, "secret", f"{PASSPHRASE}\n".encode())
     assert run("backup", "--passphrase-file", "secret", "asked").code == 0
@@ -315,7 +325,7 @@ def test_a_restore_opens_what_a_passphrase_sealed(daemon: FakeDaemon, run: Run, 
     assert daemon.restored[0].header.key == given.key
 
 
-def test_nothing_is_sent_of_a_backup_that_is_not_whole_or_to_a_machine_in_a_swarm(
+def test_nothing_is_sent_of_a_backup_that_is_not_whole_or_to_a_machine_in_another_swarm(
     daemon: FakeDaemon, run: Run, folder: Path, key_file: str
 ) -> None:
     put(folder, "cut", backup()[:-1])
@@ -323,7 +333,7 @@ def test_nothing_is_sent_of_a_backup_that_is_not_whole_or_to_a_machine_in_a_swar
     put(folder, "mine", backup())
     without = run("restore", "--yes", "mine")
     assert "--key-file" in without.err
-    daemon.state = node_pb2.GetInfoResponse.STATE_ACTIVE
+    daemon.member_of = "d" * 25
     assert "already part of a swarm" in run("restore", "--yes", "--key-file", key_file, "mine").err
     assert not daemon.restored
 
