@@ -89,6 +89,7 @@ def _handle_signals(manager: Manager) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, manager.stop)
     loop.add_signal_handler(signal.SIGHUP, manager.reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # whoever starts us may have it wait until now
 
 
 def _explain(error: Exception, paths: ManagerPaths) -> int:

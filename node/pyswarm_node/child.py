@@ -1,5 +1,8 @@
 """Runs a program that the kernel kills when the daemon dies: `python child.py <daemon's pid> <program> <argument>…`.
 
+SIGHUP waits until the program is ready for it and unblocks it: "read your certificate again" must not end one that is
+still starting.
+
 Its own program, and not a hook between fork and exec, since the daemon has threads. Imports little: it is on the way of
 every start of a manager.
 """
@@ -20,6 +23,7 @@ def main() -> None:
         sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
     if os.getppid() != parent:  # it died before we could ask to be told
         sys.exit("the daemon has gone")
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     os.execv(argv[0], argv)  # noqa: S606 - that is what this program is for
 
 

@@ -53,6 +53,7 @@ from pyswarm_common.model import (
 from pyswarm_common.rpc import open_channel, open_local_channel
 from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
+from pyswarm_node import child
 
 START_TIMEOUT_S = 30.0
 
@@ -99,6 +100,9 @@ class ManagerProcess:
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                child.__file__,
+                str(os.getpid()),
                 sys.executable,
                 "-m",
                 "pyswarm_manager",
