@@ -31,7 +31,7 @@ from pyswarm_simulator.checks.slots import check_start
 from pyswarm_simulator.checks.stores import StoreChecks
 from pyswarm_simulator.checks.violation import Violation
 from pyswarm_simulator.host import CLUSTER_ID, Host
-from pyswarm_simulator.manager import TICK_S, ManagerProcess, RemovedFromCluster
+from pyswarm_simulator.manager import TICK_S, ManagerProcess, RemovedFromCluster, Watcher
 from pyswarm_simulator.network import Network
 from pyswarm_simulator.profile import Profile
 from pyswarm_simulator.raft_transport import Receiver
@@ -41,6 +41,9 @@ from pyswarm_simulator.world import EPOCH, ProcessLoop, World
 RESTART_S = 0.5
 """The daemon starts an ended manager again after about so long."""
 FIRST_IMAGES = ("docker.io/library/app:1",)
+
+
+_CANNOT_TAKE_PART = (RemovedFromCluster, Forbidden, FailedPrecondition)
 
 
 class Watched:
@@ -74,7 +77,7 @@ class SimCluster:
         self.board = Switchboard(self.network, self._bug)
         self.raft_checks = RaftChecks()
         self.stores = StoreChecks()
-        self.watcher = self
+        self.watcher: Watcher = self
         self.raft_options: Mapping[str, Any] = {
             "tick_s": TICK_S,
             "heartbeat_ticks": 2,
@@ -156,7 +159,7 @@ class SimCluster:
         """Expected ends are the daemon's affair; any other is a bug."""
         errors = list(_leaves(error)) if error is not None else []
         self.note(f"{what} {host.name} ended: {errors!r}")
-        if what == "manager" and any(isinstance(e, RemovedFromCluster | Forbidden | FailedPrecondition) for e in errors):
+        if what == "manager" and any(isinstance(e, _CANNOT_TAKE_PART) for e in errors):
             # Removed, demoted while it was still joining, or with a state that can never take part again.
             host.wipe_manager()
             return

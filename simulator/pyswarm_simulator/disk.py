@@ -1,7 +1,7 @@
 """Disks: a thread that takes virtual time, and a Raft log that holds what was synced.
 
-A process that ends while a write is under way never hears of it; whether it reached the disk is a matter of chance. What
-a transaction wrote is there whole or not at all, which is what SQLite promises and the real storage builds on.
+A process that ends while a write is under way never hears of it; whether it reached the disk is a matter of chance.
+What a transaction wrote is there whole or not at all, which is what SQLite promises and the real storage builds on.
 """
 
 from __future__ import annotations

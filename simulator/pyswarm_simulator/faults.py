@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pyswarm_common.model import Availability, NodeRole
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
 from pyswarm_simulator.workload import Workload
+from pyswarm_simulator.world import ProcessLoop
 
 MAX_HOSTS = 7
 
@@ -113,8 +115,7 @@ class Faults:
         for other in self._cluster.managers():
             peer = other.transport.reaches(host.manager_address)
             if peer is not None and self._world.chance(0.7):
-                transport = other.transport
-                self._world.after_s(self._world.rng.uniform(0.001, 0.05), lambda t=transport, p=peer: t.report_lost(p))
+                self._world.after_s(self._world.rng.uniform(0.001, 0.05), partial(other.transport.report_lost, peer))
 
     def _power_off(self) -> None:
         """One host, or all of them at once."""
@@ -125,7 +126,7 @@ class Faults:
             if host is not None:
                 self._cluster.note(f"power off {host.name}")
                 host.power_off()
-                self._later(2.0, lambda host=host: self._power_on(host))
+                self._later(2.0, partial(self._power_on, host))
 
     def _power_on(self, host: Host) -> None:
         if not host.is_up:
@@ -143,7 +144,7 @@ class Faults:
             loop.freeze()
             self._later(1.5, lambda: self._thaw(loop))
 
-    def _thaw(self, loop) -> None:  # type: ignore[no-untyped-def]
+    def _thaw(self, loop: ProcessLoop) -> None:
         if loop.is_frozen and loop.is_alive:
             self._cluster.note(f"thaw {loop.name}")
             loop.thaw()

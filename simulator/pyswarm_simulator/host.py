@@ -21,7 +21,7 @@ from pyswarm_simulator.machine import MachineWeather, SimImages, SimOverlay, Sim
 from pyswarm_simulator.manager import ManagerProcess, RaftDisk, Surroundings
 from pyswarm_simulator.sessions import dialler
 from pyswarm_simulator.switchboard import Endpoint, Party, Switchboard
-from pyswarm_simulator.world import EPOCH, ProcessLoop
+from pyswarm_simulator.world import EPOCH, ProcessLoop, new_loop
 from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks, AgentWires
 from pyswarm_worker.server import AgentServicer
 from pyswarm_worker.store import AgentStore, connect
@@ -113,7 +113,7 @@ class Host:
     def _new_loop(self, what: str) -> ProcessLoop:
         self._starts += 1
         name = f"{self.name}.{what}.{self._starts}"
-        return ProcessLoop(self.run.world, name, rate=self.clock_rate, started_at=self._boot_offset)
+        return new_loop(self.run.world, name, rate=self.clock_rate, started_at=self._boot_offset)
 
     # -- the agent -----------------------------------------------------------------------------------------------------
 

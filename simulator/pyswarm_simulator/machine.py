@@ -94,9 +94,6 @@ class SimRuntime:
             raise FailedPrecondition(f"container {container_id} is running: stop it first")
         del self.states[container_id]
 
-    async def list(self) -> list[ContainerState]:
-        return list(self.states.values())
-
     async def exec(self, container_id: str, argv: Sequence[str], /, *, timeout_s: float) -> ExecResult:
         await self._take(0.01)
         is_running = self._present(container_id).status == "running"
@@ -106,7 +103,7 @@ class SimRuntime:
         self, container_id: str, /, *, follow: bool, tail: int | None, since: float | None
     ) -> AsyncIterator[LogRecord]:
         self._present(container_id)
-        for record in ():
+        for record in _no_records():
             yield record
 
     def exits(self) -> AsyncIterator[ContainerState]:
@@ -150,6 +147,13 @@ class SimRuntime:
 
     async def _take(self, most_s: float) -> None:
         await asyncio.sleep(self._world.rng.uniform(0, most_s))
+
+    async def list(self) -> list[ContainerState]:
+        return list(self.states.values())
+
+
+def _no_records() -> Sequence[LogRecord]:
+    return ()
 
 
 async def _endless(mailbox: Mailbox[ContainerState]) -> AsyncIterator[ContainerState]:

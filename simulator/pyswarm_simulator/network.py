@@ -1,5 +1,5 @@
-"""The network between hosts: delays, loss, doubling, overtaking, one-way cuts. Decides when something arrives, and knows
-nothing of what.
+"""The network between hosts: delays, loss, doubling, overtaking, one-way cuts. Decides when something arrives, and
+knows nothing of what.
 
 Two kinds of traffic: `post` carries messages that may be lost or overtaken, as Raft expects; `Pipe` carries them in
 order, as TCP does, which a cut only holds up.

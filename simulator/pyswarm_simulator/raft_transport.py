@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from pyswarm.v1 import raft_pb2 as pb
@@ -13,6 +14,7 @@ from pyswarm_manager.raft.wire import assemble_snapshot, decode, encode, snapsho
 from pyswarm_simulator.network import Network
 from pyswarm_simulator.world import ProcessLoop
 
+RECONNECT_S = 2.0
 NOTICE_S = 0.05
 """A refused connection is noticed after at most so long."""
 
@@ -53,7 +55,16 @@ class SimTransport:
         self._peers = dict(peers)
 
     async def run(self) -> None:
-        await asyncio.Event().wait()
+        """Keeps its streams open: whoever was removed is told when it connects, even if it has nothing to say."""
+        while True:
+            for peer, address in list(self._peers.items()):
+                self._post(address, partial(self._connected, address, peer))
+            await asyncio.sleep(RECONNECT_S)
+
+    def _connected(self, address: str, peer: int) -> None:
+        receiver = self._find(address)
+        if receiver is not None:
+            self._hand_over(receiver, peer, lambda: ())
 
     def report_lost(self, peer: int) -> None:
         """The connection to that member broke, or is said to have."""
@@ -87,7 +98,7 @@ class SimTransport:
         for part in [[message] for message in batch] if is_rough else [batch]:
             data = pb.RaftBatch(messages=[encode(message) for message in part]).SerializeToString()
             address = self._peers[peer]
-            self._post(address, lambda data=data, address=address: self._arrive(address, peer, data))
+            self._post(address, partial(self._arrive, address, peer, data))
 
     def _post(self, address: str, deliver: Callable[[], None]) -> None:
         self._network.post(self._host, address.partition(":")[0], deliver)
@@ -110,7 +121,9 @@ class SimTransport:
             self._post(self._address, lambda: self._on_removed() if self._loop.is_alive else None)
             return
         raft.learn_peer(self._id, self._address)
-        receiver.loop.spawn(raft.receive(messages()))
+        batch = messages()
+        if batch:
+            receiver.loop.spawn(raft.receive(batch))
 
     def _send_snapshot(self, message: InstallSnapshot) -> None:
         names = pb.RaftPeers(sender=self._id, receiver=message.to)

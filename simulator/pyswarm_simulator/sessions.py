@@ -37,7 +37,7 @@ class _Aborted(Exception):
 
 def rpc_error(code: grpc.StatusCode, details: str, metadata: Sequence[tuple[str, str]] = ()) -> grpc.aio.AioRpcError:
     """What a gRPC client raises."""
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=details)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*metadata), details=details)  # type: ignore[call-arg]  # the stubs want its last argument, which has a default
 
 
 class SimContext:
@@ -95,7 +95,7 @@ class SimCall:
     def cancel(self) -> None:
         if not self._is_over[0]:
             self._is_over[0] = True
-            self._up.send(lambda: self._end_server())
+            self._up.send(self._end_server)
 
     def _fail(self, error: BaseException) -> None:
         """The client hears how it ended."""

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 from pyswarm_common.model import NodeRole
 from pyswarm_simulator.checks.convergence import what_is_missing
@@ -151,7 +152,7 @@ class _Simulation:
             host.known_managers = tuple(h.manager_address for h in hosts[: profile.managers])
         first.start_agent()
         for number, host in enumerate(others, 1):
-            self._world.after_s(1.0 + 0.2 * number, lambda host=host, n=number: self._join(host, n < profile.managers))
+            self._world.after_s(1.0 + 0.2 * number, partial(self._join, host, number < profile.managers))
         self._world.after_s(DAEMON_S, self._daemons)
         self._world.run_until(2.5)
         self._workload.start()
@@ -176,8 +177,11 @@ class _Simulation:
             elif host.name not in self._renewing:
                 self._renewing.add(host.name)
                 asked = self._workload.ask("RenewRole", host.node_id)
-                asked.add_done_callback(lambda _, name=host.name: self._renewing.discard(name))
+                asked.add_done_callback(partial(self._renewed, host.name))
         self._world.after_s(DAEMON_S, self._daemons)
+
+    def _renewed(self, name: str, _: object) -> None:
+        self._renewing.discard(name)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -32,8 +32,12 @@ class Soak:
 
 def run_quietly(seed: int, profile: str | None = None) -> Outcome:
     """One seed, without what the product logs."""
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    return run(seed, profile_of(seed, profile))
+    try:
+        return run(seed, profile_of(seed, profile))
+    finally:
+        logging.disable(before)
 
 
 def _in_worker(seed: int, profile: str | None) -> Outcome:
@@ -56,10 +60,8 @@ def outcomes(soak: Soak) -> Iterator[Outcome]:
 def soak_seeds(soak: Soak, say: Callable[[str], None], progress: Callable[[str], None]) -> int:
     """Run them all; says each failure in full and how far it got now and then. The number of seeds that failed."""
     started = told = time.monotonic()
-    done = failed = 0
-    virtual_s = 0.0
-    for outcome in outcomes(soak):
-        done += 1
+    failed, virtual_s = 0, 0.0
+    for done, outcome in enumerate(outcomes(soak), 1):
         virtual_s += outcome.virtual_s
         if not outcome.ok:
             failed += 1

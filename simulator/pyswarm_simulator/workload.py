@@ -35,7 +35,7 @@ from pyswarm_simulator.client import Client, RegisterClient
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.linearizability import Operation
 from pyswarm_simulator.switchboard import Party
-from pyswarm_simulator.world import ProcessLoop
+from pyswarm_simulator.world import new_loop
 
 PATIENCE_S = 6.0
 IMAGES = ("docker.io/library/app:1", "docker.io/library/app:2")
@@ -47,7 +47,7 @@ class Workload:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster, self._world, self._profile = cluster, cluster.world, cluster.profile
-        self._loop = ProcessLoop(cluster.world, "clients")
+        self._loop = new_loop(cluster.world, "clients")
         self._client = Client(cluster.world, cluster.board, Party("clients", self._loop))
         self.history: list[Operation] = []
         self._registers: list[str] = []

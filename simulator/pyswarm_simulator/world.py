@@ -189,19 +189,21 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._offset + self.world.now * self.rate
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]  # the stubs tie the arguments to the callback's
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self.world.make_ready(self, handle)
         return handle
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # as above
 
-    def call_later(
+    def call_later(  # type: ignore[override]  # as above
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]  # as above
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -239,3 +241,8 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task from outside, as by the network."""
         return self.create_task(coro)
+
+
+def new_loop(world: World, name: str, *, rate: float = 1.0, started_at: float = 0.0) -> ProcessLoop:
+    """A loop without what the product never asks of one: sockets, signals, subprocesses."""
+    return ProcessLoop(world, name, rate=rate, started_at=started_at)  # type: ignore[abstract]

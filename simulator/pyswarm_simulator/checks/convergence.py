@@ -79,10 +79,8 @@ def _service(view: Tables, service: Service) -> Iterator[str]:
     running = [t for t in view.service_tasks(service.id) if t.status.state is TaskState.RUNNING]
     live = [t for t in view.service_tasks(service.id) if not t.status.state.is_terminal]
     takers = [n for n in view.nodes.values() if n.spec.availability is Availability.ACTIVE]
-    if service.spec.mode is ServiceMode.GLOBAL:
-        wanted = len(takers)
-    else:
-        wanted = (service.spec.replicas or 0) if takers else 0
+    is_global = service.spec.mode is ServiceMode.GLOBAL
+    wanted = len(takers) if is_global or not takers else service.spec.replicas or 0
     if len(running) != wanted or len(live) != (wanted if takers else len(live)):
         states = " ".join(f"{t.slot or t.node_id[:4]}:{t.status.state.name}/{t.desired_state.name}" for t in live)
         yield f"service {name} runs {len(running)} of {wanted} tasks ({states})"

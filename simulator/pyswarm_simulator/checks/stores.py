@@ -131,7 +131,7 @@ class ContentChecks:
             )
         if new.desired_state < old.desired_state:
             raise Violation(
-                f"desired states: task {new.id} went from {old.desired_state.name} to {new.desired_state.name} at {index}"
+                f"desired states: {new.id} went from {old.desired_state.name} to {new.desired_state.name} at {index}"
             )
         if old.node_id and new.node_id != old.node_id:
             raise Violation(f"task {new.id} moved from node {old.node_id} to {new.node_id} at {index}")

@@ -1,0 +1,127 @@
+"""What a simulated manager answers: the product's writes on the leader, and reads behind a barrier on every manager.
+
+Questions and answers of the API are protobuf bytes, as on the wire. Passing a question on to the leader is the client's
+affair here: it asks another manager.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from pyswarm.v1 import ca_pb2, control_pb2
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.model import Node
+from pyswarm_common.rpc import Caller, Peer
+from pyswarm_manager.api import networks, nodes, services
+from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.ca import membership
+from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
+from pyswarm_manager.raft.driver import RaftNode
+from pyswarm_manager.store.changes import Create, Update
+from pyswarm_manager.store.store import Store
+
+
+class Answers:
+    """What a manager answers: writes on the leader only, reads on every manager behind a barrier."""
+
+    def __init__(
+        self, writer: Writer, raft: RaftNode, store: Store, dispatcher: Dispatcher, node_of: Callable[[str], str]
+    ) -> None:
+        self._writer, self._raft, self._store = writer, raft, store
+        self._dispatcher, self._node_of = dispatcher, node_of
+
+    def handlers(self) -> dict[str, Callable[[str, Any], Awaitable[Any]]]:
+        """By name. Questions and answers of the API are protobuf bytes, as on the wire."""
+        return {
+            "LocateImage": self._locate_image,
+            "JoinRaft": self._join_raft,
+            "CreateService": self._create_service,
+            "UpdateService": self._update_service,
+            "RemoveService": self._remove_service,
+            "UpdateNode": self._update_node,
+            "RemoveNode": self._remove_node,
+            "CreateNetwork": self._create_network,
+            "RemoveNetwork": self._remove_network,
+            "AddNode": self._add_node,
+            "RenewRole": self._renew_role,
+            "Transfer": self._transfer,
+            "WriteLabel": self._write_label,
+            "ReadLabel": self._read_label,
+        }
+
+    def _require_leader(self) -> None:
+        if not self._raft.is_leader:
+            raise NotLeading(self._raft.leader_address)
+
+    async def _locate_image(self, host: str, question: bytes) -> bytes:
+        request = pb.LocateImageRequest.FromString(question)
+        addresses = self._dispatcher.term.locate_image(request.reference, self._node_of(host))
+        return pb.LocateImageResponse(agent_addresses=addresses).SerializeToString()
+
+    async def _join_raft(self, host: str, question: tuple[str, int, str]) -> None:
+        self._require_leader()
+        node_id, raft_id, address = question
+        request = ca_pb2.JoinRaftRequest(raft_id=raft_id, address=address)
+        await membership.join_raft(self._writer, request, Peer(Caller.MANAGER, node_id, ""))
+
+    async def _create_service(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        return (await services.create_service(self._writer, control_pb2.CreateServiceRequest.FromString(question))).id
+
+    async def _update_service(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await services.update_service(self._writer, control_pb2.UpdateServiceRequest.FromString(question))
+
+    async def _remove_service(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await services.remove_service(self._writer, control_pb2.RemoveServiceRequest.FromString(question))
+
+    async def _update_node(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await nodes.update_node(self._writer, control_pb2.UpdateNodeRequest.FromString(question), may_change_role=True)
+
+    async def _remove_node(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await nodes.remove_node(self._writer, control_pb2.RemoveNodeRequest.FromString(question))
+
+    async def _create_network(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        return (await networks.create_network(self._writer, control_pb2.CreateNetworkRequest.FromString(question))).id
+
+    async def _remove_network(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await networks.remove_network(self._writer, control_pb2.RemoveNetworkRequest.FromString(question))
+
+    async def _add_node(self, host: str, node: Node) -> None:
+        """What issuing a first certificate commits."""
+        self._require_leader()
+        if node.id not in self._store.view.nodes:
+            await self._store.propose([Create(node)])
+
+    async def _renew_role(self, host: str, node_id: str) -> None:
+        """What renewing a certificate commits: a promoted node becomes a manager."""
+        self._require_leader()
+        node = self._store.view.nodes[node_id]
+        if node.role < node.spec.role:
+            await self._store.propose([Update(replace(node, role=node.spec.role))])
+
+    async def _transfer(self, host: str, question: None) -> None:
+        self._require_leader()
+        await self._raft.transfer_leadership()
+
+    # -- registers: a label of a service each --------------------------------------------------------------------------
+
+    async def _write_label(self, host: str, question: tuple[str, str]) -> None:
+        self._require_leader()
+        service_id, value = question
+        service = self._store.view.services[service_id]
+        changed = replace(service, spec=replace(service.spec, labels={"value": value}))
+        await self._store.propose([Update(changed)])
+
+    async def _read_label(self, host: str, service_id: str) -> str | None:
+        await self._raft.read_barrier()
+        service = self._store.view.services.get(service_id)
+        return None if service is None else service.spec.labels.get("value")
