@@ -1,16 +1,19 @@
-"""Asking the managers for what concerns this node's own certificate and membership, by mTLS."""
+"""Asking the managers for what concerns this node's own certificate and membership: by mTLS, and by HTTPS for a new
+certificate once the old one has expired."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import grpc
 
 from pyswarm.v1 import ca_pb2, ca_pb2_grpc
-from pyswarm_common.errors import Unavailable
-from pyswarm_common.identity import NodeIdentity, generate_key, key_to_pem, make_csr, role_name
+from pyswarm_common.errors import Forbidden, PyswarmError, Unavailable
+from pyswarm_common.identity import NodeIdentity, generate_key, join_client, key_to_pem, make_csr, role_name
+from pyswarm_common.identity.renewal import expired_request
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import error_from_rpc, open_channel
 
@@ -26,6 +29,22 @@ async def renew(identity: NodeIdentity, managers: Sequence[str]) -> NodeIdentity
     request = ca_pb2.RenewCertificateRequest(csr=make_csr(key))
     answer = await _ask(identity, managers, lambda stub: stub.RenewCertificate(request, timeout=_TIMEOUT_S))
     return NodeIdentity(answer.certificate, key_to_pem(key), answer.root_ca_cert)
+
+
+async def renew_expired(identity: NodeIdentity, managers: Sequence[str]) -> NodeIdentity:
+    """A certificate for the same key, for one that has expired: TLS refuses it, so it goes through the HTTPS door."""
+    request = expired_request(identity, time.time())
+    last: PyswarmError = Unavailable("no manager is known")
+    for address in managers:
+        try:
+            answer = await join_client.renew_expired(address, identity.root_cert_pem, request)
+        except Forbidden:
+            raise
+        except PyswarmError as error:  # one that has not got its own certificate renewed yet proves nothing
+            last = error
+            continue
+        return NodeIdentity(answer.certificate, identity.key_pem, answer.root_ca_cert)
+    raise last
 
 
 async def leave(identity: NodeIdentity, managers: Sequence[str], *, force: bool) -> None:

@@ -7,7 +7,7 @@ and, where it left Raft, its state along.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 import msgspec
@@ -28,10 +28,10 @@ _HEALTH_TIMEOUT_S = 2.0
 class LocalManager:
     """At most one process, and one channel to it."""
 
-    def __init__(self, options: Options, lock: MachineLock) -> None:
+    def __init__(self, options: Options, lock: MachineLock, others: Callable[[], Sequence[str]] = tuple) -> None:
         self._options = options
         self._paths = options.manager
-        self._process = ManagerProcess(options, master=lambda: lock.master)
+        self._process = ManagerProcess(options, master=lambda: lock.master, others=others)
         self._channel: grpc.aio.Channel | None = None
 
     @property

@@ -65,6 +65,12 @@ def parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--run-dir", type=Path, default=defaults.run_dir, help="default: %(default)s")
     parser.add_argument("--cgroup-parent", default=defaults.cgroup_parent, help="default: %(default)s")
     parser.add_argument("--agent-port", type=_port, default=defaults.agent_port, help="default: %(default)s")
+    parser.add_argument(
+        "--advertise-addr",
+        default=None,
+        metavar="ADDR|INTERFACE[:PORT]",
+        help="what the other nodes are told from now on; default: as this node was made or joined",
+    )
     parser.add_argument("--oci-runtime", default=None, help="name or path; default: crun, else runc")
     parser.add_argument(
         "--network-check-period",
@@ -84,6 +90,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         oci_runtime=arguments.oci_runtime,
         log_level=arguments.log_level,
         network_check_period_s=arguments.network_check_period,
+        advertise=arguments.advertise_addr,
     )
 
 

@@ -43,9 +43,12 @@ class ManagerProcess:
         options: Options,
         program: Sequence[str] = (sys.executable, "-m", "pyswarm_manager"),
         master: Callable[[], LockKey | None] = lambda: None,
+        others: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`master` opens the manager's files where autolock has locked them."""
+        """`master` opens the manager's files where autolock has locked them; `others`: managers that the agent knows,
+        for one that has lost its log."""
         self._options = options
+        self._others = others
         self._master = master
         self._program = program
         self._supervisor: asyncio.Task[None] | None = None
@@ -155,6 +158,8 @@ class ManagerProcess:
         places = ["--state-dir", str(options.state_dir), "--run-dir", str(options.run_dir)]
         master = self._master()
         argv = [*self._program, *places, "--log-level", options.log_level]
+        for address in self._others():
+            argv += ["--known-manager", address]
         if master is not None:
             argv.append("--locked")
         self._process = await asyncio.create_subprocess_exec(

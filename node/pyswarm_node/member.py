@@ -114,6 +114,7 @@ def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:
         address=record.address,
         listen_address=join_host_port("::" if ":" in record.address else "0.0.0.0", options.agent_port),  # noqa: S104
         managers=record.managers,
+        seeds=record.seeds,
     )
 
 

@@ -21,6 +21,7 @@ import msgspec
 from pyswarm.v1 import node_pb2
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError, Unavailable
 from pyswarm_common.identity import JoinToken, NodeIdentity
+from pyswarm_common.identity.join_client import join_address
 from pyswarm_common.identity.locks import LOCKED, Locked, LockKey
 from pyswarm_common.model import Availability, NodeRole
 from pyswarm_runtime import Runtime
@@ -38,6 +39,7 @@ from .local_manager import LocalManager
 from .lock_keeper import LockKeeper
 from .machine_lock import MachineLock
 from .member import Member, MemberHooks, open_overlay
+from .moving import address_changes, followed, way_out
 from .paths import DEFAULT_DATA_PATH_PORT, NodeRecord, Options
 from .roles import RoleLoop, Step, next_step, renewal_time
 from .trust import TrustWishes
@@ -71,7 +73,7 @@ class Membership:
         self._runtime = runtime
         self._on_failed = on_failed
         self.lock = MachineLock(options.certificates)
-        self.manager = LocalManager(options, self.lock)
+        self.manager = LocalManager(options, self.lock, self._others)
         self.record: NodeRecord | None = None
         self.identity: CurrentIdentity | None = None
         self.member: Member | None = None
@@ -79,6 +81,7 @@ class Membership:
         self._trust = TrustWishes()
         self._role_task: asyncio.Task[None] | None = None
         self._restart: asyncio.Task[None] | None = None
+        self._address_task: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._renewal_fraction = random.random()
 
@@ -86,6 +89,7 @@ class Membership:
 
     async def restore(self) -> None:
         """Take the membership up again, if there is one."""
+        self._address_task = asyncio.create_task(self._follow_addresses())
         record = NodeRecord.load(self._options)
         if record is None:
             await self._sweep()
@@ -112,6 +116,9 @@ class Membership:
 
     async def close(self) -> None:
         """Containers run on."""
+        if self._address_task is not None:
+            self._address_task.cancel()
+            await asyncio.gather(self._address_task, return_exceptions=True)
         await self._end_roles()
         if self.member is not None:
             await self.member.close()
@@ -477,7 +484,10 @@ class Membership:
         assert self.identity is not None
         assert self.member is not None
         before, node = self.identity(), self._roles.node
-        after = await certificates.renew(before, self.managers())
+        if time.time() < before.validity[1]:
+            after = await certificates.renew(before, self.managers())
+        else:
+            after = await certificates.renew_expired(before, (*self.managers(), *self._seeds()))
         self._trust.renewed(before, after, node)
         self.identity.replace(after)
         await self.member.agent.identity_changed()
@@ -530,8 +540,14 @@ class Membership:
 
     # ---------------------------------------------------------------- this machine's address
 
-    async def follow_addresses(self) -> None:
+    async def _follow_addresses(self) -> None:
         """For ever: when the machine's address changes, the node's does."""
+        try:
+            await self._follow()
+        except Exception as error:
+            self._on_failed(error)
+
+    async def _follow(self) -> None:
         async for _ in address_changes():
             async with self._changing:
                 if self.record is None or self.member is None:
@@ -554,6 +570,9 @@ class Membership:
         if now != record:
             now.save(self._options)
         return now
+
+    def _seeds(self) -> Sequence[str]:
+        return self.record.seeds if self.record is not None else ()
 
     def _others(self) -> Sequence[str]:
         return self.member.agent.managers if self.member is not None else ()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum
 
-from pyswarm_common.errors import PyswarmError
+from pyswarm_common.errors import Forbidden, PyswarmError
 from pyswarm_common.model import Node, NodeRole
 
 _log = logging.getLogger(__name__)
@@ -109,6 +109,6 @@ class RoleLoop:
             await self._perform(step)
         except PyswarmError as error:
             _log.warning("cannot %s now: %s", step.value, error)
-            return _RETRY_S
+            return _LOOK_AGAIN_S if isinstance(error, Forbidden) else _RETRY_S
         # Once more at once: what was done may call for the next step; but never busily.
         return max(0.0, _RETRY_S - (time.monotonic() - started_at))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from ipaddress import ip_address
 
 from .core.dns_answer import Names
 from .core.names import BRIDGE, VXLAN, mac_of
@@ -56,7 +57,11 @@ class Devices:
             sysctl.quiet_bridge()
             self.netlink.transact([rtnl.new_bridge(BRIDGE, self.mtu, _BRIDGE_MAC)])
             done.append(f"bridge {BRIDGE} was missing")
-        if VXLAN not in links:
+        if VXLAN in links and links[VXLAN].tunnel_address != str(ip_address(self._ground.config.node_address)):
+            self.netlink.transact([rtnl.delete_link_named(VXLAN)])
+            self._create_vxlan()
+            done.append(f"device {VXLAN} was of another node address")
+        elif VXLAN not in links:
             self._create_vxlan()
             done.append(f"device {VXLAN} was missing")
         links = rtnl.read_links(self.netlink)

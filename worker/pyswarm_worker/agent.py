@@ -67,6 +67,8 @@ class AgentConfig:
     listen_address: str = "0.0.0.0:7946"
     managers: tuple[str, ...] = ()
     """Known from joining; those the managers tell later are kept on disk."""
+    seeds: tuple[str, ...] = ()
+    """Managers by name, resolved when they are dialled: the last resort, should all managers have moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,7 @@ class Agent:
 
     def _managers(self) -> Sequence[str]:
         local = self._hooks.local_manager()
-        return (*((local,) if local else ()), *self._known_managers)
+        return (*((local,) if local else ()), *self._known_managers, *self._config.seeds)
 
     async def _locate_image(self, reference: str) -> list[str]:
         own = self._hooks.describe().agent_address

@@ -65,6 +65,8 @@ class Link:
     master: int
     up: bool
     kind: str
+    tunnel_address: str = ""
+    """A VXLAN device's own end, if it was made with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,13 @@ def read_link(netlink: Netlink, name: str) -> Link | None:
     return None if body is None else _parse_link(body)
 
 
+def _tunnel_address(data: bytes) -> str:
+    """Of a VXLAN device's settings."""
+    found = attributes(data)
+    packed = found.get(_VX_LOCAL) or found.get(_VX_LOCAL6) or b""
+    return str(ip_address(packed)) if len(packed) in (4, 16) else ""
+
+
 def _parse_link(body: bytes) -> Link:
     _, _type, index, flags, _change = _IFINFO.unpack_from(body)
     found = attributes(body, _IFINFO.size)
@@ -286,6 +295,7 @@ def _parse_link(body: bytes) -> Link:
         master=int.from_bytes(found.get(IFLA_MASTER, b""), "little"),
         up=bool(flags & _IFF_UP),
         kind=_text(info.get(_INFO_KIND, b"")),
+        tunnel_address=_tunnel_address(info.get(_INFO_DATA, b"")) if info.get(_INFO_KIND, b"")[:5] == b"vxlan" else "",
     )
 
 
