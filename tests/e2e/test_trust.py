@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -98,3 +99,94 @@ def test_the_root_is_replaced_while_a_node_is_away(cluster: Cluster) -> None:
     assert len(set(issuers(cluster).values())) == 1
     eventually(lambda: ready(cluster) == 4, "all are well")
     assert cluster.run("n1", "join-token", "-q", "worker").strip() != old_token
+
+
+def own_ca(swarm: Cluster, host: str) -> tuple[str, str]:
+    """Files with an operator's own CA on that host: an intermediate that signs, and its root."""
+    script = """set -e; mkdir -p /root/ca; cd /root/ca
+    openssl ecparam -name secp384r1 -genkey -noout -out root.key
+    openssl req -x509 -new -key root.key -subj "/CN=Example Root" -days 3650 -out root.crt
+    openssl ecparam -name prime256v1 -genkey -noout -out signing.key
+    openssl req -new -key signing.key -subj "/CN=Example Signing" -out signing.csr
+    printf 'basicConstraints=critical,CA:TRUE\\nkeyUsage=critical,keyCertSign\\nsubjectKeyIdentifier=hash\\n' > ext
+    printf 'authorityKeyIdentifier=keyid\\n' >> ext
+    openssl x509 -req -in signing.csr -CA root.crt -CAkey root.key -CAcreateserial -days 3650 \\
+      -extfile ext -out signing.crt
+    cat signing.crt root.crt > chain.crt"""
+    done = swarm.on(host, "sh", "-c", script)
+    assert done.returncode == 0, done.stderr
+    return "/root/ca/chain.crt", "/root/ca/signing.key"
+
+
+def test_the_root_is_replaced_by_the_operators_own(cluster: Cluster) -> None:
+    chain, key = own_ca(cluster, "n1")
+    wrong = cluster.refused("n1", "ca", "--rotate", "--ca-cert", chain, "--ca-key", "/root/ca/root.key")
+    assert "the key does not fit" in wrong
+    done = cluster.on("n1", "pyswarm", "ca", "--rotate", "--ca-cert", chain, "--ca-key", key)
+    assert done.returncode == 0, done.stderr
+    assert "4/4 nodes" in done.stderr
+    assert "PRIVATE KEY" not in done.stdout + done.stderr
+    assert done.stdout == cluster.on("n1", "cat", "/root/ca/root.crt").stdout == root(cluster, "n2")
+    eventually(lambda: all(trusted(cluster, host) == done.stdout for host in (*MANAGERS, *WORKERS)), "all trust it")
+    assert all("Example Signing" in issuer for issuer in issuers(cluster).values())
+    about = json.loads(cluster.run("n1", "node", "inspect", "n3"))[0]["Description"]["TLSInfo"]
+    assert about["CertIssuer"]
+    # A machine joins by what it is told now, through the whole chain.
+    cluster.run("n4", "leave")
+    join(cluster, "n4", cluster.run("n1", "join-token", "-q", "worker").strip())
+    remove_left(cluster)
+    eventually(lambda: ready(cluster) == 4, "all are well")
+    logs = "".join(cluster.lab.log(host) for host in (*MANAGERS, *WORKERS))
+    assert "PRIVATE KEY" not in logs
+
+
+ASK = """
+import asyncio, pathlib, sys
+import pyswarm_node
+import grpc
+from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.rpc import open_channel
+
+async def main():
+    identity = NodeIdentity.load(pathlib.Path("/var/lib/pyswarm/certificates"))
+    async with open_channel(sys.argv[1], identity, sys.argv[2]) as channel:
+        try:
+            await channel.unary_unary(sys.argv[3])(b"", timeout=10)
+        except grpc.aio.AioRpcError as error:
+            print(error.code().name, error.details())
+
+asyncio.run(main())
+"""
+
+
+def asked(swarm: Cluster, host: str, address: str, name: str, method: str) -> str:
+    """What is answered to a call with that host's certificate."""
+    return swarm.on(host, sys.executable, "-c", ASK, address, name, method).stdout.strip()
+
+
+def test_a_removed_node_is_refused_everywhere(cluster: Cluster) -> None:
+    targets = [
+        (f"{cluster.lab.host(host).address}:2377", "swarm-manager", "/pyswarm.v1.CA/RenewCertificate")
+        for host in MANAGERS
+    ]
+    targets += [
+        (f"{cluster.lab.host(host).address}:7946", "swarm-node", "/pyswarm.v1.Agent/GetImage")
+        for host in ("n1", "n2", "n3")
+    ]
+    for target in targets:
+        assert "was removed" not in asked(cluster, "n4", *target)
+    cluster.run("n1", "node", "rm", "--force", "n4")
+    for target in targets:
+        eventually(lambda target=target: "PERMISSION_DENIED" in asked(cluster, "n4", *target), f"{target} refuses it")
+        assert "was removed from the swarm" in asked(cluster, "n4", *target)
+    eventually(lambda: "was removed" in cluster.run("n4", "info"), "it knows")
+    # An agent that starts without a manager in reach still knows.
+    cluster.lab.kill("n3", "pyswarmd")
+    for host in MANAGERS:
+        cluster.lab.cut(host)
+    cluster.lab.start("n3")
+    agent = targets[-1]
+    eventually(lambda: "was removed from the swarm" in asked(cluster, "n4", *agent), "the agent alone refuses it")
+    for host in MANAGERS:
+        cluster.lab.heal(host)
+    eventually(lambda: ready(cluster) == 3, "the others are well")

@@ -62,8 +62,20 @@ def inspect(ctx: click.Context, format_: str, nodes: tuple[str, ...]) -> None:
     from pyswarm_common.model import Node  # noqa: PLC0415
 
     connection = connect(ctx)
-    found = [inspected.node(from_proto(Node, get_node(connection, name))) for name in nodes]
+    roots = _roots(connection)
+    found = [inspected.node(from_proto(Node, get_node(connection, name)), roots) for name in nodes]
     click.echo(show_objects(found, format_), nl=False)
+
+
+def _roots(connection: Connection) -> bytes:
+    """Every root that the swarm trusts now; nothing where nobody can say."""
+    from pyswarm.v1 import security_pb2  # noqa: PLC0415 - only here
+
+    try:
+        root = call(connection.security.GetRoot, security_pb2.GetRootRequest()).root
+    except FromDaemon:
+        return b""
+    return bytes(root.root_ca_cert + root.target_ca_cert)
 
 
 @click.command(help="List the tasks of nodes; of this one when none is named.")

@@ -92,7 +92,21 @@ def _health(connection: Connection) -> dict[str, Any]:
         return {"Managers": f"unknown: {error}"}
     leader = next((member.address for member in health.members if member.leader), "none: no quorum, or an election")
     facts: dict[str, Any] = {"Managers": len(health.members), "Leader": leader, "RaftTerm": health.term}
+    facts |= _root(connection)
     return facts | ({"DiskProblem": health.disk_problem} if health.disk_problem else {})
+
+
+def _root(connection: Connection) -> dict[str, Any]:
+    """How far the root's replacement is, if it is being replaced."""
+    from pyswarm.v1 import security_pb2  # noqa: PLC0415
+
+    try:
+        root = call(connection.security.GetRoot, security_pb2.GetRootRequest(), 5.0).root
+    except FromDaemon:
+        return {}  # without a leader nobody can say
+    if not root.target_ca_cert:
+        return {}
+    return {"RootRotationInProgress": f"{root.nodes_rotated}/{root.nodes_total} nodes"}
 
 
 def _lines(value: dict[str, Any], indent: str) -> list[str]:

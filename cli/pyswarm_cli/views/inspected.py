@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from pyswarm_cli.output.words import iso_time
+from pyswarm_common.identity.authority import key_identifier
+from pyswarm_common.identity.roots import read_bundle
 from pyswarm_common.model import (
+    CertificateStatus,
     Cluster,
     ContainerSpec,
     EndpointSpec,
@@ -59,8 +65,8 @@ def _resources(resources: Resources) -> Json:
 # ---------------------------------------------------------------- nodes
 
 
-def node(value: Node) -> Json:
-    """`node inspect`."""
+def node(value: Node, roots: bytes = b"") -> Json:
+    """`node inspect`. `roots`: every root that the swarm trusts now (PEM), for what docker tells of a node's TLS."""
     about = value.description
     out = {
         **_meta(value.id, value.meta),
@@ -76,6 +82,7 @@ def node(value: Node) -> Json:
             "Engine": _given(EngineVersion=about.engine_version, Labels=dict(about.engine_labels)),
             "DataPathAddr": about.data_path_address,
             "Capabilities": dict(about.capabilities),
+            "TLSInfo": _tls(value.certificate, roots),
         },
         "Status": _given(
             State="ready" if value.status.state is NodeState.SUSPECT else _word(value.status.state),
@@ -88,6 +95,24 @@ def node(value: Node) -> Json:
     if status is not None:
         reachability = "reachable" if status.reachable or status.leader else "unreachable"
         out["ManagerStatus"] = {"Leader": status.leader, "Reachability": reachability, "Addr": status.address}
+    return out
+
+
+def _tls(certificate: CertificateStatus, roots: bytes) -> Json:
+    """The certificate that the node showed last, and the root behind it if that signed it directly."""
+    out = _given(
+        CertIssuer=certificate.issuer,
+        CertExpiresAt=iso_time(certificate.expires_at) if certificate.expires_at else "",
+        RotationPending=bool(certificate.renew_from),
+    )
+    for root in read_bundle(roots) if roots else ():
+        if key_identifier(root).hex() == certificate.issuer:
+            key = root.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            out |= {
+                "TrustRoot": root.public_bytes(Encoding.PEM).decode(),
+                "CertIssuerSubject": base64.b64encode(root.subject.public_bytes()).decode(),
+                "CertIssuerPublicKey": base64.b64encode(key).decode(),
+            }
     return out
 
 
@@ -300,4 +325,6 @@ def cluster(value: Cluster) -> Json:
         "DefaultAddrPool": list(spec.default_address_pools),
         "SubnetSize": spec.subnet_size,
         "DataPathPort": spec.data_path_port,
+        "TLSInfo": {"TrustRoot": value.root_ca_cert.decode()},
+        "RootRotationInProgress": value.root_rotation is not None,
     }
