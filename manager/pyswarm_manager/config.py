@@ -112,6 +112,7 @@ def write_private(path: Path, content: bytes) -> None:
     draft = path.with_name(path.name + ".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)  # should a draft of another mode lie there
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
