@@ -14,7 +14,7 @@ class Profile:
     name: str = "mixed"
     managers: int = 3
     workers: int = 2
-    fault_s: float = 15.0
+    fault_s: float = 12.0
     """How long the bad weather lasts."""
     heal_s: float = 120.0
     """By then everything must be as it should be."""

@@ -26,7 +26,7 @@ from pyswarm_simulator.profile import Profile, profile_of
 from pyswarm_simulator.workload import IMAGES, Workload
 from pyswarm_simulator.world import NeverRests, SimTask, World
 
-FORMING_S = 6.0
+FORMING_S = 5.0
 """Until then the first managers and workers have joined, and nothing befalls them."""
 DAEMON_S = 0.5
 LOOK_S = 1.0
@@ -61,8 +61,7 @@ class Outcome:
 def run(seed: int, profile: Profile | None = None, mutant: Mutant | None = None) -> Outcome:
     """Run one seed, with a bug planted or without."""
     with mutant() if mutant is not None else nullcontext():
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # what is there stays; what this run makes is looked at when it ends
         gc.disable()  # it would run destructors of what we stopped at moments of its own
         try:
             return _Simulation(seed, profile or profile_of(seed)).outcome()
