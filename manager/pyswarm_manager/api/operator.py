@@ -29,7 +29,7 @@ from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.managers.quorum import is_heard
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.raft.inspection import RaftReport
-from pyswarm_manager.store.checkpoints import Checkpoints
+from pyswarm_manager.store.checkpoints import Checkpoints, let_others_run
 from pyswarm_manager.store.digest import Frozen, digest_of, freeze
 from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.sizes import ObjectSize, list_objects, measure
@@ -198,7 +198,7 @@ def _kind(text: str) -> Kind | None:
 
 
 def _inspected(frozen: Frozen, kind: Kind | None, limit: int) -> pb.InspectStoreResponse:
-    response = pb.InspectStoreResponse(index=frozen.index, digest=digest_of(frozen))
+    response = pb.InspectStoreResponse(index=frozen.index, digest=digest_of(frozen, let_others_run))
     for size in measure(frozen):
         row = response.kinds.add(kind=size.kind, objects=size.objects, bytes=size.size_bytes)
         row.largest.extend(_stored(item) for item in size.largest)

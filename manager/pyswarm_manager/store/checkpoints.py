@@ -10,6 +10,7 @@ Bounded: the objects of the last `KEPT_TABLES` checkpoints, and the digests of t
 from __future__ import annotations
 
 import asyncio
+import time
 
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_manager.store.digest import Frozen, digest_of, freeze
@@ -17,6 +18,12 @@ from pyswarm_manager.store.tables import Tables
 
 KEPT_TABLES = 2
 KEPT_DIGESTS = 16
+_REST_S = 0.0002
+
+
+def let_others_run() -> None:
+    """Give up the interpreter's lock: a thread that only computes lets others wait for 5 ms each time."""
+    time.sleep(_REST_S)
 
 
 class Checkpoints:
@@ -40,7 +47,7 @@ class Checkpoints:
             frozen = self._tables.pop(index, None)
             if frozen is None:
                 raise FailedPrecondition(f"nothing is kept of index {index}: it came in a snapshot, or was long ago")
-            known = self._digests[index] = asyncio.ensure_future(asyncio.to_thread(digest_of, frozen))
+            known = self._digests[index] = asyncio.ensure_future(asyncio.to_thread(digest_of, frozen, let_others_run))
             while len(self._digests) > KEPT_DIGESTS:
                 del self._digests[next(iter(self._digests))]
         return await asyncio.shield(known)
