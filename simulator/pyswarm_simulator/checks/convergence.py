@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Service, ServiceMode, Task, TaskState
 from pyswarm_manager.dispatcher.core.assignments import is_assigned
 from pyswarm_manager.raft.core.types import MemberRole, Role
-from pyswarm_manager.store.digest import digest
 from pyswarm_manager.store.tables import Tables
+from pyswarm_simulator.checks.stores import content_digest
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
 from pyswarm_simulator.manager import ManagerProcess
@@ -54,12 +54,12 @@ def _members(cluster: SimCluster, leader: ManagerProcess) -> Iterator[str]:
     if any(member.role is not MemberRole.VOTER for member in members.values()):
         yield "a learner that does not become a voter"
     by_id = {manager.raft_id: manager for manager in cluster.managers()}
-    expected = digest(leader.store.view)
+    expected = content_digest(leader.store.view)
     for raft_id in members:
         manager = by_id.get(raft_id)
         if manager is None or manager.store is None or manager.raft is None:
             yield f"member {raft_id:x} does not run"
-        elif manager.raft.applied_index != leader.raft.applied_index or digest(manager.store.view) != expected:
+        elif manager.raft.applied_index != leader.raft.applied_index or content_digest(manager.store.view) != expected:
             yield f"the store of {manager.host} at {manager.raft.applied_index}, not {leader.raft.applied_index}"
 
 
