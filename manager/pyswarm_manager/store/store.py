@@ -3,8 +3,8 @@
 One per manager, on one event loop. Reading `view` is synchronous and always consistent as long as the reader does not
 await in between. Decides nothing about content: `store.apply` does.
 
-Bounded: the last `HISTORY_BATCHES` commits are kept for watchers; a watcher that falls behind them gets Exhausted and
-must read everything again.
+Bounded: the last `HISTORY_BATCHES` commits (less, if they are large) are kept for watchers; a watcher that falls behind
+them gets Exhausted and must read everything again.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from pyswarm_manager.store.tables import Kind, Tables
 
 HISTORY_BATCHES = 4096
 HISTORY_EVENTS = 200_000
+HISTORY_BYTES = 64 << 20
+"""Of the entries that brought the events; what they hold in memory is a small multiple of that."""
 _REST_S = 0.0001
 
 Subscriber = Callable[[int, tuple[Event, ...]], None]
@@ -120,7 +122,7 @@ class Store:
         if change_set.audit is not None and isinstance(result, Applied):
             self._wake_auditors()
         if isinstance(result, Applied) and result.events:
-            self._history.add(index, result.events)
+            self._history.add(index, result.events, len(data))
             self._call_back(index, result.events)
         return result
 
@@ -159,18 +161,26 @@ class _History:
     def __init__(self) -> None:
         self._batches: deque[tuple[int, tuple[Event, ...]]] = deque()
         self._first = 0  # position of the oldest batch kept
-        self._events = 0
+        self._sizes: deque[tuple[int, int]] = deque()  # (events, bytes) of each batch
+        self._events = self._bytes = 0
         self._dropped_index = 0  # index of the newest batch no longer kept
         self._news = asyncio.Event()
 
-    def add(self, index: int, events: tuple[Event, ...]) -> None:
+    def add(self, index: int, events: tuple[Event, ...], size: int) -> None:
         self._batches.append((index, events))
+        self._sizes.append((len(events), size))
         self._events += len(events)
-        while len(self._batches) > HISTORY_BATCHES or (self._events > HISTORY_EVENTS and len(self._batches) > 1):
-            self._dropped_index, dropped = self._batches.popleft()
-            self._events -= len(dropped)
+        self._bytes += size
+        while len(self._batches) > HISTORY_BATCHES or (self._is_large() and len(self._batches) > 1):
+            self._dropped_index, _ = self._batches.popleft()
+            dropped_events, dropped_bytes = self._sizes.popleft()
+            self._events -= dropped_events
+            self._bytes -= dropped_bytes
             self._first += 1
         self._wake()
+
+    def _is_large(self) -> bool:
+        return self._events > HISTORY_EVENTS or self._bytes > HISTORY_BYTES
 
     def position_after(self, version: int | None) -> int:
         if version is None:
@@ -191,7 +201,8 @@ class _History:
         """The tables jumped to `index`: every watcher must read again."""
         self._first += len(self._batches) + 1
         self._batches.clear()
-        self._events = 0
+        self._sizes.clear()
+        self._events = self._bytes = 0
         self._dropped_index = index
         self._wake()
 

@@ -73,6 +73,22 @@ def test_a_leader_finds_a_place_where_the_logs_agree(ours: list[int], leaders: l
     assert follower.term(progress.next - 1) == leader.term(progress.next - 1)
 
 
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(0, 12), st.integers(0, 30), st.data())
+def test_a_shortened_log_keeps_what_is_allowed_by_number_and_size(
+    sizes: list[int], keep: int, keep_bytes: int, data: st.DataObject
+) -> None:
+    log = RaftLog(Snapshot(), [Entry(i, 1, EntryKind.NORMAL, bytes(size)) for i, size in enumerate(sizes, 1)])
+    log.commit_to(len(sizes))
+    log.take_committed(len(sizes))
+    at = data.draw(st.integers(1, len(sizes)))
+    first = log.compact(Snapshot(at, 1), keep, keep_bytes)
+    kept = sizes[first - 1 : at]
+    assert len(kept) <= keep
+    assert sum(kept) <= keep_bytes
+    assert log.base_index == first - 1
+    assert first == 1 or len(kept) == keep or sum(kept) + sizes[first - 2] > keep_bytes
+
+
 @given(st.dictionaries(st.integers(1, 9), st.integers(0, 20), min_size=1), st.integers(0, 20))
 def test_what_is_committable_is_stored_by_a_majority_and_nothing_higher_is(matches: dict[int, int], own: int) -> None:
     members = {i: Member("", MemberRole.VOTER) for i in matches}

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 from pyswarm_manager.raft.core.types import Entry, EntryKind, Snapshot
 
+KEEP_BYTES = 16 * 1024 * 1024
+"""Of the entries before a snapshot, at most."""
+
 ENTRY_OVERHEAD = 24
 """Bytes an entry costs on the wire beside its data, roughly."""
 
@@ -138,11 +141,17 @@ class RaftLog:
         self._entries, self._configs = [], []
         self.committed = self.applied = self.stable = snapshot.index
 
-    def compact(self, snapshot: Snapshot, keep: int) -> int:
-        """A snapshot is on disk: forget entries up to `keep` before it. Returns the first index that is kept."""
+    def compact(self, snapshot: Snapshot, keep: int, keep_bytes: int) -> int:
+        """A snapshot is on disk: forget entries before it but for the last `keep` of them, and fewer if those are
+        large. Returns the first index that is kept."""
         assert snapshot.index <= self.applied, "a snapshot holds only what was applied"
         self.snapshot = snapshot
-        base = max(self.base_index, snapshot.index - keep)
+        base, size = snapshot.index, 0
+        while base > max(self.base_index, snapshot.index - keep):
+            size += len(self._entries[base - self.base_index - 1].data)
+            if size > keep_bytes:
+                break
+            base -= 1
         term = self.term(base)
         assert term is not None
         del self._entries[: base - self.base_index]

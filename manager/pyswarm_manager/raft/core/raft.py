@@ -15,7 +15,7 @@ import msgspec
 
 from pyswarm_manager.raft.core import election, follower, leader, lease
 from pyswarm_manager.raft.core.configuration import encode_change
-from pyswarm_manager.raft.core.log import RaftLog
+from pyswarm_manager.raft.core.log import KEEP_BYTES, RaftLog
 from pyswarm_manager.raft.core.messages import (
     Append,
     AppendResponse,
@@ -154,7 +154,7 @@ class Raft:
     def compact(self, snapshot: Snapshot, keep: int) -> int:
         """A snapshot of what was applied is stored: shorten the log; the first index that is kept."""
         self.state.forget_configurations_before(snapshot.index)
-        return self.state.log.compact(snapshot, keep)
+        return self.state.log.compact(snapshot, keep, KEEP_BYTES)
 
     def step(self, message: Message) -> None:
         """A message arrived."""
