@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pyswarm_common.model import Availability, NodeRole
+from pyswarm.v1 import control_pb2
+from pyswarm_common.model import Availability, Node, NodeRole
+from pyswarm_manager.raft.core.types import Role
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
+from pyswarm_simulator.manager import ManagerProcess
 from pyswarm_simulator.workload import Workload
 from pyswarm_simulator.world import ProcessLoop
 
 MAX_HOSTS = 7
+
+
+def leads(manager: ManagerProcess) -> bool:
+    """Whether its core leads, if only in its own view."""
+    return manager.raft is not None and manager.raft._loop.core.state.role is Role.LEADER
 
 
 class Faults:
@@ -43,6 +51,8 @@ class Faults:
             (self._false_alarm, profile.cut_every),
         ):
             self._repeat(action, every)
+        if profile.topple:
+            self._watch_elections(0)
 
     def heal(self) -> None:
         """Good weather from now on: everything is up and reachable, and every clock is right."""
@@ -62,7 +72,7 @@ class Faults:
 
     def _start_all(self, host: Host) -> None:
         if not host.is_up:
-            host.power_on()
+            self._power_on(host)
             return
         if host.agent_loop is None or not host.agent_loop.is_alive:
             host.start_agent()
@@ -106,6 +116,24 @@ class Faults:
             host.kill_agent()
             self._later(0.7, lambda: self._restart_agent(host))
 
+    def _watch_elections(self, known_term: int) -> None:
+        """Kill some leaders when they have hardly begun."""
+        if not self._is_on:
+            return
+        leader = next((m for m in self._cluster.managers() if leads(m) and m.raft.term > known_term), None)  # type: ignore[union-attr]
+        if leader is not None and leader.raft is not None:
+            known_term = leader.raft.term
+            if self._world.chance(self._profile.topple):
+                host = self._cluster.hosts[leader.host]
+                self._world.after_s(self._world.rng.uniform(0.0, 0.04), lambda: self._topple(host))
+        self._world.after_s(0.01, lambda: self._watch_elections(known_term))
+
+    def _topple(self, host: Host) -> None:
+        if self._is_on and host.is_up and host.manager is not None and host.manager.loop.is_alive:
+            self._cluster.note(f"topple {host.name}")
+            host.kill_manager()
+            self._later(0.7, lambda: self._cluster.restart_manager(host))
+
     def _restart_agent(self, host: Host) -> None:
         if host.is_up and host.agent_loop is not None and not host.agent_loop.is_alive:
             host.start_agent()
@@ -129,7 +157,7 @@ class Faults:
                 self._later(2.0, partial(self._power_on, host))
 
     def _power_on(self, host: Host) -> None:
-        if not host.is_up:
+        if not host.is_up and not host.is_scrapped:
             self._cluster.note(f"power on {host.name}")
             host.power_on()
 
@@ -209,13 +237,15 @@ class Faults:
         self._workload.ask("Transfer", None, 1.0)
 
     def _churn(self) -> None:
-        """Promote a worker, demote a manager, or let a machine join."""
+        """Promote a worker, demote a manager, let a machine join, or remove one."""
         nodes = self._cluster.stores.content.nodes
         managers = [n for n in nodes.values() if n.spec.role is NodeRole.MANAGER]
         workers = [n for n in nodes.values() if n.spec.role is NodeRole.WORKER]
         choice = self._world.rng.random()
         if choice < 0.25 and len(self._cluster.hosts) < MAX_HOSTS:
             self.join()
+        elif choice > 0.85 and len(workers) > 1:
+            self._remove(self._world.rng.choice(workers))
         elif choice < 0.6 and len(managers) > 2:
             node = self._world.rng.choice(managers)
             self._cluster.note(f"demote {node.description.hostname}")
@@ -224,6 +254,18 @@ class Faults:
             node = self._world.rng.choice(workers)
             self._cluster.note(f"promote {node.description.hostname}")
             self._workload.spawn_update_node(node.id, NodeRole.MANAGER, Availability.ACTIVE)
+
+    def _remove(self, node: Node) -> None:
+        """`node rm --force`, while its machine runs on or after its power was cut for good."""
+        host = self._cluster.hosts[node.description.hostname]
+        if host.raft_disk is not None:
+            return
+        self._cluster.note(f"remove {host.name}")
+        if self._world.chance(0.5) and host.is_up:
+            host.power_off()
+            host.is_scrapped = True
+        request = control_pb2.RemoveNodeRequest(node=node.id, force=True)
+        self._workload.ask("RemoveNode", request.SerializeToString())
 
     def join(self) -> None:
         """A machine that was not there before becomes a worker."""

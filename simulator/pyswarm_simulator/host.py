@@ -85,7 +85,8 @@ class Host:
         self.bootstrap: Bootstrap | None = None
         self.known_managers: tuple[str, ...] = ()
         self.is_up = True
-        self.has_left = False
+        self.is_scrapped = False
+        """Removed from the cluster without power: nobody will start it again."""
         self._database = _new_database()
         self._starts = 0
         rng = world.rng

@@ -27,6 +27,8 @@ class Profile:
     kill_every: float = 3.0
     power_off_every: float = 8.0
     freeze_every: float = 6.0
+    topple: float = 0.0
+    """How likely a leader is killed moments after its election (figure 8 of the Raft paper needs that)."""
     clock_jump_every: float = 10.0
     # -- disks and containers
     slow_disk: float = 0.05
@@ -92,6 +94,37 @@ PROFILES = {
         ),
         replace(MIXED, name="members", drop=0.01, cut_every=2.0, churn_every=1.5, transfer_every=3.0, kill_every=4.0),
         replace(MIXED, name="power", kill_every=6.0, power_off_every=1.5, cut_every=NEVER, slow_disk=0.3),
+        replace(
+            MIXED,
+            name="reads",
+            workers=0,
+            drop=0,
+            duplicate=0,
+            slow=0.01,
+            cut_every=0.8,
+            kill_every=6.0,
+            power_off_every=NEVER,
+            freeze_every=0.6,
+            change_every=5.0,
+            registers=1,
+            register_every=0.012,
+            snapshot_entries=400,
+        ),
+        replace(
+            MIXED,
+            name="topple",
+            managers=5,
+            workers=0,
+            drop=0.25,
+            slow=0.1,
+            cut_every=0.7,
+            kill_every=4.0,
+            power_off_every=6.0,
+            topple=0.6,
+            register_every=0.02,
+            change_every=2.0,
+            snapshot_entries=300,
+        ),
         replace(MIXED, name="disks", slow_disk=0.3, full_disk_every=3.0, cut_every=8.0),
         replace(
             MIXED,

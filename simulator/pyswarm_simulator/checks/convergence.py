@@ -37,6 +37,8 @@ def _missing(cluster: SimCluster) -> Iterator[str]:
     for host in cluster.hosts.values():
         if host.node_id in view.nodes:
             yield from _host(view, host)
+        elif host.runtime.running():
+            yield f"{host.name} is no node any more, and still runs {len(host.runtime.running())} containers"
 
 
 def _leads(manager: ManagerProcess) -> bool:
