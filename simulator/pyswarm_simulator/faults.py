@@ -265,7 +265,14 @@ class Faults:
             host.power_off()
             host.is_scrapped = True
         request = control_pb2.RemoveNodeRequest(node=node.id, force=True)
-        self._workload.ask("RemoveNode", request.SerializeToString())
+        asked = self._workload.ask("RemoveNode", request.SerializeToString())
+        asked.add_done_callback(lambda done: self._not_removed(host) if isinstance(done.result(), Exception) else None)
+
+    def _not_removed(self, host: Host) -> None:
+        """It is still a node of the cluster, so somebody will see to its power."""
+        host.is_scrapped = False
+        if not self._is_on and not host.is_up:
+            host.power_on()
 
     def join(self) -> None:
         """A machine that was not there before becomes a worker."""
