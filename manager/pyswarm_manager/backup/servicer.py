@@ -7,6 +7,7 @@ interceptor's decision (admins): everything here is worth as much as the root's 
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from pyswarm_manager.backup.contents import Captured
 from pyswarm_manager.backup.directory import Kept
 from pyswarm_manager.backup.key import require_key, rotated
 from pyswarm_manager.backup.making import Maker, Part, SealedWith, WatchedStore
+from pyswarm_manager.store.recording import describe
 
+_log = logging.getLogger(__name__)
 pb = backup_pb2
 _GET_KEY = "/pyswarm.v1.Backup/GetBackupKey"
 
@@ -59,6 +62,7 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
     ) -> AsyncIterator[pb.CreateBackupResponse]:
         require_manager(peer_of(context), self._store.view.nodes)
         captured = await self._maker.capture()
+        _log.info("a backup at index %d is made for %s", captured.index, _who(context))
         sealed_with = _sealed_with(request, captured)
         first = True
         async for part in self._maker.parts(captured, sealed_with):
@@ -84,8 +88,11 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
 
         async def local() -> pb.GetBackupKeyResponse:
             await self._raft.read_barrier()
+            if request.rotate:
+                describe("the backup key was replaced")
             cluster = await rotated(self._writer) if request.rotate else self._store.view.cluster
             key = require_key(cluster)
+            _log.info("the backup key %s was shown to %s", key_id(key), _who(context))
             return pb.GetBackupKeyResponse(key=format_key(key), key_id=key_id(key))
 
         if forwarded_by(context) and not self._raft.is_leader:
@@ -93,6 +100,11 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
         return await self._forwarder.on_leader(
             _GET_KEY, request, pb.GetBackupKeyResponse, caller_of(context), local, is_read=not request.rotate
         )
+
+
+def _who(context: Context) -> str:
+    peer = caller_of(context)
+    return peer.name or (f"node {peer.node_id}" if peer.node_id else "root on this machine")
 
 
 def _sealed_with(request: pb.CreateBackupRequest, captured: Captured) -> SealedWith:
