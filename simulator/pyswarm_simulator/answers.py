@@ -6,6 +6,7 @@ affair here: it asks another manager.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.store.changes import Create, Update
 from pyswarm_manager.store.store import Store
+
+_DECIDING_S = 0.005
+"""Between a reading and the writing that follows from it: others may come between."""
 
 
 class Answers:
@@ -49,6 +53,7 @@ class Answers:
             "RenewRole": self._renew_role,
             "Transfer": self._transfer,
             "WriteLabel": self._write_label,
+            "SwapLabel": self._swap_label,
             "ReadLabel": self._read_label,
         }
 
@@ -113,6 +118,19 @@ class Answers:
         await self._raft.transfer_leadership()
 
     # -- registers: a label of a service each --------------------------------------------------------------------------
+
+    async def _swap_label(self, host: str, question: tuple[str, str | None, str]) -> bool:
+        """What a client does that reads, decides, and writes with the version it read."""
+        self._require_leader()
+        service_id, expected, value = question
+        await self._raft.read_barrier()
+        service = self._store.view.services[service_id]
+        if service.spec.labels.get("value") != expected:
+            return False
+        await asyncio.sleep(_DECIDING_S)
+        changed = replace(service, spec=replace(service.spec, labels={"value": value}))
+        await self._store.propose([Update(changed)])
+        return True
 
     async def _write_label(self, host: str, question: tuple[str, str]) -> None:
         self._require_leader()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from pyswarm_common.errors import PyswarmError, Unavailable, Unknown
@@ -49,6 +50,7 @@ class RegisterClient:
     def __init__(self, client: Client, world: World, number: int, history: list[Operation]) -> None:
         self._client, self._world, self._number, self._history = client, world, number, history
         self._written = 0
+        self._last_read: dict[str, str | None] = {}
 
     async def run(self, keys: Sequence[str], addresses: Callable[[], Sequence[str]], pause_s: float) -> None:
         """For ever."""
@@ -56,10 +58,7 @@ class RegisterClient:
         while True:
             await asyncio.sleep(rng.expovariate(1 / pause_s))
             key, address = rng.choice(keys), rng.choice(addresses())
-            if rng.random() < 0.5:
-                await self._read(key, address)
-            else:
-                await self._write(key, address)
+            await rng.choices((self._read, self._write, self._swap), (5, 3, 2))[0](key, address)
 
     async def _read(self, key: str, address: str) -> None:
         called = self._world.now
@@ -67,25 +66,47 @@ class RegisterClient:
             found = await self._client.once(address, "ReadLabel", key)
         except PyswarmError:
             return  # an unanswered read says nothing
-        self._note(called, self._world.now, Kind.READ, key, result=found)
+        self._last_read[key] = found
+        self._note(Kind.READ, key, called, self._world.now, result=found)
 
     async def _write(self, key: str, address: str) -> None:
+        value = self._new_value()
+        await self._change(address, "WriteLabel", (key, value), partial(self._note, Kind.WRITE, key, value=value))
+
+    async def _swap(self, key: str, address: str) -> None:
+        """Set it if it still is what this client read last."""
+        value, expected = self._new_value(), self._last_read.get(key)
+        note = partial(self._note, Kind.COMPARE_AND_SET, key, value=value, expected=expected)
+        await self._change(address, "SwapLabel", (key, expected, value), note)
+
+    def _new_value(self) -> str:
         self._written += 1
-        value = f"{self._number}.{self._written}"
+        return f"{self._number}.{self._written}"
+
+    async def _change(self, address: str, method: str, question: Any, note: Callable[..., None]) -> None:
+        """Ask for it, and note it unless it was surely not made."""
         called = self._world.now
         try:
-            await self._client.once(address, "WriteLabel", (key, value))
+            answer = await self._client.once(address, method, question)
         except _NOBODY_KNOWS:
-            self._note(called, None, Kind.WRITE, key, value=value)
+            note(called, None)
         except asyncio.CancelledError:  # the run ends while it waits
-            self._note(called, None, Kind.WRITE, key, value=value)
+            note(called, None)
             raise
         except PyswarmError:
-            return  # surely not made
+            return
         else:
-            self._note(called, self._world.now, Kind.WRITE, key, value=value)
+            note(called, self._world.now, result=answer)
 
     def _note(
-        self, called: float, returned: float | None, kind: Kind, key: str, value: str | None = None, result: Any = None
+        self,
+        kind: Kind,
+        key: str,
+        called: float,
+        returned: float | None,
+        *,
+        value: str | None = None,
+        expected: str | None = None,
+        result: Any = None,
     ) -> None:
-        self._history.append(Operation(self._number, called, returned, kind, key, value=value, result=result))
+        self._history.append(Operation(self._number, called, returned, kind, key, value, result, expected))

@@ -202,6 +202,16 @@ class Faults:
         for pair in pairs:
             network.cut(*pair)
         self._cluster.note("cut " + " ".join(f"{a}>{b}" for a, b in pairs))
+        if self._world.chance(0.3):
+            self._refuse(pairs)
+
+    def _refuse(self, pairs: list[tuple[str, str]]) -> None:
+        """Some firewalls do not drop what they stop: they answer with a refusal, as a dead process's machine does."""
+        for one in self._cluster.managers():
+            for other in self._cluster.managers():
+                peer = one.transport.reaches(other.address)
+                if peer is not None and (one.host, other.host) in pairs:
+                    one.transport.report_lost(peer)
 
     def _false_alarm(self) -> None:
         """A manager believes that another's connection was refused."""

@@ -1,0 +1,192 @@
+"""Bugs to plant in what stands on consensus: the store, the planner, the dispatcher and the agents."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from pyswarm_common.model import Node, NodeDescription, TaskStatus
+from pyswarm_manager.dispatcher.core import reports
+from pyswarm_manager.dispatcher.core.heartbeats import Heartbeats
+from pyswarm_manager.dispatcher.session import Session
+from pyswarm_manager.planner.allocate.addresses import AddressBook, Range
+from pyswarm_manager.planner.orchestrate import replicated
+from pyswarm_manager.store.apply import _Transaction
+from pyswarm_manager.store.changes import Change, ChangeSet
+from pyswarm_manager.store.encoding import encode_change_set
+from pyswarm_manager.store.store import Store
+from pyswarm_manager.store.tables import Kind, Tables
+from pyswarm_simulator.mutants import planted, replaced
+from pyswarm_worker.statuses import StatusOutbox
+
+# -- the store -----------------------------------------------------------------------------------------------------
+
+
+@planted("versions are not compared", "reads", 40)
+def _no_versions() -> Iterator[None]:
+    """The last writer wins."""
+    with replaced(_Transaction, "_check_version", lambda self, kind, object_id, old, version: None):
+        yield
+
+
+@planted("a proposal is answered before it is committed", "partitions", 40)
+def _answer_early() -> Iterator[None]:
+    """What was handed to Raft is taken for done."""
+
+    async def propose(self: Store, changes: Iterable[Change]) -> int:
+        data = encode_change_set(ChangeSet(tuple(changes), self._clock()))
+        log: Any = self._log
+        if not log.is_leader:
+            raise log._loop.not_leading()
+        log._loop.proposals.queue(data).add_done_callback(lambda future: future.cancelled() or future.exception())
+        log._loop.wake()
+        return int(log.applied_index)
+
+    with replaced(Store, "propose", propose):
+        yield
+
+
+@planted("a snapshot leaves out the networks", "mixed", 60)
+def _snapshot_without_networks() -> Iterator[None]:
+    """A member that is restored from it lacks them."""
+    original = Store.restore
+
+    def restore(self: Store, index: int, data: bytes) -> None:
+        original(self, index, data)
+        for network_id in list(self._tables.networks):
+            self._tables.remove(Kind.NETWORK, network_id)
+
+    with replaced(Store, "restore", restore):
+        yield
+
+
+@planted("apply depends on the member", "calm", 5)
+def _apply_by_chance() -> Iterator[None]:
+    """Times are taken from something that differs between members."""
+    original = _Transaction.__init__
+    calls = itertools.count()
+
+    def begin(self: _Transaction, tables: Tables, index: int, now: float) -> None:
+        original(self, tables, index, now + next(calls) % 2)
+
+    with replaced(_Transaction, "__init__", begin):
+        yield
+
+
+# -- the planner ---------------------------------------------------------------------------------------------------
+
+
+@planted("an address is given while it is used", "mixed", 60)
+def _forget_addresses() -> Iterator[None]:
+    """Nobody remembers who has which."""
+
+    def take(self: Range) -> int | None:
+        number = self.first
+        while number in self.reserved:
+            number += 1
+        return number
+
+    with replaced(Range, "take", take):
+        yield
+
+
+@planted("addresses leak", "mixed", 60)
+def _forget_nothing() -> Iterator[None]:
+    """An address is free as soon as its holder is looked at, though others hold it too."""
+    with replaced(AddressBook, "hold", lambda self, number: None):
+        yield
+
+
+@planted("surplus slots stay", "mixed", 20)
+def _keep_surplus() -> Iterator[None]:
+    """A service that is made smaller keeps all its tasks."""
+    with replaced(replicated, "_surplus", lambda filled, count: {}):
+        yield
+
+
+@planted("one replica too few", "mixed", 20)
+def _one_too_few() -> Iterator[None]:
+    """Off by one where slots are added."""
+    original = replicated._add
+    with replaced(replicated, "_add", lambda work, filled, missing: original(work, filled, missing - 1)):
+        yield
+
+
+# -- the dispatcher ------------------------------------------------------------------------------------------------
+
+
+@planted("states go back", "mixed", 60)
+def _states_go_back() -> Iterator[None]:
+    """A late report overwrites a later state, in the dispatcher and in the store."""
+
+    def set_status(self: _Transaction, change: Any) -> None:
+        old = self._get(Kind.TASK, change.task_id)
+        if old is not None:
+            self._pending[Kind.TASK][old.id] = self._touched(_with_status(old, change.status), old)
+
+    with (
+        replaced(reports, "accepted_status", lambda task, node_id, status: status if task else None),
+        replaced(_Transaction, "_set_task_status", set_status),
+    ):
+        yield
+
+
+def _with_status(task: Any, status: TaskStatus) -> Any:
+    return replace(task, status=status)
+
+
+@planted("a silent node is never given up", "mixed", 60)
+def _nobody_is_lost() -> Iterator[None]:
+    """Heartbeats are awaited for ever, so what ran on a dead node is not replaced."""
+    with replaced(Heartbeats, "expired", lambda self, now: []):
+        yield
+
+
+@planted("changes of tasks are not told", "mixed", 20)
+def _tell_nothing() -> Iterator[None]:
+    """A session tells everything once, and never again."""
+    with replaced(Session, "mark_task", lambda self, task_id: None):
+        yield
+
+
+@planted("a returned node is not believed", "mixed", 40)
+def _stay_down() -> Iterator[None]:
+    """A node that was down stays so, though it has a session."""
+
+    def opened(node: Node, description: NodeDescription, address: str, now: float) -> Any:
+        return original(node, description, address, now) if node.status.state.name == "UNKNOWN" else None
+
+    original = reports.opened
+    with replaced(reports, "opened", opened):
+        yield
+
+
+# -- the agents ----------------------------------------------------------------------------------------------------
+
+
+@planted("a report is forgotten once it is sent", "workers", 60)
+def _forget_reports() -> Iterator[None]:
+    """What was sent in a session that broke is taken for received."""
+
+    def begin_session(self: StatusOutbox) -> None:
+        self._in_flight.clear()
+        self._sequence = 0
+
+    with replaced(StatusOutbox, "begin_session", begin_session):
+        yield
+
+
+@planted("a report is sent before it is on disk", "workers", 80)
+def _report_early() -> Iterator[None]:
+    """An agent that dies then reports an older state after its restart, which nobody believes."""
+
+    def add(self: StatusOutbox, task_id: str, status: TaskStatus) -> None:
+        self._latest[task_id] = status
+        self._unsent[task_id] = None
+        self._changed.set()
+
+    with replaced(StatusOutbox, "add", add):
+        yield
