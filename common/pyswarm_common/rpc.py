@@ -12,6 +12,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from pyswarm_common.identity.people import read_person
 from pyswarm_common.model import NodeRole
 from pyswarm_common.model.states import PersonRole
 from pyswarm_common.peers import PeerGate
+from pyswarm_common.refusals import RefusalLog
 
 _log = logging.getLogger(__name__)
 
@@ -195,6 +197,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         self._cluster_id = cluster_id
         self._admission = admission
         self._gate = gate
+        self._refusals = RefusalLog(time.monotonic)
         self._guarded: dict[str, tuple[object, Any]] = {}  # by method: the handler, and it behind this guard
 
     async def intercept_service(
@@ -229,13 +232,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         if peer.caller is not Caller.LOCAL and expected is not None and peer.cluster_id != expected:
             raise errors.Forbidden("the client certificate belongs to another cluster")
         if peer.caller not in allowed:
-            _log.log(
-                logging.WARNING if peer.caller.is_person else logging.DEBUG,
-                "refused: %s %s called %s",
-                peer.caller.value,
-                peer.name or peer.node_id,
-                method,
-            )
+            if peer.caller.is_person:
+                self._refusals.note(f"{peer.caller.value} {peer.name} ({peer.credential_id})", f"called {method}")
             article = "an" if peer.caller.value[0] in "aeiou" else "a"
             raise errors.Forbidden(f"{article} {peer.caller.value} may not call {method}")
         return peer

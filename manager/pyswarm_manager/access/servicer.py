@@ -159,6 +159,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
     # ---- shared
 
     def _root(self) -> bytes:
+        """Both roots while one replaces the other."""
         cluster = self._store.view.cluster
         return trusted_roots(cluster) if cluster is not None else b""
 

@@ -15,6 +15,7 @@ from pyswarm_common.errors import InvalidArgument, Unauthenticated
 from pyswarm_common.identity.people import ApiToken
 from pyswarm_common.model.objects import Credential
 from pyswarm_common.model.states import CredentialKind
+from pyswarm_common.refusals import RefusalLog
 from pyswarm_common.rpc import Peer, caller_of_person
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL, wait_until_current
 from pyswarm_manager.access.limits import PerPeriod
@@ -33,6 +34,7 @@ class Bearers:
     def __init__(self, view: Callable[[], Tables], raft: Callable[[], RaftPort], now: Callable[[], float]) -> None:
         self._view, self._raft = view, raft
         refusal = "too many wrong tokens from this address: wait a minute, then try again"
+        self._refusals = RefusalLog(now)
         self._wrong = PerPeriod(now, WRONG_TOKENS, WRONG_TOKEN_PERIOD_S, refusal)
 
     async def identify(self, authorization: str, address: str) -> Peer:
@@ -45,12 +47,12 @@ class Bearers:
         try:
             token = ApiToken.parse(text)
         except InvalidArgument as error:
-            self._wrong.add(network)
+            self._count_wrong(network)
             raise Unauthenticated(str(error)) from None
         credential = await self._find(token.id)
         is_right = token.matches(credential.digest if credential is not None else _NO_DIGEST)
         if credential is None or not is_right:
-            self._wrong.add(network)
+            self._count_wrong(network)
             raise Unauthenticated(UNKNOWN_CREDENTIAL)
         cluster = self._view().cluster
         return Peer(
@@ -60,6 +62,10 @@ class Bearers:
             credential_id=credential.id,
             address=address,
         )
+
+    def _count_wrong(self, network: str) -> None:
+        self._wrong.add(network)
+        self._refusals.note(f"somebody at {network}", "a wrong API token")
 
     async def _find(self, token_id: str) -> Credential | None:
         """What is unknown here may be so new that only the leader knows it."""

@@ -18,6 +18,7 @@ from pyswarm_common.identity import RootAuthority, generate_key, make_csr
 from pyswarm_common.identity.people import ApiToken, is_person_name, person_subject, read_person
 from pyswarm_common.model import NodeRole
 from pyswarm_common.model.states import PersonRole
+from pyswarm_common.refusals import RefusalLog
 from pyswarm_manager.access.connect_protocol import (
     END_OF_STREAM,
     Codec,
@@ -227,6 +228,21 @@ def test_so_often_in_a_period_and_then_again() -> None:
     limit.require_room("b")
     now[0] = 60.0
     limit.require_room("a")
+
+
+def test_a_log_cannot_be_filled_with_refusals(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    log = RefusalLog(lambda: now[0])
+    for _ in range(1000):
+        log.note("viewer eve", "called /x")
+    log.note("viewer bob", "called /y")
+    assert len(caplog.records) == 6
+    now[0] = 61.0
+    log.note("viewer eve", "called /x")
+    assert "995 more times" in caplog.records[6].getMessage()
+    for number in range(2000):
+        log.note(f"somebody {number}", "a wrong API token")
+    assert len(log._seen) <= 1000
 
 
 @settings(max_examples=50, deadline=None)
