@@ -9,10 +9,11 @@ Containers are not touched by either.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
 import msgspec
@@ -22,6 +23,7 @@ from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 from pyswarm_common.model import Availability
 from pyswarm_manager.backup import forcing, restoring
 from pyswarm_manager.config import ManagerConfig
+from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull
 from pyswarm_runtime import Runtime
 
 from .addresses import choose_advertised, read_interfaces, split_host_port
@@ -59,7 +61,10 @@ class Recovery:
         if self._membership.record is not None:
             await self._require_lost(header.addresses)
         self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self._options.state_dir) as file:  # has no name: a crash leaves nothing
+        with (
+            _in_plain_words(),
+            tempfile.TemporaryFile(dir=self._options.state_dir) as file,
+        ):  # has no name: a crash leaves nothing
             await _receive(requests, file)
             backup = await asyncio.to_thread(restoring.read_backup, file, header.key)
 
@@ -95,7 +100,8 @@ class Recovery:
             identity=self._membership.identity() if self._membership.identity is not None else None,
         )
         state = restoring.restored(backup, place, time.time())
-        restoring.lay_log(self._options.manager, self._membership.lock.master, state, place.raft_id)
+        with _in_plain_words():
+            restoring.lay_log(self._options.manager, self._membership.lock.master, state, place.raft_id)
         record = msgspec.structs.replace(
             plan,
             node_id=state.identity.node_id,
@@ -162,7 +168,8 @@ class Recovery:
         )
 
     def _read_plan(self, record: NodeRecord) -> node_pb2.ForceNewClusterPlan:
-        stored, state = forcing.read_held(self._options.manager, self._membership.lock.master)
+        with _in_plain_words():
+            stored, state = forcing.read_held(self._options.manager, self._membership.lock.master)
         tables = state.tables
         plan = node_pb2.ForceNewClusterPlan(
             cluster_id=record.cluster_id,
@@ -184,8 +191,22 @@ class Recovery:
     def _rewrite(self, record: NodeRecord) -> None:
         paths = self._options.manager
         config = ManagerConfig.load(paths)
-        msgspec.structs.replace(config, advertise_address=record.manager_address, join_addresses=()).save(paths)
-        forcing.rewrite_log(paths, self._membership.lock.master, record.manager_address)
+        with _in_plain_words():
+            msgspec.structs.replace(config, advertise_address=record.manager_address, join_addresses=()).save(paths)
+            forcing.rewrite_log(paths, self._membership.lock.master, record.manager_address)
+
+
+@contextlib.contextmanager
+def _in_plain_words() -> Iterator[None]:
+    """What a disk does to us is no bug of ours, and whoever asked should read it."""
+    try:
+        yield
+    except (StorageFailed, StorageFull, StorageCorrupt) as error:
+        raise FailedPrecondition(str(error)) from error
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the disk refuses ({error.strerror or error}): look at its room and health"
+        ) from error
 
 
 async def _receive(requests: AsyncIterator[node_pb2.RestoreRequest], file: BinaryIO) -> None:

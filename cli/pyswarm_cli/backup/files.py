@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pyswarm_common.backup.container import Reader
-from pyswarm_common.errors import AlreadyExists
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}
 
@@ -27,6 +27,13 @@ def check_free(path: Path) -> None:
 
 def save(path: Path, parts: Iterable[bytes]) -> int:
     """Write the backup; returns its size in bytes."""
+    try:
+        return _save(path, parts)
+    except OSError as error:
+        raise FailedPrecondition(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _save(path: Path, parts: Iterable[bytes]) -> int:
     with _draft(path) as draft:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

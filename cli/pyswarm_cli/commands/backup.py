@@ -17,7 +17,7 @@ from pyswarm_cli.backup import files
 from pyswarm_cli.backup.secret_input import key_for, new_passphrase
 from pyswarm_cli.connection import Connection, answers, call, connect, stream
 from pyswarm_cli.output.rows import show
-from pyswarm_cli.output.words import ago, human_size
+from pyswarm_cli.output.words import ago, human_duration, human_size
 from pyswarm_cli.params import format_option, quiet_option
 from pyswarm_cli.views import backups as view
 from pyswarm_common.backup.container import SUFFIX, Reader
@@ -148,8 +148,8 @@ def _outlook(listed: Any, now: float) -> str:
         return f"The last automatic backup failed {ago(timestamp(listed.failed_at), now)}: {listed.error}"
     if not listed.HasField("next_at"):
         return f"An automatic backup is being made in {listed.directory}."
-    minutes = max(0, round((timestamp(listed.next_at) - now) / 60))
-    return f"The next one is made in {minutes} minutes, in {listed.directory}; {listed.kept} are kept."
+    wait = human_duration(max(0.0, timestamp(listed.next_at) - now)).lower()
+    return f"The next one is made in {wait}, in {listed.directory}; {listed.kept} are kept."
 
 
 @click.command(help="Show the key that opens backups made without a passphrase. Keep it outside of the swarm.")

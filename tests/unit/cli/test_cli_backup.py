@@ -185,6 +185,11 @@ def test_a_stream_that_breaks_leaves_nothing(daemon: FakeDaemon, run: Run, folde
     assert not list(folder.iterdir())
 
 
+def test_a_place_where_nothing_can_be_written_is_named(run: Run, folder: Path) -> None:
+    done = run("backup", "nowhere/mine")
+    assert (done.code, done.err) == (1, "cannot write nowhere/mine: No such file or directory\n")
+
+
 def test_what_arrives_damaged_is_not_kept(daemon: FakeDaemon, run: Run, folder: Path) -> None:
     daemon.content = daemon.content[:-1]
     done = run("backup", "mine")
