@@ -10,6 +10,7 @@ from pyswarm_common.model import Availability, Node, NodeRole
 from pyswarm_manager.raft.core.types import Role
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
+from pyswarm_simulator.machine import MachineWeather
 from pyswarm_simulator.manager import ManagerProcess
 from pyswarm_simulator.workload import Workload
 from pyswarm_simulator.world import ProcessLoop
@@ -38,6 +39,7 @@ class Faults:
         weather.drop, weather.duplicate, weather.slow = profile.drop, profile.duplicate, profile.slow
         for host in self._cluster.hosts.values():
             host.weather.disk.slow = profile.slow_disk
+            host.weather.machine.pull_s = profile.slow_pull_s
         for action, every in (
             (self._kill, profile.kill_every),
             (self._power_off, profile.power_off_every),
@@ -64,6 +66,7 @@ class Faults:
         weather.drop = weather.duplicate = weather.slow = 0.0
         for host in cluster.hosts.values():
             host.weather.disk.slow, host.weather.disk.is_full = 0.0, False
+            host.weather.machine.pull_s = MachineWeather().pull_s
             host.weather.wall_skew_s = 0.0
             for loop in host.loops:
                 if loop.is_frozen:

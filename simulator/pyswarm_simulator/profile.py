@@ -32,6 +32,8 @@ class Profile:
     clock_jump_every: float = 10.0
     # -- disks and containers
     slow_disk: float = 0.05
+    slow_pull_s: float = 3.0
+    """An image that is not on a host takes up to so long to come."""
     full_disk_every: float = NEVER
     crash_container_every: float = 4.0
     # -- the managers' group
