@@ -83,7 +83,7 @@ class LeaderForwarder:
                 answer: R | None = await self._send(sent, address)
             except Unknown:
                 if is_read:
-                    raise Unavailable(NO_LEADER) from None
+                    raise no_leader(self._raft) from None
                 raise
             if answer is not None:
                 return answer
@@ -106,7 +106,7 @@ class LeaderForwarder:
 
     def _require_time(self, deadline: float) -> None:
         if asyncio.get_running_loop().time() >= deadline:
-            raise Unavailable(NO_LEADER)
+            raise no_leader(self._raft)
 
     async def _connected(self, address: str, deadline: float) -> grpc.aio.Channel | None:
         """The channel once it stands; None if leadership moved meanwhile. Nothing is sent before it stands."""
@@ -167,6 +167,15 @@ class LeaderForwarder:
             if self._raft.leader_address not in (None, address):
                 return
             await self._raft.wait_leadership_change(seen)
+
+
+def no_leader(raft: RaftPort) -> Unavailable:
+    """Why nobody can be asked, as far as this manager knows."""
+    if raft.disk_problem:
+        return Unavailable(
+            f"no leader, and {raft.disk_problem}: free some space there; nothing is lost, and it goes on by itself"
+        )
+    return Unavailable(NO_LEADER)
 
 
 async def refuse_forwarded(context: Context) -> NoReturn:

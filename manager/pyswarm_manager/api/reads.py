@@ -7,9 +7,9 @@ import asyncio
 from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
-from pyswarm_common.errors import InvalidArgument, Unavailable
+from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Node
-from pyswarm_manager.api.forward import NO_LEADER
+from pyswarm_manager.api.forward import no_leader
 from pyswarm_manager.api.ports import RaftPort
 
 BARRIER_TIMEOUT_S = 1.0
@@ -25,7 +25,7 @@ async def wait_fresh(raft: RaftPort, consistency: int) -> None:
         async with asyncio.timeout(BARRIER_TIMEOUT_S):
             await raft.read_barrier()
     except TimeoutError:
-        raise Unavailable(NO_LEADER) from None
+        raise no_leader(raft) from None
 
 
 def with_manager_status(node: Node, raft: RaftPort) -> Node:

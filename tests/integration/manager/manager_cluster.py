@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import grpc
@@ -56,6 +56,7 @@ from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_node import child
 
 START_TIMEOUT_S = 30.0
+C = TypeVar("C", bound="ManagerCluster")
 
 
 def new_id() -> str:
@@ -435,9 +436,9 @@ async def _beat(call: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def manager_cluster(root: Path) -> AsyncIterator[ManagerCluster]:
+async def manager_cluster(root: Path, kind: type[C] = ManagerCluster) -> AsyncIterator[C]:  # type: ignore[assignment]
     """A cluster whose processes end with the block."""
-    cluster = ManagerCluster(root)
+    cluster = kind(root)
     try:
         yield cluster
     finally:
