@@ -82,6 +82,7 @@ class SimCluster:
             "tick_s": TICK_S,
             "heartbeat_ticks": 2,
             "election_ticks": 6,
+            "lease_ticks": 3,
             "promise_ticks": 4,
             "snapshot_entries": profile.snapshot_entries,
             "keep_entries": 10,
