@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from pyswarm_common.errors import NotFound, OutOfSequence
+from pyswarm_common.errors import NotFound, OutOfSequence, PyswarmError, Unavailable, Unknown
 from pyswarm_manager.api.ports import Clock
 from pyswarm_manager.ca import rotation
 from pyswarm_manager.ca.removed import forgettable
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 REAP_PERIOD_S = 60.0
 _PAUSE_S = 0.05
+_REFUSED_PAUSE_S = 1.0
 _KINDS = frozenset({Kind.CLUSTER, Kind.NODE})
 
 
@@ -59,6 +60,11 @@ async def _commit(store: RolesStore, decide: Callable[[Tables], list[Change]]) -
             await store.propose(changes)
         except (OutOfSequence, NotFound):
             await asyncio.sleep(_PAUSE_S)
+        except (Unavailable, Unknown):
+            raise  # leadership is lost: the next leader goes on
+        except PyswarmError as error:
+            _log.warning("the CA's upkeep waits: %s", error)
+            await asyncio.sleep(_REFUSED_PAUSE_S)
         else:
             return True
     return False
