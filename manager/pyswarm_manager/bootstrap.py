@@ -14,16 +14,14 @@ from pyswarm_common.documents import Malformed, decode_msgpack
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster, Network, NetworkSpec, Node
-from pyswarm_common.model.audit import AuditRecord
 from pyswarm_manager.config import write_private
+from pyswarm_manager.store.audit import by_local_root
 from pyswarm_manager.store.changes import Change, Create
 from pyswarm_manager.store.recording import asking
 from pyswarm_manager.store.store import Store
 from pyswarm_manager.store.tables import Tables
 
 INGRESS_NAME = "ingress"
-_INIT = AuditRecord(actor_kind="local", actor="root", role="admin", source="unix", method="Daemon/Init")
-"""Whoever ran `init` used this machine's socket."""
 
 
 class Bootstrap(msgspec.Struct, frozen=True):
@@ -70,7 +68,7 @@ async def commit_bootstrap(store: Store, path: Path, new_id: IdSource) -> None:
         return
     changes = missing_changes(store.view, bootstrap, new_id)
     if changes:
-        with asking(_INIT):
+        with asking(by_local_root("Daemon/Init")):
             await store.propose(changes)
     _forget(path)
 

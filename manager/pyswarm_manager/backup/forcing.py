@@ -34,6 +34,7 @@ from pyswarm_manager.raft.core.types import (
     MemberRole,
 )
 from pyswarm_manager.raft.storage.port import Stored
+from pyswarm_manager.store.audit import by_local_root
 from pyswarm_manager.store.changes import Change, ChangeSet, Update
 from pyswarm_manager.store.encoding import encode_change_set, split_changes
 from pyswarm_manager.store.store import Store
@@ -144,7 +145,9 @@ def rewritten(stored: Stored, state: Held, address: str, now: float) -> Rewrite 
     changes: list[Change] = [Update(dropped(other.node, now)) for other in others if other.node is not None]
     changes += _own_change(state, own, address)
     for part in split_changes(changes):
-        draft.add(EntryKind.NORMAL, encode_change_set(ChangeSet(tuple(part), now)))
+        draft.add(
+            EntryKind.NORMAL, encode_change_set(ChangeSet(tuple(part), now, by_local_root("Daemon/ForceNewCluster")))
+        )
     return Rewrite(HardState(draft.term, NOBODY, draft.index), tuple(draft.entries))
 
 

@@ -40,6 +40,7 @@ from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.config import ManagerPaths
 from pyswarm_manager.raft.core.configuration import MAX_REMOVED
 from pyswarm_manager.raft.core.types import NOBODY, Configuration, HardState, Member, MemberRole, Snapshot
+from pyswarm_manager.store.audit import by_local_root, recorded
 from pyswarm_manager.store.encoding import encode_snapshot
 from pyswarm_manager.store.tables import Tables
 
@@ -108,6 +109,7 @@ def restored(backup: Verified, place: Place, now: float) -> Restored:
             tables.put(touched(dropped(node, now), index, now))
     tables.put(_own_node(backup.tables.nodes.get(identity.node_id), identity, place, index, now))
     tables.index = index
+    tables.audit.append(recorded(by_local_root("Daemon/Restore"), index, now, ()))
     members = {place.raft_id: Member(place.manager_address, MemberRole.VOTER)}
     return Restored(tables, identity, Configuration(members, removed), backup.header.term + TERM_GAP)
 

@@ -20,6 +20,11 @@ from pyswarm_manager.store.tables import Kind
 MAX_TARGETS: Final = 16
 
 
+def by_local_root(method: str) -> AuditRecord:
+    """The beginnings of the record of what this machine's root told the daemon to do, outside of any call."""
+    return AuditRecord(actor_kind="local", actor="root", role="admin", source="unix", method=method)
+
+
 def recorded(asked: AuditRecord, index: int, now: float, events: Sequence[Event]) -> AuditRecord:
     """The record of a change set that was applied at that index and did that."""
     targets = [_target(event) for event in _told(events)]

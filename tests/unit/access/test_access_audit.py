@@ -237,12 +237,12 @@ async def test_the_log_survives_its_leader(swarm3: Swarm) -> None:
 
 
 async def several(swarm: Swarm) -> list[AuditRecord]:
-    for name in ("a", "b"):
+    for name in ("net-a", "net-b"):
         await swarm.control().CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name=name)))
     operator = await make_person(swarm, PersonRole.OPERATOR, "bob")
     stub = stub_of(swarm, control_pb2_grpc.ControlStub, operator)
     await stub.CreateService(pb.CreateServiceRequest(spec=wire(service_spec("web"))))
-    await stub.RemoveNetwork(pb.RemoveNetworkRequest(network="a"))
+    await stub.RemoveNetwork(pb.RemoveNetworkRequest(network="net-a"))
     return list(swarm.leader.store.view.audit)
 
 
@@ -253,7 +253,7 @@ QUESTIONS: dict[str, tuple[Callable[[list[AuditRecord]], Any], list[int]]] = {
     "kind of actor": (lambda r: access_pb2.AuditFilter(actors=["node"]), [0, 1, 2]),
     "method": (lambda r: access_pb2.AuditFilter(methods=["CreateNetwork", "Control/RemoveNetwork"]), [0, 1, 4]),
     "kind": (lambda r: access_pb2.AuditFilter(kinds=["service", "credential"]), [2, 3]),
-    "name": (lambda r: access_pb2.AuditFilter(objects=["a"]), [0, 4]),
+    "name": (lambda r: access_pb2.AuditFilter(objects=["net-a"]), [0, 4]),
     "id": (lambda r: access_pb2.AuditFilter(objects=[r[1].targets[0].id[:12]]), [1]),
     "two": (lambda r: access_pb2.AuditFilter(kinds=["network"], actors=["bob"]), [4]),
 }

@@ -187,6 +187,7 @@ def test_a_nodes_certificate_names_no_person() -> None:
     assert read_person(node) is None
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2000), st.binary(min_size=1, max_size=4))
 def test_a_bent_certificate_is_read_or_refused(position: int, junk: bytes) -> None:
