@@ -324,13 +324,8 @@ class Membership:
 
     async def move(self, record: NodeRecord) -> None:
         """This node has other addresses from now on. Containers run on."""
-        if record == self.record or self.member is None or self.identity is None:
-            return
-        record.save(self._options)
-        await self.member.close()
-        self.member = None
-        await self._end_role_task()
-        await self._enter(record, self.identity)
+        if record != self.record:
+            await self._reenter(record)
 
     # ---------------------------------------------------------------- becoming a member
 
@@ -462,6 +457,8 @@ class Membership:
 
     async def _perform(self, step: Step) -> None:
         async with self._changing:
+            if self.identity is None or self._next_step(self._roles.node) is not step:
+                return  # decided before a change that was under way: a manager that only stood still must not be lost
             match step:
                 case Step.PROMOTE:
                     await self._renew()

@@ -26,10 +26,11 @@ from pyswarm_manager.config import ManagerConfig
 from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull
 from pyswarm_runtime import Runtime
 
-from .addresses import choose_advertised, read_interfaces, split_host_port
+from .addresses import choose_advertised, read_interfaces
 from .describe import describe
 from .founding import new_raft_id
 from .membership import Membership, NewManager
+from .moving import followed
 from .paths import NodeRecord, Options
 
 _log = logging.getLogger(__name__)
@@ -220,17 +221,12 @@ async def _receive(requests: AsyncIterator[node_pb2.RestoreRequest], file: Binar
 
 
 async def _moved(record: NodeRecord, advertised: str) -> NodeRecord:
-    """The record with the address that was asked for. The containers' traffic moves along if it went over the old."""
+    """The record with the address that was asked for, which must be this machine's."""
     if not advertised:
         return record
-    address, port = choose_advertised(advertised, await read_interfaces())
-    if ":" not in advertised.rpartition("]")[2]:
-        port = split_host_port(record.manager_address, record.manager_port)[1]
-    moves_data_path = record.data_path_address == record.address
-    return msgspec.structs.replace(
-        record,
-        address=address,
-        manager_port=port,
-        data_path_address=address if moves_data_path else record.data_path_address,
-        managers=(),
-    )
+    interfaces = await read_interfaces()
+    new = followed(msgspec.structs.replace(record, advertise=advertised, managers=()), interfaces, None)
+    wanted, _ = choose_advertised(advertised, interfaces)
+    if new.address != wanted:
+        raise InvalidArgument(f"this machine does not have the address {wanted}: give one that it has, or an interface")
+    return new
