@@ -18,9 +18,16 @@ from pyswarm_simulator.world import ProcessLoop
 MAX_HOSTS = 7
 
 
-def leads(manager: ManagerProcess) -> bool:
-    """Whether its core leads, if only in its own view."""
-    return manager.raft is not None and manager.raft._loop.core.state.role is Role.LEADER
+_WATCH_S = 0.001
+"""Less than a message takes."""
+
+
+def term_led_by(manager: ManagerProcess) -> int:
+    """The term in which it leads, if only in its own view; 0 if it does not."""
+    if manager.raft is None:
+        return 0
+    state = manager.raft._loop.core.state
+    return state.term if state.role is Role.LEADER else 0
 
 
 class Faults:
@@ -120,22 +127,32 @@ class Faults:
             self._later(0.7, lambda: self._restart_agent(host))
 
     def _watch_elections(self, known_term: int) -> None:
-        """Kill some leaders when they have hardly begun."""
+        """Some leaders reach few others from the moment they are elected, and are killed soon after."""
         if not self._is_on:
             return
-        leader = next((m for m in self._cluster.managers() if leads(m) and m.raft.term > known_term), None)  # type: ignore[union-attr]
-        if leader is not None and leader.raft is not None:
-            known_term = leader.raft.term
+        leader = next((m for m in self._cluster.managers() if term_led_by(m) > known_term), None)
+        if leader is not None:
+            known_term = term_led_by(leader)
             if self._world.chance(self._profile.topple):
-                host = self._cluster.hosts[leader.host]
-                self._world.after_s(self._world.rng.uniform(0.0, 0.04), lambda: self._topple(host))
-        self._world.after_s(0.01, lambda: self._watch_elections(known_term))
+                self._undermine(self._cluster.hosts[leader.host])
+        self._world.after_s(_WATCH_S, lambda: self._watch_elections(known_term))
+
+    def _undermine(self, host: Host) -> None:
+        network = self._cluster.network
+        network.heal()
+        lost = [name for name in self._cluster.hosts if name != host.name and self._world.chance(0.6)]
+        for name in lost:
+            network.cut(host.name, name)
+        self._cluster.note(f"undermine {host.name}: cut from {' '.join(lost)}")
+        self._world.after_s(self._world.rng.uniform(0.005, 0.06), lambda: self._topple(host))
 
     def _topple(self, host: Host) -> None:
-        if self._is_on and host.is_up and host.manager is not None and host.manager.loop.is_alive:
-            self._cluster.note(f"topple {host.name}")
-            host.kill_manager()
-            self._later(0.7, lambda: self._cluster.restart_manager(host))
+        if not (self._is_on and host.is_up and host.manager is not None and host.manager.loop.is_alive):
+            return
+        self._cluster.note(f"topple {host.name}")
+        host.kill_manager()
+        self._cluster.network.heal()
+        self._later(0.5, lambda: self._cluster.restart_manager(host))
 
     def _restart_agent(self, host: Host) -> None:
         if host.is_up and host.agent_loop is not None and not host.agent_loop.is_alive:
