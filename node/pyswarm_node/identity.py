@@ -13,7 +13,7 @@ from cryptography import x509
 
 from pyswarm_common.errors import FailedPrecondition, PyswarmError
 from pyswarm_common.identity import NodeIdentity, key_from_pem
-from pyswarm_common.identity.locks import Locked
+from pyswarm_common.identity.locks import Locked, WrongKey
 
 from .machine_lock import FILE as LOCK_FILE
 from .machine_lock import MachineLock
@@ -38,10 +38,10 @@ class CurrentIdentity:
             raise FailedPrecondition(
                 f"the node's certificate is missing in {options.certificates}: put it back, or {_start_anew(options)}"
             )
-        _check_belongs(identity, record, options)
         if not lock.is_locked:
             identity = _opened(identity, lock, options)
-            _check_whole(identity, options)
+        _check_whole(identity, options)
+        _check_belongs(identity, record, options)
         return cls(options.certificates, identity, lock)
 
     def __call__(self) -> NodeIdentity:
@@ -56,8 +56,15 @@ class CurrentIdentity:
         return self._identity
 
     def unlock(self) -> None:
-        """The lock was opened."""
-        self._identity = self._identity.unlocked(self._lock.master)
+        """The lock was opened. Raises FailedPrecondition, and stays locked, if the key is not what was locked."""
+        try:
+            self._identity = self._identity.unlocked(self._lock.master)
+        except WrongKey:
+            self._lock.forget()
+            raise FailedPrecondition(
+                f"the locked key in {self._directory} is damaged: put it back, or leave the swarm with "
+                "`pyswarm leave --force` and join again"
+            ) from None
 
     def relock(self) -> None:
         """The key on the disk is to be locked, if it is not."""
@@ -109,7 +116,8 @@ def _opened(identity: NodeIdentity, lock: MachineLock, options: Options) -> Node
 def _check_whole(identity: NodeIdentity, options: Options) -> None:
     try:
         certified = x509.load_pem_x509_certificate(identity.cert_pem).public_key()
-        fits = certified == key_from_pem(identity.key_pem).public_key()
+        # A locked key is compared when it is unlocked.
+        fits = identity.is_locked or certified == key_from_pem(identity.key_pem).public_key()
     except (ValueError, PyswarmError) as error:
         raise FailedPrecondition(
             f"the files in {options.certificates} are damaged ({error}): put them back, or {_start_anew(options)}"
