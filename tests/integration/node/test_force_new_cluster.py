@@ -75,3 +75,23 @@ def test_killed_at_any_step_it_can_be_done_again(lab: Lab) -> None:
     assert run(lab, "pyswarm", "network", "create", "-d", "overlay", "after").returncode == 0
     peers = run(lab, "pyswarm", "node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}").stdout
     assert f"{LOST} Down" in [line.rstrip() for line in peers.splitlines()]
+
+
+def test_it_moves_to_another_address_with_everything_it_has(lab: Lab) -> None:
+    """While the manager stands still and the agent begins again, nobody may take it for one that is missing."""
+    eventually(lambda: is_leading(lab), "the manager leads alone")
+    own = lab.host(KEPT).address
+    other = f"{own.rpartition('.')[0]}.211"
+    assert run(lab, "ip", "address", "add", f"{other}/24", "dev", "eth0").returncode == 0
+    before = run(lab, "pyswarm", "operator", "raft", "list-peers", "--format", "{{.RaftID}}").stdout
+
+    refused = run(lab, *FORCE, "--advertise-addr", "203.0.113.1")
+    assert refused.returncode == 1
+    assert "does not have the address" in refused.stderr
+    moved = run(lab, *FORCE, "--advertise-addr", other)
+    assert moved.returncode == 0, moved.stderr
+    eventually(lambda: is_leading(lab), "the manager leads at its new address")
+    template = "{{.RaftID}} {{.Address}}"
+    peers = run(lab, "pyswarm", "operator", "raft", "list-peers", "--format", template).stdout
+    assert peers == f"{before.strip()} {other}:2377\n"
+    assert "kept" in run(lab, "pyswarm", "network", "ls", "--format", "{{.Name}}").stdout.split()
