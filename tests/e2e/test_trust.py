@@ -20,12 +20,14 @@ MANAGERS, WORKERS = ("n1", "n2"), ("n3", "n4")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two managers and two workers; the last worker has not joined."""
+    """Two managers and two workers under a CA of the operator's own; the last worker has not joined."""
     lab = Lab.up(f"trust-{uuid.uuid4().hex[:6]}", managers=2, workers=2, init=False)
     try:
         wait_daemons(lab)
         swarm = Cluster(lab.name)
-        swarm.run("n1", "init", "--cert-expiry", "2h")
+        chain, key = own_ca(swarm, "n1")
+        swarm.run("n1", "init", "--cert-expiry", "2h", "--root-ca-cert", chain, "--root-ca-key", key)
+        assert root(swarm) == swarm.on("n1", "cat", "/root/ca/root.crt").stdout
         join(swarm, "n2", swarm.run("n1", "join-token", "-q", "manager").strip())
         join(swarm, "n3", swarm.run("n1", "join-token", "-q", "worker").strip())
         yield swarm

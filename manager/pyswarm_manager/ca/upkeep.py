@@ -43,6 +43,7 @@ async def run_upkeep(store: RolesStore, clock: Clock, reap_period_s: float = REA
             while await _commit(store, rotation.next_changes):
                 _log.info("root rotation: %s", _progress(store.view))
             await _wait(changed, reap_period_s)
+            await asyncio.sleep(_PAUSE_S)  # many nodes change at once: look at them together
     finally:
         unsubscribe()
 
