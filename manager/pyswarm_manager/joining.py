@@ -16,6 +16,7 @@ from pyswarm.v1 import ca_pb2, ca_pb2_grpc
 from pyswarm_common.errors import OutOfSequence, Unavailable, Unknown
 from pyswarm_common.identity import role_name
 from pyswarm_common.model import NodeRole
+from pyswarm_common.resolving import resolved
 from pyswarm_common.rpc import error_from_rpc, open_channel
 from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.config import ManagerConfig
@@ -34,7 +35,8 @@ async def join_raft(config: ManagerConfig, identity: IdentityProvider, raft: Raf
     """Return once this manager is a member. Raises the refusal if asking again would not help, and LogLost if this
     raft id was a voter's before."""
     backoff_s = FIRST_BACKOFF_S
-    for address in itertools.cycle(config.join_addresses):
+    for named in itertools.cycle(config.join_addresses):
+        address = next(iter(await resolved(named)), named)
         try:
             answer = await _ask(address, config, identity, raft.last_index)
         except (Unavailable, Unknown, OutOfSequence) as error:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -29,11 +28,12 @@ from pyswarm.v1 import raft_pb2_grpc
 from pyswarm_common.errors import InvalidArgument, PyswarmError
 from pyswarm_common.identity import role_name
 from pyswarm_common.model import Node, NodeRole
+from pyswarm_common.resolving import resolved
 from pyswarm_common.rpc import open_channel
 from pyswarm_manager.announcement import Announcement, announce, verified
 from pyswarm_manager.api.ports import IdentityProvider, RaftPort
 from pyswarm_manager.api.writes import StorePort, retried
-from pyswarm_manager.config import ManagerConfig, ManagerPaths, split_address
+from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.speakers import Speakers
 from pyswarm_manager.standing import Standing
 from pyswarm_manager.store.changes import Update
@@ -44,7 +44,6 @@ PERIOD_S = 1.0
 INTRODUCTION_PERIOD_S = 60.0
 STANDING_PERIOD_S = 30.0
 CALL_TIMEOUT_S = 3.0
-RESOLVE_TIMEOUT_S = 3.0
 MAX_KNOWN = 64
 MAX_STRANGERS = 16
 """Announcements of managers that are not members, kept since they may be about to become ones."""
@@ -231,7 +230,7 @@ class Whereabouts:
     async def _everywhere(self) -> list[str]:
         """Every address at which a manager may be."""
         members = [self._raft.address_of(i) or "" for i in self._raft.members if i != self._raft.raft_id]
-        resolved = await asyncio.gather(*(_resolve(seed) for seed in (*self._seeds, *self._config.join_addresses)))
+        resolved = await asyncio.gather(*(resolved(seed) for seed in (*self._seeds, *self._config.join_addresses)))
         addresses = dict.fromkeys((*members, *(address for found in resolved for address in found)))
         return [address for address in addresses if address and address != self._config.advertise_address][:MAX_TARGETS]
 
@@ -285,15 +284,3 @@ def _addresses(raft: Members) -> dict[int, str]:
 def _at(node: Node, address: str) -> Node:
     assert node.manager_status is not None
     return replace(node, manager_status=replace(node.manager_status, address=address))
-
-
-async def _resolve(address: str) -> list[str]:
-    """Where a name leads now; nothing if it leads nowhere."""
-    host, port = split_address(address)
-    try:
-        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
-        return []
-    hosts = dict.fromkeys(str(entry[4][0]) for entry in found)
-    return [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts]

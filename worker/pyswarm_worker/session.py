@@ -27,6 +27,7 @@ from pyswarm_common.errors import NODE_REMOVED_KEY, PyswarmError, Unavailable
 from pyswarm_common.identity import NodeIdentity, role_name
 from pyswarm_common.identity.locks import Locked
 from pyswarm_common.model import NodeRole
+from pyswarm_common.resolving import is_named, resolved
 from pyswarm_common.rpc import CHANNEL_OPTIONS, error_from_rpc
 
 from .statuses import StatusOutbox
@@ -157,6 +158,11 @@ class Session:
                 waiting = [other for other in waiting if other != address]
             else:
                 address = waiting.pop(0)
+            if is_named(address):
+                found = await resolved(address)
+                waiting[:0] = [other for other in found if other not in waiting]
+                reason = reason if found else f"{address}: the name leads nowhere"
+                continue
             reason = await self._attempt(address)
             if self._has_started:
                 return reason
