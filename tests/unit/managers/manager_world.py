@@ -85,6 +85,18 @@ class World:
         self.alive.add(node_id)
         self._elect()
 
+    def ask_for(self, node_id: str, role: NodeRole) -> None:
+        """A user promotes or demotes; what would cost the majority is refused, as the API does."""
+        node = self.view.nodes[node_id]
+        if not self.leader or node.spec.role is role:
+            return
+        if role is NodeRole.WORKER:
+            try:
+                check_demotion(self.view, self.statuses(), node)
+            except FailedPrecondition:
+                return
+        self.view.put(replace(node, spec=replace(node.spec, role=role)))
+
     # ---- what is the case
 
     def _node_of(self, raft_id: int) -> Node | None:

@@ -182,25 +182,35 @@ def is_settled(world: World, live: int) -> bool:
     return all(max(zones_now.values()) - zones_now[zone_of(node)] < 2 for node in idle)
 
 
+events = st.tuples(st.integers(0, 60), st.integers(0, 9), st.sampled_from(["kill", "revive", "promote", "demote"]))
+
+
+def befall(world: World, what: str, name: str) -> None:
+    match what:
+        case "kill":
+            world.kill(name)
+        case "revive":
+            world.revive(name)
+        case "promote":
+            world.ask_for(name, NodeRole.MANAGER)
+        case "demote":
+            world.ask_for(name, NodeRole.WORKER)
+
+
 @settings(max_examples=80, deadline=None)
-@given(
-    world=worlds(),
-    events=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9), st.booleans()), max_size=12),
-)
-def test_machines_die_and_return_and_the_managers_settle(world: World, events: list[tuple[int, int, bool]]) -> None:
-    """No change of ours ever costs the majority (`World` asserts it at each); in the end, with everything healed that
-    quorum needs, the number and the spread are as wanted, and stay so."""
+@given(world=worlds(), happened=st.lists(events, max_size=12))
+def test_machines_die_and_return_and_the_managers_settle(world: World, happened: list[tuple[int, int, str]]) -> None:
+    """No change of ours ever costs the majority (`World` asserts it at each), whatever users ask for at the same time;
+    in the end, with as many machines as quorum needs, the number and the spread are as wanted, and stay so."""
     names = sorted(world.view.nodes)
-    for seconds, number, is_death in events:
-        name = names[number % len(names)]
-        (world.kill if is_death else world.revive)(name)
+    for seconds, number, what in happened:
+        befall(world, what, names[number % len(names)])
         world.run(seconds)
     if not world.has_quorum():
         for name in names:  # only machines that return bring back a lost majority
             world.revive(name)
     world.run(900)
-    live = len(world.alive)
-    assert is_settled(world, live), (world.changes, world.members, sorted(world.alive))
+    assert is_settled(world, len(world.alive)), (world.changes, world.members, sorted(world.alive))
     made = len(world.changes)
     world.run(200)
     assert len(world.changes) == made, "it never comes to rest"
