@@ -320,6 +320,7 @@ def cluster(value: Cluster) -> Json:
             "Orchestration": {"TaskHistoryRetentionLimit": spec.task_history_limit},
             "Dispatcher": {"HeartbeatPeriod": _nanos(spec.heartbeat_period_s)},
             "CAConfig": {"NodeCertExpiry": _nanos(spec.node_cert_expiry_s)},
+            "Backups": {"Interval": _nanos(spec.backup_interval_s), "Kept": spec.backups_kept},
             "Managers": {"Wanted": spec.managers, "DeadGrace": _nanos(spec.manager_grace_s)},
         },
         "DefaultAddrPool": list(spec.default_address_pools),
