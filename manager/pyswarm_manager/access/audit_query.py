@@ -5,8 +5,8 @@ Records come oldest first; a page is bounded by count, and the next one begins a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Final
 
 from pyswarm.v1 import access_pb2
@@ -43,10 +43,10 @@ def page(
 
 
 def after(records: Sequence[AuditRecord], index: int) -> Sequence[AuditRecord]:
-    """Those after that index."""
-    if not index:
-        return list(records)
-    return list(records)[bisect_right(records, index, key=lambda record: record.index) :]
+    """Those after that index; looks at no others, since a watcher asks at every change."""
+    found = list(takewhile(lambda record: record.index > index, reversed(records)))
+    found.reverse()
+    return found
 
 
 def record_filter(wanted: access_pb2.AuditFilter) -> Callable[[AuditRecord], bool]:
