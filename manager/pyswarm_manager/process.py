@@ -126,7 +126,9 @@ class Manager:
         self._config, self._paths, self._identity = config, paths, identity
         self._store, self._raft, self._at_rest = store, raft, at_rest
         self._forwarder = LeaderForwarder(raft, identity)
-        self._dispatcher = Dispatcher(store, time.time, new_id, lambda: raft.leader_address, self._silent_members)
+        self._dispatcher = Dispatcher(
+            store, time.time, new_id, lambda: raft.leader_address, self._silent_members, seeds=self._seeds
+        )
         self._speakers = Speakers(store, lambda: raft.hears_leader)
         self._whereabouts = Whereabouts(config, paths, identity, store, raft, self._speakers)
         self._set_own_address = set_own_address
@@ -294,6 +296,9 @@ class Manager:
     async def _close_local(self, server: grpc.aio.Server) -> None:
         self._paths.socket.unlink(missing_ok=True)
         await server.stop(STOP_GRACE_S)
+
+    def _seeds(self) -> tuple[str, ...]:
+        return self._whereabouts.seeds
 
     def _silent_members(self) -> frozenset[int]:
         return frozenset(raft_id for raft_id, member in self._raft.members.items() if not member.is_active)

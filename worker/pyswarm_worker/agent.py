@@ -54,6 +54,7 @@ from .trust import RemovedNodes
 _log = logging.getLogger(__name__)
 
 _MAX_REFERENCES = 1_000
+_MAX_SEEDS = 32
 _ORPHAN_GRACE_S = 10.0
 
 
@@ -129,6 +130,7 @@ class Agent:
         self._store = store
         self._outbox = StatusOutbox(store)
         self._known_managers: tuple[str, ...] = config.managers
+        self._known_seeds: tuple[str, ...] = ()
         self._session = Session(
             hooks.identity, self._managers, self, self._outbox, dial=wires.dial, uniform=wires.uniform
         )
@@ -239,7 +241,7 @@ class Agent:
     async def on_started(self, started: pb.SessionStarted) -> None:
         self.error, self.has_had_session = "", True
         self._session_log.started(self._session.manager)
-        await self._learn_managers(started.managers.addresses)
+        await self._learn_managers(started.managers)
         if started.data_path_port:
             self._hooks.on_data_path_port(started.data_path_port)
         self._hooks.on_node(from_proto(Node, started.node))
@@ -251,7 +253,7 @@ class Agent:
             case "trust":
                 await self._trust(message.trust)
             case "managers":
-                await self._learn_managers(message.managers.addresses)
+                await self._learn_managers(message.managers)
             case "node":
                 self._hooks.on_node(from_proto(Node, message.node))
             case other:
@@ -284,10 +286,13 @@ class Agent:
         for task in change.update_tasks:
             self.tasks.update(task)
 
-    async def _learn_managers(self, addresses: Sequence[str]) -> None:
-        if addresses and tuple(addresses) != self._known_managers:
-            self._known_managers = tuple(addresses)
-            await self._store.write([put_managers(self._known_managers)])
+    async def _learn_managers(self, managers: pb.ManagerList) -> None:
+        """A leader that has just begun may not know the seeds yet: what was told once is kept."""
+        seeds = tuple(managers.seeds[:_MAX_SEEDS]) or self._known_seeds
+        known = (tuple(managers.addresses), seeds)
+        if managers.addresses and known != (self._known_managers, self._known_seeds):
+            self._known_managers, self._known_seeds = known
+            await self._store.write([put_managers(*known)])
 
     async def _trust(self, update: pb.TrustUpdate) -> None:
         kept = self._removed.learn(update)
@@ -300,7 +305,7 @@ class Agent:
 
     def _managers(self) -> Sequence[str]:
         local = self._hooks.local_manager()
-        return (*((local,) if local else ()), *self._known_managers, *self._config.seeds)
+        return (*((local,) if local else ()), *self._known_managers, *self._config.seeds, *self._known_seeds)
 
     async def _locate_image(self, reference: str) -> list[str]:
         own = self._hooks.describe().agent_address
@@ -316,6 +321,7 @@ class Agent:
 
     async def _take_up(self, saved: SavedState) -> None:
         self._known_managers = saved.managers or self._config.managers
+        self._known_seeds = saved.seeds
         self._removed.load(saved.trust)
         self._outbox.restore(saved.statuses, saved.unacknowledged)
         await self._networks.restore(saved.tables, saved.ingress)

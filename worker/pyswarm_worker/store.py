@@ -50,6 +50,7 @@ class SavedState:
     tables: dict[str, KnownTable]
     ingress: pb.IngressTable | None
     managers: tuple[str, ...]
+    seeds: tuple[str, ...]
     trust: pb.TrustUpdate
 
 
@@ -168,8 +169,8 @@ def put_ingress(ingress: pb.IngressTable) -> Operation:
     return "INSERT OR REPLACE INTO facts VALUES ('ingress', ?)", (ingress.SerializeToString(),)
 
 
-def put_managers(addresses: Sequence[str]) -> Operation:
-    content = pb.ManagerList(addresses=addresses).SerializeToString()
+def put_managers(addresses: Sequence[str], seeds: Sequence[str] = ()) -> Operation:
+    content = pb.ManagerList(addresses=addresses, seeds=seeds).SerializeToString()
     return "INSERT OR REPLACE INTO facts VALUES ('managers', ?)", (content,)
 
 
@@ -221,8 +222,9 @@ def _load(connection: sqlite3.Connection) -> SavedState:
     facts = dict(connection.execute("SELECT name, value FROM facts"))
     ingress = pb.IngressTable.FromString(facts["ingress"]) if "ingress" in facts else None
     trust = pb.TrustUpdate.FromString(facts.get("trust", b""))
-    managers = tuple(pb.ManagerList.FromString(facts.get("managers", b"")).addresses)
-    return SavedState(tasks, statuses, tuple(unacknowledged), _load_tables(connection), ingress, managers, trust)
+    known = pb.ManagerList.FromString(facts.get("managers", b""))
+    managers, seeds, tables = tuple(known.addresses), tuple(known.seeds), _load_tables(connection)
+    return SavedState(tasks, statuses, tuple(unacknowledged), tables, ingress, managers, seeds, trust)
 
 
 def _load_tables(connection: sqlite3.Connection) -> dict[str, KnownTable]:

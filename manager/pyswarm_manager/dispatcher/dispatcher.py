@@ -31,8 +31,10 @@ class Dispatcher:
         leader_address: Callable[[], str | None],
         silent_members: Callable[[], frozenset[int]] = frozenset,
         monotonic: Callable[[], float] = time.monotonic,
+        seeds: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """`silent_members`: the raft ids that the leader does not hear of."""
+        """`silent_members`: the raft ids that the leader does not hear of. `seeds`: names that lead to managers."""
+        self._seeds = seeds
         self._store, self._clock, self._new_id = store, clock, new_id
         self._leader_address, self._silent_members = leader_address, silent_members
         self._monotonic = monotonic
@@ -41,7 +43,9 @@ class Dispatcher:
     async def run(self) -> None:
         """Serve sessions until cancelled: one term."""
         assert self._term is None, "a term begins after the last one ended"
-        term = self._term = Term(self._store, self._clock, self._new_id, self._silent_members, self._monotonic)
+        term = self._term = Term(
+            self._store, self._clock, self._new_id, self._silent_members, self._monotonic, self._seeds
+        )
         try:
             await term.run()
         finally:

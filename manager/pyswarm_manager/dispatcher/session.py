@@ -77,9 +77,9 @@ class Session:
         """The node's own object changed."""
         self._notice("node", pb.ManagerMessage(node=to_proto(node)))
 
-    def tell_managers(self, addresses: tuple[str, ...]) -> None:
+    def tell_managers(self, addresses: tuple[str, ...], seeds: tuple[str, ...]) -> None:
         """Managers came or went."""
-        self._notice("managers", pb.ManagerMessage(managers=pb.ManagerList(addresses=addresses)))
+        self._notice("managers", pb.ManagerMessage(managers=pb.ManagerList(addresses=addresses, seeds=seeds)))
 
     def tell_period(self, period_s: float) -> None:
         """The heartbeat period: when it changed, and as the answer to each heartbeat."""

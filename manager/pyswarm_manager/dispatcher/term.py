@@ -57,7 +57,9 @@ class Term:
         new_id: IdSource,
         silent_members: Callable[[], frozenset[int]],
         monotonic: Callable[[], float],
+        seeds: Callable[[], tuple[str, ...]],
     ) -> None:
+        self._seeds = seeds
         self._store, self._clock, self._new_id = store, clock, new_id
         self._silent_members, self._monotonic = silent_members, monotonic
         view = store.view
@@ -125,7 +127,7 @@ class Term:
             session_id=session.id,
             node=None if node is None else to_proto(node),
             heartbeat_period_s=self._heartbeats.period_s,
-            managers=pb.ManagerList(addresses=self._managers),
+            managers=pb.ManagerList(addresses=self._managers, seeds=self._seeds()),
             data_path_port=0 if cluster is None else cluster.spec.data_path_port,
         )
         return pb.ManagerMessage(started=started).SerializeToString()
@@ -302,7 +304,7 @@ class Term:
         if managers != self._managers:
             self._managers = managers
             for session in self._sessions.values():
-                session.tell_managers(managers)
+                session.tell_managers(managers, self._seeds())
 
     def _tell_period(self) -> None:
         """Only when it differs notably, or each join of a large cluster would be told to every node."""
