@@ -230,8 +230,8 @@ class Whereabouts:
     async def _everywhere(self) -> list[str]:
         """Every address at which a manager may be."""
         members = [self._raft.address_of(i) or "" for i in self._raft.members if i != self._raft.raft_id]
-        resolved = await asyncio.gather(*(resolved(seed) for seed in (*self._seeds, *self._config.join_addresses)))
-        addresses = dict.fromkeys((*members, *(address for found in resolved for address in found)))
+        seeds = await asyncio.gather(*(resolved(seed) for seed in (*self._seeds, *self._config.join_addresses)))
+        addresses = dict.fromkeys((*members, *(address for found in seeds for address in found)))
         return [address for address in addresses if address and address != self._config.advertise_address][:MAX_TARGETS]
 
     async def _tell(self, addresses: Iterable[str]) -> None:
