@@ -84,6 +84,7 @@ _IMAGE: Table = {
 
 _TOKEN: Table = {
     "create": ("commands.access:create_token", "Make an API token"),
+    "exchange": ("commands.access:exchange_token", "Make a client certificate of an API token, for an hour"),
     "ls": ("commands.access:list_tokens", "List API tokens"),
     "rm": ("commands.access:remove_tokens", "Remove API tokens"),
 }

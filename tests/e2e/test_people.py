@@ -82,6 +82,15 @@ def test_a_token_works_on_every_manager_and_what_it_did_is_recorded(cluster: Clu
     }
 
 
+def test_a_token_becomes_a_certificate(cluster: Cluster, people: Path, tmp_path: Path) -> None:
+    ca, folder = str(people / "viewer" / "ca.pem"), tmp_path / "hour"
+    argv = ("token", "exchange", "--ca", ca, "--token-file", str(people / "token"), "-o", str(folder))
+    cluster.run("n5", *argv, ADDRESSES["n3"])
+    assert elsewhere(cluster, folder, "network", "create", "by-hour").returncode == 0
+    log = cluster.run("n1", "events", "--audit", "--filter", "actor=ci", "--format", "{{.ActorKind}} {{.Method}}")
+    assert log.splitlines()[-2:] == ["token Access/ExchangeToken", "certificate Control/CreateNetwork"]
+
+
 def test_the_log_is_the_same_on_every_manager_and_outlives_its_leader(cluster: Cluster, people: Path) -> None:
     before = {host: cluster.run(host, "events", "--audit", "--until", "0s") for host in ADDRESSES}
     assert len(set(before.values())) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,32 @@ def remove_tokens(ctx: click.Context, tokens: tuple[str, ...]) -> None:
         click.echo(call(connection.access.RemoveToken, access_pb2.RemoveTokenRequest(token=name)).id)
 
     each(tokens, act)
+
+
+@click.command(
+    help="Make a client certificate of an API token, for an hour at most: for what speaks gRPC, and for this command "
+    "(-H tcp://… --tls-dir DIR)."
+)
+@click.option("--ca", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The root (`pyswarm ca`)")
+@click.option("--token-file", default="-", metavar="FILE", help="Where the token is [standard input]")
+@click.option("--expires", type=_LIFETIME, default=None, help="How long it holds (10m) [1h]")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write")
+@click.argument("manager", metavar="HOST[:2377]")
+def exchange_token(ca: Path, token_file: str, expires: float | None, output: Path, manager: str) -> None:
+    """`token exchange`."""
+    from pyswarm_cli.exchange import exchange, read_token  # noqa: PLC0415 - only here
+    from pyswarm_cli.remote import read_address  # noqa: PLC0415
+    from pyswarm_common.identity import generate_key, key_to_pem, make_csr  # noqa: PLC0415
+
+    check_empty(output)
+    host, port = read_address(manager)
+    root, key = ca.read_bytes(), generate_key()
+    token = read_token(token_file, sys.stdin.buffer)
+    request = access_pb2.ExchangeTokenRequest(csr=make_csr(key), lifetime_s=expires or 0.0)
+    answer = exchange(host, port + 1, root, token, request.SerializeToString())
+    made = access_pb2.ExchangeTokenResponse.FromString(answer)
+    write_credentials(output, key_to_pem(key), made.certificate, made.root_ca_cert)
+    click.echo(output)
 
 
 # ---------------------------------------------------------------- client certificates

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import socket
+import ssl
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +33,8 @@ from pyswarm.v1 import (
     watch_pb2,
     watch_pb2_grpc,
 )
+from pyswarm_cli.exchange import _refusal as refusal_of
+from pyswarm_cli.exchange import read_token
 from pyswarm_cli.failures import report
 from pyswarm_cli.main import cli
 from pyswarm_cli.parse.moments import lifetime_s, moment
@@ -292,6 +298,53 @@ def test_addresses_of_managers(text: str, expected: tuple[str, int]) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(errors.InvalidArgument):
         read_address(text)
+
+
+# ---------------------------------------------------------------- a token for a certificate
+
+
+def test_a_token_is_read_alone(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("PSWT-1-a-b\n")
+    assert read_token(str(tmp_path / "token"), io.BytesIO()) == "PSWT-1-a-b"
+    assert read_token("-", io.BytesIO(b" PSWT-1-a-b ")) == "PSWT-1-a-b"
+    for wrong in (b"", b"two words", b"\xff", b"a\nb"):
+        with pytest.raises(errors.InvalidArgument):
+            read_token("-", io.BytesIO(wrong))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(100, 599), st.binary(max_size=100))
+def test_any_answer_is_a_refusal_in_a_sentence(status: int, body: bytes) -> None:
+    assert str(refusal_of(status, body))
+
+
+def test_a_managers_refusal_keeps_its_meaning() -> None:
+    body = json.dumps({"code": "unauthenticated", "message": "no such token"}).encode()
+    assert isinstance(refusal_of(401, body), errors.Unauthenticated)
+
+
+def test_the_token_is_sent_to_nobody_who_does_not_prove_to_be_a_manager(invoke: Run, tls_dir: Path) -> None:
+    """Here a person, whose certificate is of the same root."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls_dir / "cert.pem", tls_dir / "key.pem")
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve_one() -> None:
+            plain, _ = listener.accept()
+            with plain, contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as tls:
+                seen.append(tls.recv(1000))
+
+        impostor = threading.Thread(target=serve_one)
+        impostor.start()
+        (tls_dir / "token").write_text("PSWT-1-a-b")
+        argv = ["--ca", str(tls_dir / "ca.pem"), "--token-file", str(tls_dir / "token"), "-o", str(tls_dir / "new")]
+        done = invoke("token", "exchange", *argv, f"127.0.0.1:{listener.getsockname()[1] - 1}")
+        impostor.join(10.0)
+    assert done.code == 1
+    assert "does not prove to be one" in done.err
+    assert not any(seen)
+    assert not (tls_dir / "new").exists()
 
 
 # ---------------------------------------------------------------- events
