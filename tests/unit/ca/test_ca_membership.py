@@ -127,7 +127,14 @@ async def joined(swarm: Swarm, via: Manager) -> Manager:
         answer = await asked(swarm.ca(via, new.identity).JoinRaft(request))
         assert answer.members[new.raft_id] == new.address
         assert answer.cluster_id == "c" * 25
+        await swarm.wait(lambda: votes_and_is_up_to_date(swarm.leader, new))
     return new
+
+
+def votes_and_is_up_to_date(leader: Manager, new: Manager) -> bool:
+    """Nothing is on its way that would make its log longer than it says."""
+    member = leader.raft.members[new.raft_id]
+    return member.role is MemberRole.VOTER and new.raft.last_index == leader.raft.last_index
 
 
 async def test_a_manager_joins_through_a_follower_and_becomes_a_voter(swarm3: Swarm) -> None:
