@@ -138,6 +138,10 @@ def test_the_root_is_replaced_by_the_operators_own(cluster: Cluster) -> None:
     join(cluster, "n4", cluster.run("n1", "join-token", "-q", "worker").strip())
     remove_left(cluster)
     eventually(lambda: ready(cluster) == 4, "all are well")
+    audit = cluster.run("n1", "events", "--audit")
+    assert "Security/CreateJoinToken" in audit
+    assert "Security/RotateRoot" in audit
+    assert "PRIVATE KEY" not in audit
     logs = "".join(cluster.lab.log(host) for host in (*MANAGERS, *WORKERS))
     assert "PRIVATE KEY" not in logs
 

@@ -26,6 +26,7 @@ from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.tokens import renewed_tokens
 from pyswarm_manager.ca.trust import present_authority, signing_authority
 from pyswarm_manager.store.changes import Change, Update, delete
+from pyswarm_manager.store.recording import describe
 from pyswarm_manager.store.tables import Tables
 
 BATCH = 30
@@ -66,6 +67,7 @@ async def begin(writer: Writer, request: security_pb2.RotateRootRequest) -> None
         target = new_target(cluster, request.ca_cert, request.ca_key, now)
         if rotation is not None and rotation.root_ca_cert == target.cert_pem:
             return  # asked again for what is under way
+        describe(f"the root is to be replaced by {'a CA of the operator' if request.ca_cert else 'a generated one'}")
         await writer.store.propose([Update(begun(cluster, target, now))])
 
     await retried(attempt)

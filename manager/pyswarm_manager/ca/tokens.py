@@ -22,6 +22,7 @@ from pyswarm_manager.api.validate import refuse
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.trust import known_digests, token_root
 from pyswarm_manager.store.changes import Create, delete
+from pyswarm_manager.store.recording import describe
 from pyswarm_manager.store.tables import Tables
 
 MAX_TOKENS = 1_000
@@ -105,6 +106,7 @@ async def create(
         uses_total=request.uses,
         uses_left=request.uses,
     )
+    describe(f"join token {limited.id} for a {limited.role.name.lower()}")
     await writer.store.propose([Create(limited)])
     made = writer.store.view.join_tokens.get(limited.id, limited)
     return security_pb2.CreateJoinTokenResponse(token=str(token), join_token=_shown(made))
@@ -132,6 +134,7 @@ def listed(view: Tables) -> security_pb2.ListJoinTokensResponse:
 async def remove(writer: Writer, reference: str) -> security_pb2.RemoveJoinTokenResponse:
     async def attempt() -> str:
         limited = _find(writer.store.view, reference)
+        describe(f"join token {limited.id} for a {limited.role.name.lower()}")
         await writer.store.propose([delete(limited)])
         return limited.id
 
