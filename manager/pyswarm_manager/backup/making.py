@@ -1,17 +1,19 @@
 """Making a backup on a running manager: a consistent capture on the loop, everything slow in a thread of its own.
 
 The capture is linearizable: what was acknowledged anywhere before the call is in it. `Maker` never writes to the store
-and never holds the loop for long. At most `MAX_AT_ONCE` backups are made at a time; more are refused.
+and never holds the loop for long. At most `MAX_AT_ONCE` backups are streamed at a time, and more are refused, so that
+readers who stand still cannot make this manager hold many states; a file of its own comes beside them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,7 @@ class Maker:
 
     def __init__(self, store: StorePort, raft: RaftPort, clock: Clock) -> None:
         self._store, self._raft, self._clock = store, raft, clock
-        self._threads = ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="backup")
+        self._threads = ThreadPoolExecutor(MAX_AT_ONCE + 1, thread_name_prefix="backup")
         self._under_way = 0
 
     def close(self) -> None:
@@ -82,7 +84,7 @@ class Maker:
             raise Unavailable("this manager does not know its swarm yet: try again in a moment")
         return capture(self._store.view, cluster, self._raft.applied_index, self._raft.term)
 
-    async def parts(self, captured: Captured, sealed_with: SealedWith) -> AsyncIterator[Part]:
+    async def parts(self, captured: Captured, sealed_with: SealedWith) -> AsyncGenerator[Part, None]:
         """The file, part by part, each made in a thread while the one before is on its way."""
         with self._one_more():
             source = _parts(captured, self._header(captured, sealed_with), sealed_with.key)
@@ -92,9 +94,8 @@ class Maker:
 
     async def write_file(self, captured: Captured, sealed_with: SealedWith, path: Path) -> int:
         """Into a file that appears only when it is whole and on the disk; returns its size."""
-        with self._one_more():
-            source = _parts(captured, self._header(captured, sealed_with), sealed_with.key)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, _write_file, source, path)
+        source = _parts(captured, self._header(captured, sealed_with), sealed_with.key)
+        return await self.in_thread(functools.partial(_write_file, source, path))
 
     def _header(self, captured: Captured, sealed_with: SealedWith) -> Header:
         return Header(

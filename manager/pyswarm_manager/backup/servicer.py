@@ -7,6 +7,7 @@ interceptor's decision (admins): everything here is worth as much as the root's 
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,9 +66,10 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
         _log.info("a backup at index %d is made for %s", captured.index, _who(context))
         sealed_with = _sealed_with(request, captured)
         first = True
-        async for part in self._maker.parts(captured, sealed_with):
-            yield _message(part, captured, sealed_with, first)
-            first = False
+        async with contextlib.aclosing(self._maker.parts(captured, sealed_with)) as parts:
+            async for part in parts:
+                yield _message(part, captured, sealed_with, first)
+                first = False
 
     async def ListBackups(self, request: pb.ListBackupsRequest, context: Context) -> pb.ListBackupsResponse:
         require_manager(peer_of(context), self._store.view.nodes)
