@@ -35,6 +35,7 @@ from pyswarm_manager.access.connect_protocol import (
 )
 from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.authorisation import TABLE
+from pyswarm_manager.store.recording import asking
 
 _log = logging.getLogger(__name__)
 
@@ -170,8 +171,10 @@ class PeopleDoor:
         context = ConnectContext(peer)
         if not method.is_stream:
             message = codec.decode(method.request_type, body)
-            async with asyncio.timeout(min(timeout_s or CALL_TIMEOUT_S, CALL_TIMEOUT_S)):
-                answer = await method.handler.unary_unary(message, context)
+            # One task serves all requests of a connection: in whose name this one changes something ends with it.
+            with asking(None):
+                async with asyncio.timeout(min(timeout_s or CALL_TIMEOUT_S, CALL_TIMEOUT_S)):
+                    answer = await method.handler.unary_unary(message, context)
             return web.Response(body=codec.encode(answer), content_type=codec.content_type)
         message = codec.decode(method.request_type, read_request_envelope(body, MAX_BODY_BYTES))
         return await _stream(request, method.handler.unary_stream(message, context), codec, timeout_s)

@@ -17,6 +17,7 @@ from pyswarm.v1 import access_pb2, access_pb2_grpc
 from pyswarm_common.identity import NodeIdentity, generate_key, key_to_pem, make_csr
 from pyswarm_common.model.states import PersonRole
 from pyswarm_common.rpc import open_channel
+from pyswarm_manager.store.recording import asked_by
 
 pb = access_pb2
 ROLES = {PersonRole.VIEWER: "viewer", PersonRole.OPERATOR: "operator", PersonRole.ADMIN: "admin"}
@@ -76,7 +77,10 @@ async def open_door(manager: Manager) -> AsyncIterator[Door]:
     app = web.Application()
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await manager.people.handle(request)
+        try:
+            return await manager.people.handle(request)
+        finally:
+            assert asked_by() is None, "what the connection serves next would be done in this caller's name"
 
     app.router.add_post("/{service}/{method}", handle)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
