@@ -4,13 +4,15 @@ Everything that comes from the managers is written before it is acted upon, so t
 in reach, goes on where it was. Writes that arrive while one is being synced become the next transaction together: a
 hundred assignments are one message and one fsync, a hundred statuses a few.
 
-SQLite (WAL, synchronous=FULL) in one thread of its own. A write that fails ends the daemon: going on would promise
-what is not kept.
+SQLite (WAL, synchronous=FULL) in one thread of its own. A write that finds the disk full is made again until there is
+room, and what depends on it waits. One that fails otherwise ends the daemon: going on would promise what is not kept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,6 +28,9 @@ from pyswarm_common.model import Task, TaskStatus
 
 from .core.tables import KnownTable
 
+_log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE tasks(id TEXT PRIMARY KEY, task BLOB NOT NULL) WITHOUT ROWID;
@@ -63,6 +68,7 @@ class AgentStore:
         self._queue: list[Operation] = []
         self._waiting: list[asyncio.Future[None]] = []
         self._writer: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     @classmethod
     async def open(cls, path: Path) -> AgentStore:
@@ -83,12 +89,11 @@ class AgentStore:
         await asyncio.shield(done)
 
     async def _write_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             operations, self._queue = self._queue, []
             waiting, self._waiting = self._waiting, []
             try:
-                await loop.run_in_executor(self._thread, _commit, self._connection, operations)
+                await self._commit_when_there_is_room(operations)
             except sqlite3.Error as error:
                 for future in waiting:
                     if not future.done():
@@ -98,7 +103,24 @@ class AgentStore:
                     future.set_result(None)
         self._writer = None
 
+    async def _commit_when_there_is_room(self, operations: Sequence[Operation]) -> None:
+        loop, is_told = asyncio.get_running_loop(), False
+        while True:
+            try:
+                return await loop.run_in_executor(self._thread, _commit, self._connection, operations)
+            except sqlite3.Error as error:
+                is_full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                if not is_full or self._closing.is_set():
+                    raise
+            if not is_told:
+                _log.error("the disk of the agent's state is full: what the managers say waits until there is room")
+                is_told = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_S):
+                    await self._closing.wait()
+
     async def close(self) -> None:
+        self._closing.set()
         while self._writer is not None:
             await asyncio.shield(self._writer)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
@@ -203,10 +225,11 @@ def _commit(connection: sqlite3.Connection, operations: Sequence[Operation]) -> 
     try:
         for statement, parameters in operations:
             connection.execute(statement, parameters)
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk may have ended it already
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _load(connection: sqlite3.Connection) -> SavedState:

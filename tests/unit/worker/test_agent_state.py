@@ -112,3 +112,41 @@ async def test_statuses_leave_the_outbox_only_when_acknowledged(tmp_path: Path) 
     run.cancel()
     await asyncio.gather(run, return_exceptions=True)
     await agent.close()
+
+
+async def test_a_write_without_room_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    refusals = []
+    commit = module._commit
+
+    def limited(connection: sqlite3.Connection, operations: object) -> None:
+        try:
+            commit(connection, operations)  # type: ignore[arg-type]
+        except sqlite3.Error as error:
+            refusals.append(error.sqlite_errorcode)
+            raise
+
+    monkeypatch.setattr(module, "_commit", limited)
+    agent = await AgentStore.open(tmp_path / "agent.db")
+    agent._connection.execute("PRAGMA max_page_count = 1")  # a full disk
+    addresses = [f"192.0.2.{number}:2377" for number in range(2000)]
+    waiting = asyncio.create_task(agent.write([put_managers(addresses)]))
+    async with asyncio.timeout(20):
+        while len(refusals) < 3:  # noqa: ASYNC110 - it has no event for a refusal
+            await asyncio.sleep(0.01)
+    assert set(refusals) == {sqlite3.SQLITE_FULL}
+    assert not waiting.done()
+    agent._connection.execute("PRAGMA max_page_count = 1000000")
+    await waiting
+    assert (await agent.load()).managers == tuple(addresses)
+    await agent.close()
+
+
+async def test_closing_does_not_wait_for_room(tmp_path: Path) -> None:
+    agent = await AgentStore.open(tmp_path / "agent.db")
+    agent._connection.execute("PRAGMA max_page_count = 1")
+    waiting = asyncio.create_task(agent.write([put_managers(["192.0.2.1:2377"] * 2000)]))
+    await asyncio.sleep(0)
+    await agent.close()
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await waiting
