@@ -32,7 +32,7 @@ from pyswarm_simulator.checks.stores import StoreChecks
 from pyswarm_simulator.checks.violation import Violation
 from pyswarm_simulator.host import CLUSTER_ID, Host
 from pyswarm_simulator.manager import TICK_S, ManagerProcess, RemovedFromCluster, Watcher
-from pyswarm_simulator.network import Network
+from pyswarm_simulator.network import Network, host_at
 from pyswarm_simulator.profile import Profile
 from pyswarm_simulator.raft_transport import Receiver
 from pyswarm_simulator.switchboard import Switchboard
@@ -132,7 +132,7 @@ class SimCluster:
         return max(leading, key=lambda m: m.raft.term if m.raft is not None else 0, default=None)
 
     def manager_at(self, address: str) -> Receiver | None:
-        host = self.hosts.get(address.partition(":")[0])
+        host = self.hosts.get(host_at(address))
         manager = host.manager if host is not None else None
         return manager if manager is not None and manager.loop.is_alive else None
 

@@ -19,6 +19,7 @@ from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.machine import MachineWeather, SimImages, SimOverlay, SimRuntime
 from pyswarm_simulator.manager import ManagerProcess, RaftDisk, Surroundings
+from pyswarm_simulator.network import address_of
 from pyswarm_simulator.sessions import dialler
 from pyswarm_simulator.switchboard import Endpoint, Party, Switchboard
 from pyswarm_simulator.world import EPOCH, ProcessLoop, new_loop
@@ -99,11 +100,11 @@ class Host:
 
     @property
     def agent_address(self) -> str:
-        return f"{self.name}:7946"
+        return address_of(self.name, 7946)
 
     @property
     def manager_address(self) -> str:
-        return f"{self.name}:2377"
+        return address_of(self.name, 2377)
 
     @property
     def loops(self) -> list[ProcessLoop]:

@@ -28,7 +28,7 @@ from pyswarm_manager.raft.storage.port import StorageFull
 from pyswarm_manager.store.store import Store
 from pyswarm_simulator.answers import Answers
 from pyswarm_simulator.disk import DiskThread, DiskWeather
-from pyswarm_simulator.network import Network
+from pyswarm_simulator.network import Network, address_of
 from pyswarm_simulator.raft_transport import Receiver, SimTransport
 from pyswarm_simulator.switchboard import Endpoint, NoAnswer, Party, Switchboard
 from pyswarm_simulator.world import EPOCH, ProcessLoop, World
@@ -105,7 +105,7 @@ class ManagerProcess:
         """`identity` is (node id, raft id). `join`: whom to ask to be let in, if it is not a member yet."""
         self._run, self.host, self.loop, self.disk = run, host, loop, disk
         self.node_id, self.raft_id = identity
-        self.address = f"{host}:2377"
+        self.address = address_of(host, 2377)
         self.raft: RaftNode | None = None
         self.store: Store | None = None
         self._thread = DiskThread(run.world, loop, weather)

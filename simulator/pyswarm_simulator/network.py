@@ -13,8 +13,19 @@ from dataclasses import dataclass
 
 from pyswarm_simulator.world import World
 
+_UNDERLAY = "10.9.0."
 RETRY_S = 0.1
 """TCP sends again after about so long."""
+
+
+def address_of(host: str, port: int) -> str:
+    """Where something listens on host `n3`: IP addresses, since a name would be asked of a resolver."""
+    return f"{_UNDERLAY}{host.removeprefix('n')}:{port}"
+
+
+def host_at(address: str) -> str:
+    """Whose address that is."""
+    return "n" + address.partition(":")[0].removeprefix(_UNDERLAY)
 
 
 @dataclass(slots=True)

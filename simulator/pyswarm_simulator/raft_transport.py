@@ -11,7 +11,7 @@ from pyswarm.v1 import raft_pb2 as pb
 from pyswarm_manager.raft.core.messages import InstallSnapshot, Message
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.raft.wire import assemble_snapshot, decode, encode, snapshot_chunks
-from pyswarm_simulator.network import Network
+from pyswarm_simulator.network import Network, host_at
 from pyswarm_simulator.world import ProcessLoop
 
 RECONNECT_S = 2.0
@@ -101,7 +101,7 @@ class SimTransport:
             self._post(address, partial(self._arrive, address, peer, data))
 
     def _post(self, address: str, deliver: Callable[[], None]) -> None:
-        self._network.post(self._host, address.partition(":")[0], deliver)
+        self._network.post(self._host, host_at(address), deliver)
 
     def _arrive(self, address: str, peer: int, data: bytes) -> None:
         receiver = self._find(address)

@@ -17,7 +17,7 @@ import grpc
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import STATUS_NAMES, PyswarmError
 from pyswarm_simulator.mailbox import Mailbox
-from pyswarm_simulator.network import Network, Pipe
+from pyswarm_simulator.network import Network, Pipe, host_at
 from pyswarm_simulator.switchboard import Endpoint, Party, Switchboard
 from pyswarm_simulator.world import ProcessLoop
 
@@ -73,7 +73,7 @@ class SimCall:
         self._context = SimContext(certificate)
         self._handler: asyncio.Task[None] | None = None
         self._is_over = [False, False]  # for the client, for the server
-        target = board.host_of(address)
+        target = host_at(address)
         self._up = Pipe(network, client.host, target)
         self._down = Pipe(network, target, client.host)
         self._target = target
@@ -128,7 +128,7 @@ class SimCall:
         except _Aborted as aborted:
             self._refuse(aborted.code, aborted.details, aborted.metadata)
         except PyswarmError as error:
-            self._refuse(_code_of(error), str(error), ())
+            self._refuse(_code_of(error), str(error), error.trailing)
 
     def _answer(self, data: bytes) -> None:
         self._down.send(lambda: None if self._is_over[0] else self._inbox.put(pb.ManagerMessage.FromString(data)))

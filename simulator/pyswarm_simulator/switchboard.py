@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyswarm_common.errors import PyswarmError, Unavailable
-from pyswarm_simulator.network import RETRY_S, Network
+from pyswarm_simulator.network import RETRY_S, Network, host_at
 from pyswarm_simulator.world import ProcessLoop
 
 Handler = Callable[[str, Any], Awaitable[Any]]
@@ -57,16 +57,11 @@ class Switchboard:
         endpoint = self._endpoints.get(address)
         return endpoint if endpoint is not None and endpoint.loop.is_alive else None
 
-    @staticmethod
-    def host_of(address: str) -> str:
-        """Hosts are named in their addresses: `n1:2377`."""
-        return address.partition(":")[0]
-
     async def call(self, caller: Party, address: str, method: str, question: Any, timeout_s: float) -> Any:
         """Ask; raises what the other side refuses with, Unavailable if nobody listens, NoAnswer."""
         answered: asyncio.Future[Any] = caller.loop.create_future()
         self._post(
-            caller.host, self.host_of(address), lambda: self._arrive(caller, address, method, question, answered)
+            caller.host, host_at(address), lambda: self._arrive(caller, address, method, question, answered)
         )
         try:
             async with asyncio.timeout(timeout_s):
@@ -76,7 +71,7 @@ class Switchboard:
 
     def _arrive(self, caller: Party, address: str, method: str, question: Any, answered: asyncio.Future[Any]) -> None:
         endpoint = self.find(address)
-        target = self.host_of(address)
+        target = host_at(address)
         handler = None if endpoint is None else endpoint.unary.get(method)
         if endpoint is None or handler is None:
             self._post(target, caller.host, lambda: _settle(caller, answered, Unavailable("connection refused")))
