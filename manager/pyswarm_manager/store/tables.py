@@ -45,7 +45,7 @@ class Kind(StrEnum):
     TASK = "task"
     NETWORK = "network"
     CREDENTIAL = "credential"
-    JOIN_TOKEN = "join_token"
+    JOIN_TOKEN = "join_token"  # noqa: S105  -- a word, no secret
     REMOVED_NODE = "removed_node"
 
 
