@@ -82,15 +82,9 @@ def handshake(port: int, directory: Path, version: str) -> bool:
     argv = ["openssl", "s_client", version, "-alpn", "h2", "-connect", f"127.0.0.1:{port}"]
     files = ["-cert", "node.crt", "-key", "node.key", "-CAfile", "root-ca.crt"]
     done = subprocess.run(
-        [*argv, *files],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
+        [*argv, *files], cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
     )
-    return "Cipher is (NONE)" not in done.stdout and done.returncode == 0
+    return b"Cipher is (NONE)" not in done.stdout and done.returncode == 0
 
 
 def test_a_grpc_server(grpc_port: int, directory: Path) -> None:
