@@ -166,7 +166,8 @@ class RaftNode:
     def _on_tick(self) -> None:
         before, self._full_disks = self._full_disks, self._why_nothing_is_written()
         if self._full_disks and not before:
-            self._loop.proposals.fail_all(Unavailable(self._full_disks), self.commit_index)
+            in_flight = f"{self._full_disks}. The change was in flight: read again to see whether it was made"
+            self._loop.proposals.fail_all(Unavailable(self._full_disks), self.commit_index, in_flight)
         if self.is_read_only:
             self._step_down()
         else:

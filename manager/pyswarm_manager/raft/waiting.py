@@ -73,16 +73,16 @@ class Proposals:
             if not future.done():
                 future.set_exception(error)
 
-    def fail_all(self, queued_error: PyswarmError, committed: int = 0) -> None:
-        """Leadership ended: what was queued was not made; what was appended may yet be, unless it is `committed`, and
-        then its result comes."""
+    def fail_all(self, queued_error: PyswarmError, committed: int = 0, in_flight: str = LOST_IN_FLIGHT) -> None:
+        """Leadership ended, or nothing can be written: what was queued was not made; what was appended may yet be,
+        unless it is `committed`, and then its result comes."""
         self.refuse(list(self._queued), queued_error)
         self._queued.clear()
         for index in [index for index in self._appended if index > committed]:
             _, size, future = self._appended.pop(index)
             self._bytes -= size
             if not future.done():
-                future.set_exception(Unknown(LOST_IN_FLIGHT))
+                future.set_exception(Unknown(in_flight))
 
 
 class AppliedWaiters:
