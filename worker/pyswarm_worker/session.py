@@ -44,7 +44,10 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _MAX_HINTS = 3  # in one round: managers that point at one another must not keep us busy
 _MAX_QUEUE = 4_096
-_REMOVED_AFTER = 3  # answers in a row that say that this node does not exist
+_REMOVED_AFTER = 3
+"""So many answers must say that this node does not exist, with no session in between..."""
+_REMOVED_AFTER_S = 3.0
+"""...and the first so long ago that no leader which has been replaced without knowing can have given them all."""
 
 
 Dial = Callable[[str], "AbstractAsyncContextManager[dispatcher_pb2_grpc.DispatcherAsyncStub]"]
@@ -100,6 +103,7 @@ class Session:
         """Whom we dialled last."""
         self._hint = ""
         self._not_found = 0
+        self._not_found_since = 0.0
         self._images_changed = asyncio.Event()
         self._redial = asyncio.Event()
 
@@ -141,11 +145,15 @@ class Session:
         while True:
             self._has_started = False
             reason = await self._round()
-            if self._not_found >= _REMOVED_AFTER:
+            if self._is_removed():
                 raise Removed(reason)
             pause_s = _FIRST_PAUSE_S if self._has_started else min(pause_s * 2, _LONGEST_PAUSE_S)
             self._listener.on_broken(reason)
             await asyncio.sleep(pause_s * self._uniform(0.5, 1.0))
+
+    def _is_removed(self) -> bool:
+        since_s = asyncio.get_running_loop().time() - self._not_found_since
+        return self._not_found >= _REMOVED_AFTER and since_s >= _REMOVED_AFTER_S
 
     async def _round(self) -> str:
         """Try every manager once, following their hints, until one has served us; says why the last did not."""
@@ -178,7 +186,10 @@ class Session:
                 await self._converse(stub)
         except grpc.aio.AioRpcError as error:
             self._hint = _leader_of(error, address)
-            self._not_found = self._not_found + 1 if _says_removed(error) else 0
+            if _says_removed(error):
+                # An answer of somebody who does not lead says nothing about it either way.
+                self._not_found_since = self._not_found_since or asyncio.get_running_loop().time()
+                self._not_found += 1
             return f"{address}: {_in_short(error)}"
         except Locked as error:
             return str(error)
@@ -210,7 +221,7 @@ class Session:
     async def _serve(
         self, stub: dispatcher_pb2_grpc.DispatcherAsyncStub, call: Any, started: pb.SessionStarted
     ) -> None:
-        self._has_started, self._not_found = True, 0
+        self._has_started, self._not_found, self._not_found_since = True, 0, 0.0
         self._period_s = started.heartbeat_period_s or self._period_s
         self._redial.clear()
         self._queue, self._stub = asyncio.Queue(_MAX_QUEUE), stub

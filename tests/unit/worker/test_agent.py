@@ -250,6 +250,19 @@ async def test_a_removed_node_stops_its_tasks_and_says_so(node: Fixture) -> None
         assert "removed from its cluster" in agent.error
 
 
+async def test_a_removed_node_is_sure_of_it_although_followers_only_say_that_they_do_not_lead(node: Fixture) -> None:
+    follower = FakeManager(make_identity(node.root, NodeRole.MANAGER, "f" * 25))
+    follower.refusal = (grpc.StatusCode.UNAVAILABLE, "this manager does not lead the swarm")
+    await follower.start()
+    node.managers = (node.manager.address, follower.address)
+    node.manager.refusal = (grpc.StatusCode.NOT_FOUND, f"node {NODE} not found")
+    try:
+        async with node.agent() as agent:
+            await eventually(lambda: agent.is_removed)
+    finally:
+        await follower.stop()
+
+
 async def test_heartbeats_inventory_and_tables(node: Fixture) -> None:
     async with node.agent():
         await eventually(lambda: node.manager.heartbeats >= 2)
