@@ -195,4 +195,4 @@ def test_a_removed_node_is_refused_everywhere(cluster: Cluster) -> None:
     eventually(lambda: "was removed from the swarm" in asked(cluster, "n4", *agent), "the agent alone refuses it")
     for host in MANAGERS:
         cluster.lab.heal(host)
-    eventually(lambda: ready(cluster) == 3, "the others are well")
+    eventually(lambda: ready(cluster) == 3, "the others are well", within_s=150.0)
