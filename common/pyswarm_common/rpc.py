@@ -46,7 +46,9 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name, how long one attempt to connect may take at least, the TLS handshake included: on a busy
+    # machine a handshake takes longer than any good pause between attempts.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Each node talks to its peers by their own addresses: a proxy from the environment is never meant.
     ("grpc.enable_http_proxy", 0),
