@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -142,4 +143,27 @@ async def test_a_removed_node_is_cut_off_and_refused() -> None:
                 keys = {key for key, _ in refused.value.trailing_metadata() or ()}
                 assert errors.NODE_REMOVED_KEY in keys
     finally:
+        await server.stop(None)
+
+
+async def test_connections_are_bounded() -> None:
+    """gRPC takes the option by its name, and would say nothing if it did not know it."""
+    names = dict(rpc.TLS_SERVER_OPTIONS)
+    assert names["grpc.max_allowed_incoming_connections"] == 20_000
+    server = grpc.aio.server(options=(("grpc.max_allowed_incoming_connections", 3),))
+    root = RootAuthority.create(CLUSTER, time.time())
+    port = server.add_secure_port("127.0.0.1:0", identity(root, NodeRole.MANAGER).server_credentials())
+    await server.start()
+    writers = []
+    try:
+        for _ in range(3):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(writer)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""  # hung up on
+    finally:
+        for writer in writers:
+            writer.close()
         await server.stop(None)
