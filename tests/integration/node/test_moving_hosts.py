@@ -1,5 +1,7 @@
-"""Hosts that get other addresses while everything runs: a worker, one manager, then all managers at once. Also a
-manager whose log is lost. Whole hosts in a lab; one name leads to one of the managers."""
+"""Hosts that get other addresses while everything runs: a worker, one manager, then all managers at once.
+
+Also a manager whose log is lost, and all hosts after a sleep that was longer than their certificates' life. Whole hosts
+in a lab; one name leads to one of the managers."""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pyswarm_common.identity import NodeIdentity, RootAuthority, key_from_pem, make_csr
 from pyswarm_lab.cluster import wait_daemons
 from pyswarm_lab.lab import Lab
 
@@ -22,6 +25,8 @@ MANAGERS, WORKER = ("n1", "n2", "n3"), "n4"
 HOSTS = (*MANAGERS, WORKER)
 SEED = "managers.test"
 WAIT_S = 60.0
+DAY = 86_400.0
+CERTIFICATES = "/var/lib/pyswarm/certificates"
 
 
 class MovingHosts:
@@ -30,6 +35,7 @@ class MovingHosts:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.addresses = {host: lab.host(host).address for host in HOSTS}
+        self.authority = RootAuthority.create("test", time.time() - 100 * DAY)
         self._moves = 100
 
     def run(self, host: str, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -45,6 +51,23 @@ class MovingHosts:
                 logs = "\n".join(f"--- {host}\n{self.lab.log(host)[-2500:]}" for host in HOSTS)
                 raise AssertionError(f"waited for {what}\n{logs}")
             time.sleep(0.2)
+
+    def write(self, host: str, path: str, content: bytes) -> None:
+        self.lab.exec(host, ["sh", "-c", f"cat > {path}"], stdin=content.decode(), check=True)
+
+    def expire_certificate(self, host: str) -> None:
+        """It ended yesterday; the key is the same. The daemon must not run."""
+        certificate, key = (self.run(host, "cat", f"{CERTIFICATES}/{name}").stdout for name in ("node.crt", "node.key"))
+        identity = NodeIdentity(certificate.encode(), key.encode(), self.authority.cert_pem)
+        expired = self.authority.issue(
+            make_csr(key_from_pem(identity.key_pem)),
+            node_id=identity.node_id,
+            cluster_id=identity.cluster_id,
+            role=identity.role,
+            now=time.time() - 91 * DAY,
+            lifetime_s=90 * DAY,
+        )
+        self.write(host, f"{CERTIFICATES}/node.crt", expired)
 
     def name_seed(self, host: str) -> None:
         """The name leads to this host now, as every host's resolver says."""
@@ -110,7 +133,11 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MovingHosts]:
 
 
 def _form(hosts: MovingHosts) -> None:
-    hosts.run("n1", "pyswarm", "init")
+    """With a CA that the test has the key of, so that it can make certificates that have expired."""
+    files = {"/run/ca.crt": hosts.authority.cert_pem, "/run/ca.key": hosts.authority.key_pem}
+    for path, pem in files.items():
+        hosts.write("n1", path, pem)
+    hosts.run("n1", "pyswarm", "init", "--root-ca-cert", "/run/ca.crt", "--root-ca-key", "/run/ca.key")
     for host in HOSTS[1:]:
         role = "manager" if host in MANAGERS else "worker"
         token = hosts.run("n1", "pyswarm", "join-token", "-q", role).stdout.strip()
@@ -163,6 +190,21 @@ def _write(hosts: MovingHosts, host: str, name: str) -> None:
     hosts.wait(written, f"a write on {host}")
 
 
+def test_a_whole_cluster_sleeps_through_the_end_of_its_certificates(hosts: MovingHosts) -> None:
+    before = {host: _containers(hosts, host) for host in HOSTS}
+    for host in HOSTS:
+        hosts.lab.kill(host, "pyswarmd")
+    for host in HOSTS:
+        hosts.expire_certificate(host)
+    for host in HOSTS:
+        hosts.lab.start(host)
+    wait_daemons(hosts.lab)
+    hosts.wait(lambda: hosts.is_settled("n1"), "everybody's return")
+    _write(hosts, "n3", "after-the-sleep")
+    hosts.wait(lambda: hosts.running("n1", "web") == len(HOSTS), "the service's tasks to be known as running")
+    assert {host: _containers(hosts, host) for host in HOSTS} == before
+
+
 def test_a_worker_and_a_manager_move(hosts: MovingHosts) -> None:
     before = {host: _containers(hosts, host) for host in HOSTS}
     hosts.move(WORKER)
@@ -197,7 +239,8 @@ def test_a_manager_without_its_log_comes_back_by_itself(hosts: MovingHosts) -> N
     config = "/var/lib/pyswarm/manager/manager.json"
     old = json.loads(hosts.run(lost, "cat", config).stdout)["raft_id"]
     before = _containers(hosts, lost)
-    hosts.run(lost, "sh", "-c", "rm /var/lib/pyswarm/manager/raft.db*")
+    # Nor does it remember the others: its agent knows them.
+    hosts.run(lost, "sh", "-c", "cd /var/lib/pyswarm/manager && rm raft.db* standing.json")
     hosts.lab.kill(lost, "manager")
     hosts.wait(lambda: json.loads(hosts.run(lost, "cat", config).stdout)["raft_id"] != old, "a new raft id")
     hosts.wait(lambda: hosts.is_settled(leader), "the manager's return")
