@@ -8,10 +8,12 @@ cluster: how often the key is replaced on request is counted in the cluster obje
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
+from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Cluster
 from pyswarm_manager.config import ManagerPaths
@@ -42,6 +44,8 @@ class AtRest:
 
     def __init__(self, file: KeyringFile, ring: Keyring, paths: ManagerPaths) -> None:
         self._file = file
+        self._set_aside = f"*/{paths.keyring.name}"
+        self._directory = paths.directory
         self._ring = ring
         self._sealer = ring.sealer()
         self.storage = SqliteStorage(paths.database, self._sealer)
@@ -89,8 +93,13 @@ class AtRest:
         self._sealer.forget_older()
 
     def relock(self, master: LockKey | None) -> None:
-        """Lock the keyring's file with the machine's master key, or open it."""
+        """Lock the keyring's file with the machine's master key, or open it; so too what was set aside with a damaged
+        log (see `rejoin`), which would tell as much."""
+        before = self._file.master
         self._file.relock(master)
+        for path in sorted(self._directory.glob(self._set_aside)):
+            with contextlib.suppress(StorageCorrupt, PyswarmError):  # it holds no keys, or none that we could open
+                KeyringFile(path, before or master).relock(master)
 
 
 async def run_rotation(at_rest: AtRest, disk: Disk, store: Store, now: Callable[[], float]) -> None:

@@ -77,7 +77,7 @@ class KeyringFile:
 
     def __init__(self, path: Path, master: LockKey | None = None) -> None:
         self._path = path
-        self._master = master
+        self.master = master
 
     def load(self) -> Keyring | None:
         """None if there is none. Raises Locked, WrongKey, or StorageCorrupt with what to do."""
@@ -90,7 +90,7 @@ class KeyringFile:
             )
         with self._path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
-        return self._parse(unlocked(content, PURPOSE, self._master))
+        return self._parse(unlocked(content, PURPOSE, self.master))
 
     def _parse(self, content: bytes) -> Keyring:
         try:
@@ -110,15 +110,15 @@ class KeyringFile:
 
     def save(self, ring: Keyring) -> None:
         """Durable on return. Raises OSError; the old file is whole then."""
-        write_private(self._path, locked(msgspec.msgpack.encode(ring), PURPOSE, self._master))
+        write_private(self._path, locked(msgspec.msgpack.encode(ring), PURPOSE, self.master))
 
     def relock(self, master: LockKey | None) -> None:
         """Lock the file with another master key, or leave it open."""
         ring = self.load()
         assert ring is not None, "a manager that runs has a keyring"
-        before, self._master = self._master, master
+        before, self.master = self.master, master
         try:
             self.save(ring)
         except OSError:
-            self._master = before
+            self.master = before
             raise

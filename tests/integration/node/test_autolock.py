@@ -145,12 +145,26 @@ def test_a_locked_manager_waits_for_its_key_while_containers_run(host: Host, tmp
     assert host.containers() == before
 
 
+def test_who_has_lost_the_key_can_leave_and_begin_anew(host: Host) -> None:
+    host.pyswarm("init", "--autolock")
+    host.wait(host.are_keys_locked, "the locks")
+    host.restart()
+    assert host.state() == "locked"
+    assert "Use `--force`" in host.refused("leave")
+    host.pyswarm("leave", "--force")
+    assert host.state() == "inactive"
+    assert not host.file("certificates").exists()
+    host.pyswarm("init")
+    assert host.state() == "active"
+    assert "no unlock key is set" in host.refused("unlock-key")
+
+
 def nothing_shows(host: Host, keys: tuple[str, ...]) -> None:
     """No key is in a file, in the log, in what `inspect` shows, or in a process's arguments and environment."""
     secrets = [key.encode() for key in keys]
     secrets += [base64.b64decode(key.removeprefix("SWMKEY-1-") + "=") for key in keys]
-    places = [path for path in (host.lab.root(HOST) / STATE).rglob("*") if path.is_file() and "runtime" not in path.parts]
-    content = {str(path): path.read_bytes() for path in places}
+    files = [path for path in (host.lab.root(HOST) / STATE).rglob("*") if path.is_file()]
+    content = {str(path): path.read_bytes() for path in files if "runtime" not in path.parts}
     content["log"] = host.lab.log(HOST).encode()
     content["node inspect"] = host.pyswarm("node", "inspect", "self").encode()
     for reference in (*host.lab.processes(HOST, "pyswarmd"), *host.lab.processes(HOST, "manager")):

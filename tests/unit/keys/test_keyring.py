@@ -277,3 +277,23 @@ def test_another_managers_keys_open_nothing(paths: ManagerPaths) -> None:
     with pytest.raises(StorageCorrupt, match="another key"):
         other.storage.load()
     other.storage.close()
+
+
+def test_keys_that_were_set_aside_are_locked_too(paths: ManagerPaths) -> None:
+    opened, _ = grown(paths)
+    aside = paths.directory / "damaged-20260101T000000-ab" / "raft-keys"
+    aside.parent.mkdir()
+    shutil.copy2(paths.keyring, aside)
+    rubbish = paths.directory / "damaged-20260102T000000-cd" / "raft-keys"
+    rubbish.parent.mkdir()
+    rubbish.write_bytes(b"rubbish")
+    rubbish.chmod(0o600)
+    for _ in range(2):  # done again at each start
+        opened.relock(MASTER)
+        assert is_locked(paths.keyring.read_bytes())
+        assert is_locked(aside.read_bytes())
+    assert rubbish.read_bytes() == b"rubbish"
+    opened.relock(None)
+    assert not is_locked(paths.keyring.read_bytes())
+    assert not is_locked(aside.read_bytes())
+    opened.storage.close()
