@@ -21,7 +21,7 @@ from pyswarm_common.codec import set_timestamp
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.identity import RootAuthority, read_authority, root_digest
 from pyswarm_common.identity.roots import check_bridge
-from pyswarm_common.model import Cluster, JoinTokens, Node, NodeState, RootRotation
+from pyswarm_common.model import Cluster, JoinTokens, Node, NodeRole, NodeState, RootRotation
 from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.tokens import renewed_tokens
 from pyswarm_manager.ca.trust import present_authority, signing_authority
@@ -84,7 +84,9 @@ def next_changes(view: Tables) -> list[Change]:
         return _finished(view, cluster, cluster.root_rotation)
     ready = [node for node in waiting if node.status.state is NodeState.READY]
     room = BATCH - sum(node.certificate.renew_from == issuer for node in ready)
-    asked = [node for node in ready if node.certificate.renew_from != issuer][: max(0, room)]
+    unasked = [node for node in ready if node.certificate.renew_from != issuer]
+    unasked.sort(key=lambda node: node.role is not NodeRole.MANAGER)  # first those at which machines join
+    asked = unasked[: max(0, room)]
     return [Update(replace(node, certificate=replace(node.certificate, renew_from=issuer))) for node in asked]
 
 

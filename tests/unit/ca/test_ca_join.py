@@ -24,6 +24,7 @@ from pyswarm_common.identity import (
     NodeIdentity,
     RootAuthority,
     generate_key,
+    issuer_of,
     key_to_pem,
     make_csr,
     root_digest,
@@ -31,8 +32,9 @@ from pyswarm_common.identity import (
 from pyswarm_common.identity.join_client import fetch_root_certificate, join_address, request_certificate
 from pyswarm_common.model import Availability, NodeRole, NodeState
 from pyswarm_manager.api.writes import Writer
-from pyswarm_manager.ca import issuing
+from pyswarm_manager.ca import issuing, rotation
 from pyswarm_manager.ca.https import MAX_BODY_BYTES, WRONG_TOKENS, JoinServer, WrongTokens
+from pyswarm_manager.ca.trust import signing_authority, token_root, trusted_roots
 from pyswarm_manager.store.changes import Update
 
 
@@ -376,3 +378,30 @@ async def test_the_root_certificate_by_grpc(swarm: Swarm) -> None:
     worker = make_identity(swarm.root, "w" * 25, NodeRole.WORKER)
     answer = await asked(swarm.ca(identity=worker).GetRootCertificate(ca_pb2.GetRootCertificateRequest()))
     assert answer.root_ca_cert == swarm.root.cert_pem
+
+
+async def test_joining_while_the_root_is_replaced(swarm: Swarm) -> None:
+    """With a token of the old root and with one of the new: the manager proves itself to both, and both trust both."""
+    leader, now = swarm.leader, time.time()
+    old_token = tokens(swarm).worker
+    cluster = leader.store.view.cluster
+    await leader.store.propose([Update(rotation.begun(cluster, RootAuthority.create(CLUSTER_ID, now), now))])
+    cluster = leader.store.view.cluster
+    fresh = str(JoinToken.generate(token_root(cluster)))
+    await leader.store.propose([Update(replace(cluster, join_tokens=replace(cluster.join_tokens, manager=fresh)))])
+    authority = signing_authority(cluster)
+    leader.identity = replace_roots(make_identity(authority, leader.node_id, NodeRole.MANAGER), trusted_roots(cluster))
+    async with door(swarm) as address:
+        for token, role in ((old_token, NodeRole.WORKER), (fresh, NodeRole.MANAGER)):
+            key = generate_key()
+            answer = await join(address, token, csr=make_csr(key))
+            identity = NodeIdentity(answer.certificate, key_to_pem(key), answer.root_ca_cert)
+            assert (identity.role, issuer_of(identity.cert_pem)) == (role, authority.issuer)
+            assert answer.root_ca_cert == trusted_roots(cluster)
+        other = str(JoinToken.generate(RootAuthority.create(CLUSTER_ID, now).cert_pem))
+        with pytest.raises(errors.FailedPrecondition, match="remote CA does not match fingerprint"):
+            await join(address, other)
+
+
+def replace_roots(identity: NodeIdentity, roots: bytes) -> NodeIdentity:
+    return NodeIdentity(identity.cert_pem, identity.key_pem, roots)
