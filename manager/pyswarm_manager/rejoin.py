@@ -98,8 +98,11 @@ def check_not_older(paths: ManagerPaths, raft_id: int, last_index: int) -> None:
 
 
 def other_managers(config: ManagerConfig, standing: Standing, known: Sequence[str]) -> tuple[str, ...]:
-    """Whom to ask, the likeliest first; without this manager."""
+    """Whom to ask, the likeliest first; without this manager. Nobody, where it was the only one at last, whoever there
+    was before that."""
     own = config.advertise_address
+    if standing.raft_id == config.raft_id and set(standing.members) == {config.raft_id}:
+        return ()
     members = tuple(address for raft_id, address in standing.members.items() if raft_id != config.raft_id)
     candidates = (*members, *known, *config.join_addresses, *config.seeds, *standing.seeds)
     return tuple(address for address in dict.fromkeys(candidates) if address != own)

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from pyswarm.v1 import raft_pb2 as pb
 from pyswarm.v1 import raft_pb2_grpc
-from pyswarm_common.errors import InvalidArgument, PyswarmError
+from pyswarm_common.errors import InvalidArgument, PyswarmError, Unavailable
 from pyswarm_common.identity import role_name
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.resolving import resolved
@@ -162,7 +162,8 @@ class Whereabouts:
 
     async def run(self) -> None:
         """For ever."""
-        await self._raft.wait_applied(self._raft.commit_index)  # the store knows which raft id is whose
+        with contextlib.suppress(Unavailable):  # it stops before it has begun
+            await self._raft.wait_applied(self._raft.commit_index)  # the store knows which raft id is whose
         self._recall()
         while True:
             self._wake.clear()
@@ -216,7 +217,8 @@ class Whereabouts:
         for said in self._pending():
             _log.info("manager %x has moved to %s", said.raft_id, said.address)
             await retried(partial(self._write, said))
-            if self._raft.members[said.raft_id].address != said.address:
+            member = self._raft.members.get(said.raft_id)
+            if member is not None and member.address != said.address:
                 await self._raft.update_address(said.raft_id, said.address)
 
     async def _write(self, said: Announcement) -> None:

@@ -97,6 +97,12 @@ async def test_without_others_nothing_is_touched(paths: ManagerPaths) -> None:
     assert not list(paths.directory.glob("damaged-*"))
 
 
+async def test_who_was_the_only_manager_at_last_asks_nobody(paths: ManagerPaths) -> None:
+    Standing(raft_id=7, members={7: OWN}).save(paths.standing)
+    with pytest.raises(FailedPrecondition, match="pyswarm restore"):
+        await opened(config(has_log=True), paths)
+
+
 def test_the_last_members_are_asked_and_old_copies_do_not_pile_up(paths: ManagerPaths) -> None:
     Standing(raft_id=7, members={7: OWN, 8: OTHER}, seeds=("managers.test:2377",)).save(paths.standing)
     lost = config(join_addresses=())
