@@ -175,7 +175,9 @@ async def test_a_rotation_survives_its_leaders(cluster: ManagerCluster) -> None:
         await wait_only_root(nodes, after.root_ca_cert)
         leader = await cluster.leader()
         stranger = cluster.issue("s" * 25, NodeRole.MANAGER)
+        index = (await leader.health()).applied_index
         for manager in cluster.managers:
+            await manager.wait_health(lambda health: health.applied_index >= index)
             await wait_refused(manager.address, stranger)
             async with open_channel(manager.address, nodes[0].identity, "swarm-manager") as channel:
                 root_stub: Any = ca_pb2_grpc.CAStub(channel)
