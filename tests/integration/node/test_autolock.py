@@ -23,17 +23,17 @@ STATE = "var/lib/pyswarm"
 
 
 class Host:
-    """The lab's only host."""
+    """One of the lab's."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, name: str = HOST) -> None:
+        self.lab, self.name = lab, name
 
     def run(self, *argv: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return self.lab.exec(HOST, argv, stdin=stdin)
+        return self.lab.exec(self.name, argv, stdin=stdin)
 
     def pyswarm(self, *argv: str, stdin: str | None = None) -> str:
         done = self.run("pyswarm", *argv, stdin=stdin)
-        assert done.returncode == 0, f"{argv}: {done.stderr or done.stdout}\n{self.lab.log(HOST)[-3000:]}"
+        assert done.returncode == 0, f"{argv}: {done.stderr or done.stdout}\n{self.lab.log(self.name)[-3000:]}"
         return done.stdout
 
     def refused(self, *argv: str, stdin: str | None = None) -> str:
@@ -56,18 +56,18 @@ class Host:
         return sum(line.startswith("Running") for line in done.stdout.splitlines()) if done.returncode == 0 else 0
 
     def file(self, name: str) -> Path:
-        return self.lab.root(HOST) / STATE / name
+        return self.lab.root(self.name) / STATE / name
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + _WAIT_S
         while not condition():
-            assert time.monotonic() < deadline, f"waited for {what}\n{self.lab.log(HOST)[-3000:]}"
+            assert time.monotonic() < deadline, f"waited for {what}\n{self.lab.log(self.name)[-3000:]}"
             time.sleep(0.1)
 
     def restart(self) -> None:
-        self.lab.kill(HOST, "pyswarmd")
-        self.wait(lambda: not self.lab.processes(HOST, "pyswarmd"), "the end of pyswarmd")
-        self.lab.start(HOST)
+        self.lab.kill(self.name, "pyswarmd")
+        self.wait(lambda: not self.lab.processes(self.name, "pyswarmd"), "the end of pyswarmd")
+        self.lab.start(self.name)
         self.wait(lambda: self.run("pyswarm", "info").returncode == 0, "pyswarmd")
 
     def are_keys_locked(self) -> bool:
@@ -80,7 +80,7 @@ class Host:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    lab = Lab.up(f"lock-{uuid.uuid4().hex[:6]}", managers=1, workers=0, init=False)
+    lab = Lab.up(f"lock-{uuid.uuid4().hex[:6]}", managers=1, workers=1, init=False)
     try:
         wait_daemons(lab)
         yield Host(lab)
@@ -157,6 +157,24 @@ def test_who_has_lost_the_key_can_leave_and_begin_anew(host: Host) -> None:
     host.pyswarm("init")
     assert host.state() == "active"
     assert "no unlock key is set" in host.refused("unlock-key")
+
+
+def test_a_machine_is_locked_while_it_is_a_manager(host: Host) -> None:
+    other = Host(host.lab, "n2")
+    host.pyswarm("init", "--autolock", "--advertise-addr", host.lab.host(HOST).address)
+    token = host.pyswarm("join-token", "-q", "worker").strip()
+    other.pyswarm("join", "--token", token, host.lab.host(HOST).address)
+    assert not is_locked(other.file("certificates/node.key").read_bytes())
+    host.pyswarm("node", "promote", "n2")
+    host.wait(
+        lambda: other.file("manager/raft-keys").exists() and other.are_keys_locked(), "the second manager's locks"
+    )
+    host.pyswarm("node", "demote", "n2")
+    host.wait(lambda: not other.file("manager").exists(), "the end of the second manager")
+    host.wait(lambda: not other.file("certificates/node.lock").exists(), "the end of its lock")
+    assert not is_locked(other.file("certificates/node.key").read_bytes())
+    other.restart()
+    host.wait(lambda: other.state() == "active", "the worker, which needs no key")
 
 
 def nothing_shows(host: Host, keys: tuple[str, ...]) -> None:
