@@ -54,6 +54,7 @@ async def test_whoever_waits_for_a_member_that_failed_is_told() -> None:
                 seen.append(leadership.leader_id)
 
         following = asyncio.create_task(follow())
+        await cluster.until(lambda: bool(seen))
         await member.receive([Heartbeat(2, 1, member.term, 1 << 40)])
         await asyncio.wait_for(following, 10.0)  # it ends, and does not turn in circles
-        assert seen[0] == 1
+        assert len(seen) < 10
