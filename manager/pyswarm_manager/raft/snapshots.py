@@ -45,13 +45,8 @@ class Snapshots:
 
     def begin(self, config: RaftConfig, applied_index: int, tell: Callable[[], object]) -> None:
         """Capture the state, if enough was applied. `tell` is called, in another thread, once it is encoded."""
-        # While a follower is given a snapshot, the entries after that one are kept for it, within reason.
-        patience = 3 if self._core.is_sending_snapshot() else 1
-        is_enough = (
-            self._entries >= config.snapshot_entries * patience or self._bytes >= config.snapshot_bytes * patience
-        )
         state = self._core.state
-        if self._captured is not None or not is_enough or state.log.applied != applied_index:
+        if not self._is_enough(config) or self._captured is not None or state.log.applied != applied_index:
             return
         term = state.log.term(applied_index)
         assert term is not None
@@ -59,6 +54,12 @@ class Snapshots:
         data.add_done_callback(lambda _: tell())
         self._captured = _Captured(applied_index, term, state.configuration_at(applied_index), data)
         self._entries = self._bytes = 0
+
+    def _is_enough(self, config: RaftConfig, patience: int = 1) -> bool:
+        if self._entries < config.snapshot_entries * patience and self._bytes < config.snapshot_bytes * patience:
+            return False
+        # While a follower is given a snapshot, the entries after that one are kept for it, within reason.
+        return patience > 1 or not self._core.is_sending_snapshot() or self._is_enough(config, patience=3)
 
     def finished(self) -> Snapshot | None:
         """The snapshot, once, when it is encoded. Raises what encoding raised."""
