@@ -149,6 +149,9 @@ class FakeRaft:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def wait_writable(self) -> None:
+        """Its disk has room."""
+
     async def wait_leadership_change(self, previous: LeadershipChanged) -> LeadershipChanged:
         while self.leadership == previous:
             await self._changed.wait()
