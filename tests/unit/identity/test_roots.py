@@ -143,7 +143,7 @@ def test_a_certificate_with_a_changed_byte_is_refused(position: int, value: int)
     der[position] = value
     try:
         changed = x509.load_der_x509_certificate(bytes(der)).public_bytes(serialization.Encoding.PEM)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return
     with pytest.raises(InvalidArgument):
         read_authority(changed, ROOT.key_pem, time.time())
