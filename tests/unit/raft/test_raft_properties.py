@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyswarm_manager.raft.core import lease
 from pyswarm_manager.raft.core.configuration import apply_change, decode_change, encode_change
 from pyswarm_manager.raft.core.leader import committable_index
 from pyswarm_manager.raft.core.log import RaftLog
@@ -105,6 +106,24 @@ def test_what_is_committable_is_stored_by_a_majority_and_nothing_higher_is(match
     majority = len(matches) // 2 + 1
     assert sum(s >= index for s in stored) >= majority
     assert sum(s > index for s in stored) < majority
+
+
+@given(st.dictionaries(st.integers(2, 9), st.integers(0, 600_000)), st.integers(0, 10**9))
+def test_a_lease_holds_exactly_while_a_majority_was_asked_lately_enough(ages: dict[int, int], now_us: int) -> None:
+    members = {i: Member("", MemberRole.VOTER) for i in (1, *ages)}
+    state = RaftState(
+        1, RaftLog(Snapshot(0, 0, Configuration(members)), []), HardState(1, 1, 0), Options(), lambda n: 0
+    )
+    state.role, state.now_us = Role.LEADER, now_us
+    for i, age_us in ages.items():
+        state.progress[i] = Progress(1, 0)
+        lease.renewed(state, state.progress[i], now_us - age_us)
+    recent = 1 + sum(age_us < state.options.lease_us for age_us in ages.values())
+    assert lease.holds(state, now_us) == (recent > len(members) / 2)
+    assert not ages or not lease.holds(state, now_us + state.options.lease_us)
+    assert state.options.lease_us < state.options.promise_us
+    lease.give_up(state)
+    assert not lease.holds(state, now_us)
 
 
 changes = st.builds(ConfChange, st.sampled_from(ConfOperation), st.integers(1, 5), st.sampled_from(["a:1", "b:2"]))
