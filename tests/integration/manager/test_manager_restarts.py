@@ -83,7 +83,9 @@ async def compared(leader: ManagerProcess) -> operator_pb2.CheckReplicasResponse
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError):
             stub = operator_pb2_grpc.OperatorStub(leader.channel)
-            answer = await stub.CheckReplicas(operator_pb2.CheckReplicasRequest(), timeout=15.0)
+            answer: operator_pb2.CheckReplicasResponse = await stub.CheckReplicas(
+                operator_pb2.CheckReplicasRequest(), timeout=15.0
+            )
             if len(answer.replicas) == 3 and all(replica.digest for replica in answer.replicas):
                 return answer
         assert time.monotonic() < deadline, leader.log.read_text()[-4000:]

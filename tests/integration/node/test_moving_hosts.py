@@ -11,6 +11,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -224,7 +225,7 @@ def test_all_managers_move_at_once(hosts: MovingHosts) -> None:
     hosts.wait(lambda: any(hosts.is_settled(host) for host in MANAGERS), "the managers to find one another")
     for host in MANAGERS:
         _write(hosts, host, f"moved-all-{host}")
-        hosts.wait(lambda host=host: hosts.is_settled(host), "everybody at the new addresses")
+        hosts.wait(partial(hosts.is_settled, host), "everybody at the new addresses")
     leaders = {
         row["Hostname"] for host in MANAGERS for row in hosts.nodes(host).values() if row["ManagerStatus"] == "Leader"
     }
