@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import click
 
 from pyswarm_common.errors import PyswarmError
+from pyswarm_common.secrecy import masked
 
 WRONG_FLAG = 125
 
@@ -66,8 +67,8 @@ def explain(error: Exception) -> tuple[str, int]:
 
 
 def one_line(text: str) -> str:
-    """Without line feeds and what else could steer a terminal."""
-    joined = " ".join(text.split())
+    """Without line feeds and what else could steer a terminal, and without the secrets that it may quote."""
+    joined = " ".join(masked(text).split())
     return "".join(character for character in joined if character.isprintable())
 
 

@@ -20,6 +20,7 @@ import uvloop
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity.locks import KEY_BYTES, LockKey
+from pyswarm_common.masked_logs import mask_logs
 from pyswarm_manager import rejoin
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.process import Manager, RemovedFromCluster
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    mask_logs()
     os.umask(0o077)
     _prefer()
     _calm_collector()

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from pyswarm_common.errors import PyswarmError
+from pyswarm_common.masked_logs import mask_logs
 
 from .daemon import run_daemon
 from .describe import version
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    mask_logs()
     os.umask(0o077)
     raise_open_files()
     sys.exit(uvloop.run(_run(options)))

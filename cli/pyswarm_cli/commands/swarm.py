@@ -15,6 +15,7 @@ from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import Parsed
 from pyswarm_cli.parse.quantities import duration_s
 from pyswarm_cli.pem_files import read_pem
+from pyswarm_cli.token_file import read_join_token
 from pyswarm_common import errors
 from pyswarm_common.model import Availability
 
@@ -96,7 +97,10 @@ def init(
 
 
 @click.command(help="Join a swarm, as a worker or as a manager: the token decides.")
-@click.option("--token", required=True, help="What `pyswarm join-token` shows on a manager")
+@click.option("--token", default="", help="What `pyswarm join-token` shows on a manager")
+@click.option(
+    "--token-file", metavar="FILE", default="", help="A file with the token (`-`: stdin), which no process list shows"
+)
 @click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
 @click.option("--listen-addr", default="", help="Address to listen on, as a manager (default 0.0.0.0:2377)")
 @click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
@@ -106,6 +110,7 @@ def init(
 def join(
     ctx: click.Context,
     token: str,
+    token_file: str,
     advertise_addr: str,
     listen_addr: str,
     data_path_addr: str,
@@ -113,9 +118,13 @@ def join(
     addresses: tuple[str, ...],
 ) -> None:
     """Join a swarm."""
+    if token and token_file:
+        raise click.UsageError("--token and --token-file do not go together")
+    if not token and not token_file:
+        raise click.UsageError("a join token is needed: give --token-file or --token")
     request = node_pb2.JoinRequest(
         remote_addrs=addresses,
-        token=token,
+        token=token or read_join_token(token_file),
         advertise_addr=advertise_addr,
         listen_addr=listen_addr,
         data_path_addr=data_path_addr,

@@ -16,6 +16,7 @@ from pyswarm_common.model.specs import (
     TaskSpec,
 )
 from pyswarm_common.model.states import CredentialKind, NodeRole, NodeState, PersonRole, TaskState, UpdateState
+from pyswarm_common.secrecy import shown_without
 
 
 class Meta(Struct, frozen=True):
@@ -157,6 +158,9 @@ class JoinTokens(Struct, frozen=True):
     worker: str = ""
     manager: str = ""
 
+    def __repr__(self) -> str:
+        return shown_without(self, "worker", "manager")
+
 
 class RootRotation(Struct, frozen=True):
     root_ca_cert: bytes = b""
@@ -164,6 +168,9 @@ class RootRotation(Struct, frozen=True):
     root_ca_chain: bytes = b""
     cross_signed_cert: bytes = b""
     started_at: float = 0.0
+
+    def __repr__(self) -> str:
+        return shown_without(self, "root_ca_key")
 
 
 class Cluster(Struct, frozen=True):
@@ -179,6 +186,9 @@ class Cluster(Struct, frozen=True):
     unlock_key: bytes = b""
     """Locks the managers' keys on their disks; empty without autolock."""
     encryption_epoch: int = 0
+
+    def __repr__(self) -> str:
+        return shown_without(self, "root_ca_key", "backup_key", "unlock_key")
 
 
 class LimitedJoinToken(Struct, frozen=True):

@@ -30,6 +30,10 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     kind: EntryKind
     data: bytes
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold keys."""
+        return f"Entry({self.index}, {self.term}, {self.kind!r}, {len(self.data)} bytes)"
+
 
 class MemberRole(enum.IntEnum):
     """Whether a member counts for majorities."""
@@ -96,6 +100,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     term: int = 0
     configuration: Configuration = Configuration()
     data: bytes = b""
+
+    def __repr__(self) -> str:
+        """Without the data, which holds keys."""
+        return f"Snapshot({self.index}, {self.term}, {self.configuration!r}, {len(self.data)} bytes)"
 
 
 class Role(enum.IntEnum):
