@@ -18,6 +18,7 @@ from raft_simulator import Faults, PlantedBug, RaftSimulator
 
 from pyswarm_manager.raft.core import election, leader, lease
 from pyswarm_manager.raft.core.log import RaftLog
+from pyswarm_manager.raft.core.messages import VoteRequest
 from pyswarm_manager.raft.core.reads import ReadQueue, WaitingRead
 from pyswarm_manager.raft.core.state import RaftState
 from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState
@@ -89,14 +90,13 @@ def test_the_same_seed_gives_the_same_trace_under_another_hash_seed() -> None:
 
 
 def _forget_the_vote(patch: pytest.MonkeyPatch) -> None:
-    """As raftos does: every return to follower clears the vote."""
-    original = RaftState.become_follower
+    original = election.answer_request
 
-    def become_follower(self: RaftState, term: int, leader_id: int) -> None:
-        original(self, term, leader_id)
-        self.vote = 0
+    def answer_request(state: RaftState, request: VoteRequest) -> None:
+        original(state, request)
+        state.vote = 0
 
-    patch.setattr(RaftState, "become_follower", become_follower)
+    patch.setattr(election, "answer_request", answer_request)
 
 
 def _vote_is_not_stored(patch: pytest.MonkeyPatch) -> None:
