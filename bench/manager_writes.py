@@ -165,7 +165,7 @@ def _memory(cluster: ManagerCluster) -> list[float]:
 
 def _pid(manager: ManagerProcess) -> int:
     assert manager.process is not None
-    return manager.process.pid
+    return int(manager.process.pid)
 
 
 def main() -> None:
