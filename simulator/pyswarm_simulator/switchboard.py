@@ -60,9 +60,7 @@ class Switchboard:
     async def call(self, caller: Party, address: str, method: str, question: Any, timeout_s: float) -> Any:
         """Ask; raises what the other side refuses with, Unavailable if nobody listens, NoAnswer."""
         answered: asyncio.Future[Any] = caller.loop.create_future()
-        self._post(
-            caller.host, host_at(address), lambda: self._arrive(caller, address, method, question, answered)
-        )
+        self._post(caller.host, host_at(address), lambda: self._arrive(caller, address, method, question, answered))
         try:
             async with asyncio.timeout(timeout_s):
                 return await answered
