@@ -189,3 +189,28 @@ def test_what_a_wrong_clock_ended_in_the_future_is_restarted_now() -> None:
     found = next_restart(RestartPolicy(), refused, NOW, no_jitter)
     assert found is not None
     assert found.make_at <= NOW
+
+
+def test_a_successor_whose_node_is_drained_is_not_replaced_by_one_beside_the_predecessor() -> None:
+    world = World()
+    for name in ("n1", "n2", "n3"):
+        world.node(name)
+    world.service("web", 1)
+    world.settle()
+    (old,) = world.running("web")
+    world.image("web", "img:2")
+    world.plan_all()
+    successor = next(task for task in world.tasks("web") if task.id != old.id)
+    world.report(successor, TaskState.READY)
+    world.plan_all()  # the predecessor is told to stop, and takes its time
+    assert world.tables.tasks[old.id].desired_state is TaskState.SHUTDOWN
+    world.drain(successor.node_id)
+    world.plan_all()
+    (replacement,) = world.tasks("web")
+    world.report(replacement, TaskState.READY)
+    world.plan_all()
+    assert world.tables.tasks[replacement.id].desired_state is TaskState.READY
+    world.report(old, TaskState.SHUTDOWN)
+    world.report(successor, TaskState.SHUTDOWN)
+    world.plan_all()
+    assert world.tables.tasks[replacement.id].desired_state is TaskState.RUNNING

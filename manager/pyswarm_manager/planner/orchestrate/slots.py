@@ -115,15 +115,16 @@ def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired
         _retire(retired, (*wanted.ended, *wanted.lost, *wanted.leaving))
         return Verdict.OUTDATED
     if _may_start(work, key):
-        _replace(work, key, wanted, retired)
+        _replace(work, key, tasks, wanted, retired)
     return Verdict.FINE
 
 
-def _replace(work: Work, key: SlotKey, wanted: _Wanted, retired: _Retired) -> None:
+def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     """No task of the slot can stay: make one, unless the last one ended for good."""
     if wanted.leaving or wanted.lost:
         last = (wanted.lost or wanted.leaving)[-1]
-        work.create(key, restart_times=last.restart_times)
+        desired = TaskState.READY if _predecessor_stops(work, tasks) else _RUNNING
+        work.create(key, desired, restart_times=last.restart_times)
         _retire(retired, (*wanted.lost, *wanted.ended))
     elif wanted.ended:
         last = max(wanted.ended, key=lambda task: task.ended_at)
@@ -131,6 +132,11 @@ def _replace(work: Work, key: SlotKey, wanted: _Wanted, retired: _Retired) -> No
         _restart(work, key, last, retired)
     else:
         work.create(key)
+
+
+def _predecessor_stops(work: Work, tasks: tuple[Task, ...]) -> bool:
+    """With stop-first: whether the one to be replaced was itself a successor, whose predecessor has not ended yet."""
+    return not work.starts_first and any(t.desired_state > _RUNNING and _holds_back(work, t, True) for t in tasks)
 
 
 def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
