@@ -8,6 +8,7 @@ status back. An exception that is not a `PyswarmError` is a bug: logged with its
 from __future__ import annotations
 
 import abc
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -291,6 +292,17 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
+    """End the call with the error's status. A caller that is gone cannot get one, which is nobody's failure."""
+    try:
+        if isinstance(error, grpc.aio.InternalError):  # the handler aborted by itself, and nobody was there
+            raise error
+        await _answer(context, method, error)
+    except grpc.aio.InternalError as gone:
+        _log.debug("%s: the caller is gone", method)
+        raise asyncio.CancelledError from gone  # what gRPC itself makes of a call that nobody waits for
+
+
+async def _answer(context: grpc.aio.ServicerContext[Any, Any], method: str, error: Exception) -> None:
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if isinstance(error, grpc.aio.AioRpcError):  # forwarded: the far side's status is the answer

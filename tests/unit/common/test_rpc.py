@@ -1,5 +1,8 @@
 """The edge of every server: real gRPC over mTLS on loopback, a table of methods, and errors that keep their meaning."""
 
+import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,9 +32,16 @@ def identity(root: RootAuthority, role: NodeRole, cluster_id: str = CLUSTER) -> 
 
 
 class Control(control_pb2_grpc.ControlServicer):
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
     async def GetNode(self, request: control_pb2.GetNodeRequest, context: Any) -> control_pb2.GetNodeResponse:
         if request.node == "bug":
             raise RuntimeError("secret detail")
+        if request.node == "too late":
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
         if request.node == "bad":
             raise errors.InvalidArgument("wrong", [("node", "is bad"), ("consistency", "is odd")])
         raise errors.NotFound(f"node {request.node} not found")
@@ -47,10 +57,15 @@ def root() -> RootAuthority:
 
 
 @pytest.fixture
-async def address(root: RootAuthority) -> AsyncIterator[str]:
+def control() -> Control:
+    return Control()
+
+
+@pytest.fixture
+async def address(root: RootAuthority, control: Control) -> AsyncIterator[str]:
     guard = rpc.GuardInterceptor(TABLE, lambda: CLUSTER)
     server = grpc.aio.server(interceptors=[guard], options=rpc.SERVER_OPTIONS)
-    control_pb2_grpc.add_ControlServicer_to_server(Control(), server)
+    control_pb2_grpc.add_ControlServicer_to_server(control, server)
     health_pb2_grpc.add_HealthServicer_to_server(health_pb2_grpc.HealthServicer(), server)
     port = server.add_secure_port("127.0.0.1:0", identity(root, NodeRole.MANAGER).server_credentials())
     await server.start()
@@ -90,6 +105,19 @@ async def test_a_bug_tells_the_caller_nothing(address: str, root: RootAuthority)
     with pytest.raises(errors.PyswarmError, match="internal error") as caught:
         await call(address, identity(root, NodeRole.MANAGER), "bug")
     assert "secret" not in str(caught.value)
+
+
+async def test_a_refusal_that_nobody_waits_for_any_more_is_no_error(
+    address: str, root: RootAuthority, control: Control, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    calling = asyncio.create_task(call(address, identity(root, NodeRole.MANAGER), "too late"))
+    await control.asked.wait()
+    calling.cancel()
+    async with asyncio.timeout(30):
+        while not any("the caller is gone" in record.getMessage() for record in caplog.records):
+            await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 async def test_a_worker_may_not_call_a_managers_method(address: str, root: RootAuthority) -> None:
