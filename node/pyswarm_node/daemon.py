@@ -83,12 +83,12 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     path.unlink(missing_ok=True)  # a crash left it: the lock says that nobody serves it
     guard = GuardInterceptor({**OWN_TABLE, **FORWARD_TABLE})
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
-    node_pb2_grpc.add_DaemonServicer_to_server(
-        DaemonServicer(membership, Recovery(options, membership, runtime), runtime), server
-    )
-    images = ImagesServicer(runtime.images, membership.images_changed)
+    standing = membership.standing
+    recovery = Recovery(options, runtime, standing, membership.joining, membership.standstill)
+    node_pb2_grpc.add_DaemonServicer_to_server(DaemonServicer(membership, recovery, runtime), server)
+    images = ImagesServicer(runtime.images, standing.images_changed)
     node_pb2_grpc.add_ImagesServicer_to_server(images, server)
-    server.add_generic_rpc_handlers((Forwarder(membership.channel, lambda: membership.node_id),))
+    server.add_generic_rpc_handlers((Forwarder(standing.channel, lambda: standing.node_id),))
     server.add_insecure_port(f"unix:{path}")
     path.chmod(0o600)
     await server.start()

@@ -24,20 +24,20 @@ class DaemonServicer(node_pb2_grpc.DaemonServicer):
         self._runtime = runtime
 
     async def GetInfo(self, request: node_pb2.GetInfoRequest, context: Any) -> node_pb2.GetInfoResponse:
-        membership = self._membership
+        standing = self._membership.standing
         response = node_pb2.GetInfoResponse(
             version=version(),
             hostname=socket.gethostname(),
             capabilities=capabilities(self._runtime.preflight),
             containers_running=sum(state.status == "running" for state in await self._runtime.list()),
-            manager_running=membership.manager.is_running,
+            manager_running=standing.manager.is_running,
         )
-        record, member, identity = membership.record, membership.member, membership.identity
+        record, member, identity = standing.record, standing.member, standing.identity
         if record is None or member is None or identity is None:
             return response
         agent = member.agent
         response.state = node_pb2.GetInfoResponse.STATE_ACTIVE
-        if membership.lock.is_locked:
+        if standing.lock.is_locked:
             response.state = node_pb2.GetInfoResponse.STATE_LOCKED
         elif agent.is_removed:
             response.state = node_pb2.GetInfoResponse.STATE_ERROR
@@ -48,15 +48,15 @@ class DaemonServicer(node_pb2_grpc.DaemonServicer):
         response.address = record.address
         response.manager_addresses.extend(agent.managers)
         response.error = "" if agent.is_connected else agent.error
-        if membership.lock.is_locked:
+        if standing.lock.is_locked:
             response.error = LOCKED
         return response
 
     async def Init(self, request: node_pb2.InitRequest, context: Any) -> node_pb2.InitResponse:
-        return await self._membership.init(request)
+        return await self._membership.joining.init(request)
 
     async def Join(self, request: node_pb2.JoinRequest, context: Any) -> node_pb2.JoinResponse:
-        return await self._membership.join(request)
+        return await self._membership.joining.join(request)
 
     async def Restore(
         self, request_iterator: AsyncIterator[node_pb2.RestoreRequest], context: Any

@@ -29,9 +29,11 @@ from pyswarm_runtime import Runtime
 from .addresses import choose_advertised, read_interfaces
 from .describe import describe
 from .founding import new_raft_id
-from .membership import Membership, NewManager
+from .joining import Joining, NewManager
 from .moving import followed
 from .paths import NodeRecord, Options
+from .standing import Standing
+from .standstill import Standstill
 
 _log = logging.getLogger(__name__)
 
@@ -48,8 +50,11 @@ _LIVES = (
 class Recovery:
     """One per daemon."""
 
-    def __init__(self, options: Options, membership: Membership, runtime: Runtime) -> None:
-        self._options, self._membership, self._runtime = options, membership, runtime
+    def __init__(
+        self, options: Options, runtime: Runtime, standing: Standing, joining: Joining, standstill: Standstill
+    ) -> None:
+        self._options, self._runtime = options, runtime
+        self._standing, self._joining, self._standstill = standing, joining, standstill
 
     # ---------------------------------------------------------------- restore
 
@@ -59,7 +64,7 @@ class Recovery:
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidArgument("the first message of a restore must be its header")
         header, availability = first.header, Availability(first.header.addresses.availability)
-        if self._membership.record is not None:
+        if self._standing.record is not None:
             await self._require_lost(header.addresses)
         self._options.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (
@@ -72,11 +77,11 @@ class Recovery:
         async def prepare(plan: NodeRecord) -> NewManager:
             return await asyncio.to_thread(self._prepare, backup, plan, availability)
 
-        if self._membership.record is None:
-            record = await self._membership.restore_from(header.addresses, prepare)
+        if self._standing.record is None:
+            record = await self._joining.restore_from(header.addresses, prepare)
         else:
-            self._membership.check_same_cluster(backup.cluster.id)
-            record = await self._membership.restore_in_place(prepare)
+            self._standing.check_same_cluster(backup.cluster.id)
+            record = await self._standstill.restore_in_place(prepare)
         _log.info("restored swarm %s as it was at index %d", record.cluster_id, backup.header.index)
         return node_pb2.RestoreResponse(
             node_id=record.node_id, cluster_id=record.cluster_id, manager_address=record.manager_address
@@ -86,7 +91,7 @@ class Recovery:
         """A member restores its own cluster in place, and only when that has no leader."""
         if addresses.advertise_addr or addresses.listen_addr or addresses.data_path_addr:
             raise InvalidArgument("this node is part of a swarm and keeps its addresses: leave out the address flags")
-        self._membership.check_manager(needs_state=False)
+        self._standing.check_manager(needs_state=False)
         if await self._leader_seen() is not None:
             raise FailedPrecondition(_LIVES)
 
@@ -98,11 +103,11 @@ class Recovery:
             description=describe(self._runtime.preflight, plan.data_path_address, ""),
             availability=availability,
             raft_id=new_raft_id(),
-            identity=self._membership.identity() if self._membership.identity is not None else None,
+            identity=self._standing.identity() if self._standing.identity is not None else None,
         )
         state = restoring.restored(backup, place, time.time())
         with _in_plain_words():
-            restoring.lay_log(self._options.manager, self._membership.lock.master, state, place.raft_id)
+            restoring.lay_log(self._options.manager, self._standing.lock.master, state, place.raft_id)
         record = msgspec.structs.replace(
             plan,
             node_id=state.identity.node_id,
@@ -118,7 +123,7 @@ class Recovery:
         """What `force_new_cluster` would do. The manager, which can do nothing without a majority, is started anew."""
         if await self._is_alone(request):
             return self._plan_of_nothing()
-        async with self._membership.manager_stopped() as record:
+        async with self._standstill.manager_stopped() as record:
             new = await _moved(record, request.advertise_addr)
             return await asyncio.to_thread(self._read_plan, new)
 
@@ -126,18 +131,18 @@ class Recovery:
         """Make this manager, with what it has, the only one of its cluster."""
         if await self._is_alone(request):
             return self._plan_of_nothing()
-        async with self._membership.manager_stopped() as record:
+        async with self._standstill.manager_stopped() as record:
             new = await _moved(record, request.advertise_addr)
             plan = await asyncio.to_thread(self._read_plan, new)
-            await self._membership.move(new)
+            await self._standstill.move(new)
             await asyncio.to_thread(self._rewrite, new)
-            await self._membership.manager.start_and_wait()
+            await self._standing.manager.start_and_wait()
         _log.warning("this manager is the only one of its swarm now; %d were dropped", len(plan.dropped))
         return plan
 
     async def _is_alone(self, request: node_pb2.ForceNewClusterRequest) -> bool:
         """Whether there is nothing to do. Refuses while the managers have a leader."""
-        self._membership.check_manager()
+        self._standing.check_manager()
         health = await self._leader_seen()
         return health is not None and self._is_only_one(health, request)
 
@@ -145,7 +150,7 @@ class Recovery:
         """What the manager says as soon as it knows a leader; None if it knows none for a while."""
         deadline = time.monotonic() + _NO_LEADER_FOR_S
         while time.monotonic() < deadline:
-            health = await self._membership.manager.health()
+            health = await self._standing.manager.health()
             if health is not None and health.leader_raft_id:
                 return health
             await asyncio.sleep(_POLL_S)
@@ -162,7 +167,7 @@ class Recovery:
         )
 
     def _plan_of_nothing(self) -> node_pb2.ForceNewClusterPlan:
-        record = self._membership.record
+        record = self._standing.record
         assert record is not None, "checked by check_manager"
         return node_pb2.ForceNewClusterPlan(
             is_done=True, cluster_id=record.cluster_id, node_id=record.node_id, manager_address=record.manager_address
@@ -170,7 +175,7 @@ class Recovery:
 
     def _read_plan(self, record: NodeRecord) -> node_pb2.ForceNewClusterPlan:
         with _in_plain_words():
-            stored, state = forcing.read_held(self._options.manager, self._membership.lock.master)
+            stored, state = forcing.read_held(self._options.manager, self._standing.lock.master)
         tables = state.tables
         plan = node_pb2.ForceNewClusterPlan(
             cluster_id=record.cluster_id,
@@ -194,7 +199,7 @@ class Recovery:
         config = ManagerConfig.load(paths)
         with _in_plain_words():
             msgspec.structs.replace(config, advertise_address=record.manager_address, join_addresses=()).save(paths)
-            forcing.rewrite_log(paths, self._membership.lock.master, record.manager_address)
+            forcing.rewrite_log(paths, self._standing.lock.master, record.manager_address)
 
 
 @contextlib.contextmanager

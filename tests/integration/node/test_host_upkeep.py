@@ -31,7 +31,7 @@ AHEAD = "/run/pyswarm/ahead"
 DAEMON = f'''
 import time, types
 from pathlib import Path
-import pyswarm_node.membership as membership
+import pyswarm_node.role_steps as steps
 from pyswarm_node.main import main
 
 def now():
@@ -40,7 +40,7 @@ def now():
     except FileNotFoundError:
         return time.time()
 
-membership.time = types.SimpleNamespace(time=now, monotonic=time.monotonic)
+steps.time = types.SimpleNamespace(time=now)
 main()
 '''
 SERVED = "import ssl, sys; print(ssl.get_server_certificate(('127.0.0.1', int(sys.argv[1]))))"
