@@ -21,6 +21,7 @@ from pyswarm_common.errors import FailedPrecondition, Unavailable
 
 _POLL_S = 0.5
 _BAR = 50
+_OVERTAKEN = "another rotation of the root was begun meanwhile: see `pyswarm ca`"
 _DAY_S = 24 * 3600.0
 
 
@@ -29,8 +30,8 @@ _DAY_S = 24 * 3600.0
 
 @click.command(help="Show the root certificate of the swarm, or replace it.")
 @click.option("--rotate", is_flag=True, help="Replace the root: by --ca-cert and --ca-key, or by a generated one")
-@click.option("--ca-cert", metavar="FILE", default="", help="PEM: the new CA, then what leads from it to its root")
-@click.option("--ca-key", metavar="FILE", default="", help="PEM: the key of the new CA")
+@click.option("--ca-cert", metavar="FILE", help="PEM: the new CA, then what leads from it to its root")
+@click.option("--ca-key", metavar="FILE", help="PEM: the key of the new CA")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h)")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until every node has a certificate of the new root")
 @click.option("-q", "--quiet", is_flag=True, help="No progress")
@@ -38,8 +39,8 @@ _DAY_S = 24 * 3600.0
 def ca(
     ctx: click.Context,
     rotate: bool,
-    ca_cert: str,
-    ca_key: str,
+    ca_cert: str | None,
+    ca_key: str | None,
     cert_expiry: float | None,
     detach: bool,
     quiet: bool,
@@ -48,11 +49,11 @@ def ca(
     given = {"ca-cert": ca_cert, "ca-key": ca_key, "cert-expiry": cert_expiry}
     if not rotate:
         for flag, value in given.items():
-            if value:
+            if value is not None:
                 raise click.UsageError(f"`--{flag}` flag requires the `--rotate` flag to update the CA")
         click.echo(_root(connect(ctx)).root_ca_cert.decode(), nl=False)
         return
-    if bool(ca_cert) != bool(ca_key):
+    if (ca_cert is None) != (ca_key is None):
         raise click.UsageError(
             "the --ca-cert flag requires that a --ca-key flag be provided as well, and the other way"
         )
@@ -77,10 +78,12 @@ def _follow(connection: Connection, root: Any, *, quiet: bool) -> Any:
         click.echo(f"desired root digest: sha256:{hashlib.sha256(target).hexdigest()}", err=True)
     while root.target_ca_cert:
         if root.target_ca_cert != target:
-            raise FailedPrecondition("another rotation of the root was begun meanwhile: see `pyswarm ca`")
+            raise FailedPrecondition(_OVERTAKEN)
         shown = _show_progress(root, shown, quiet=quiet)
         time.sleep(_POLL_S)
         root = _patiently(connection)
+    if target and root.root_ca_cert != target:
+        raise FailedPrecondition(_OVERTAKEN)
     if not quiet:
         _show_progress(root, shown, quiet=False)
         click.echo("", err=True)

@@ -42,8 +42,8 @@ def _availability(text: str) -> Any:
 @click.option("--default-addr-pool", multiple=True, help="Where networks get their subnets from (default 10.0.0.0/8)")
 @click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
-@click.option("--root-ca-cert", metavar="FILE", default="", help="PEM: a CA of your own, then what leads to its root")
-@click.option("--root-ca-key", metavar="FILE", default="", help="PEM: the key of that CA")
+@click.option("--root-ca-cert", metavar="FILE", help="PEM: a CA of your own, then what leads to its root")
+@click.option("--root-ca-key", metavar="FILE", help="PEM: the key of that CA")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h; default 90 days)")
 @click.option("--autolock", is_flag=True, help="Managers need an unlock key to start again")
 @click.option("--force-new-cluster", is_flag=True, help="After lost quorum: go on with this manager alone")
@@ -58,8 +58,8 @@ def init(
     default_addr_pool: tuple[str, ...],
     default_addr_pool_mask_length: int | None,
     availability: str,
-    root_ca_cert: str,
-    root_ca_key: str,
+    root_ca_cert: str | None,
+    root_ca_key: str | None,
     cert_expiry: float | None,
     autolock: bool,
     force_new_cluster: bool,
@@ -71,7 +71,7 @@ def init(
             raise click.UsageError("--force-new-cluster goes with --advertise-addr and --yes only")
         force(connect(ctx), advertise_addr, yes=yes)
         return
-    if bool(root_ca_cert) != bool(root_ca_key):
+    if (root_ca_cert is None) != (root_ca_key is None):
         raise click.UsageError("--root-ca-cert and --root-ca-key go together")
     request = node_pb2.InitRequest(
         advertise_addr=advertise_addr,

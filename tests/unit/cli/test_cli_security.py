@@ -31,7 +31,7 @@ class FakeDaemon(security_pb2_grpc.SecurityServicer, control_pb2_grpc.ControlSer
         self.rotations: list[security_pb2.RotateRootRequest] = []
         self.created: list[security_pb2.CreateJoinTokenRequest] = []
         self.removed: list[str] = []
-        self.is_overtaken = False
+        self.overtaken_by: security_pb2.RootStatus | None = None
         self.updates: list[Any] = []
         self.answers: list[security_pb2.RootStatus] = []
         self._server = grpc.server(ThreadPoolExecutor(4))
@@ -51,8 +51,7 @@ class FakeDaemon(security_pb2_grpc.SecurityServicer, control_pb2_grpc.ControlSer
         self.rotations.append(request)
         first = self.underway(0)
         first.waiting.add(node_id="n2", hostname="two", state=types_pb2.NODE_STATE_DOWN)
-        overtaken = [self.underway(1, b"-- another target --")]
-        self.answers = overtaken if self.is_overtaken else [self.underway(1), self.at_rest(NEW)]
+        self.answers = [self.overtaken_by] if self.overtaken_by else [self.underway(1), self.at_rest(NEW)]
         return security_pb2.RotateRootResponse(root=first)
 
     def at_rest(self, root: bytes) -> security_pb2.RootStatus:
@@ -141,8 +140,9 @@ def test_detached_and_quiet(run: Any) -> None:
     assert run("ca", "--rotate", "-q") == (0, NEW.decode(), "")
 
 
-def test_another_rotation_meanwhile_is_told(run: Any, daemon: FakeDaemon) -> None:
-    daemon.is_overtaken = True
+@pytest.mark.parametrize("is_still_under_way", [True, False])
+def test_another_rotation_meanwhile_is_told(run: Any, daemon: FakeDaemon, is_still_under_way: bool) -> None:
+    daemon.overtaken_by = daemon.underway(1, OTHER) if is_still_under_way else daemon.at_rest(OTHER)
     code, out, err = run("ca", "--rotate", "-q")
     assert code != 0
     assert not out
@@ -165,6 +165,8 @@ def test_an_operators_ca_is_read_here_and_sent(run: Any, daemon: FakeDaemon, tmp
         (("--rotate", "--ca-cert", "x"), "--ca-key"),
         (("--rotate", "--ca-cert", "/does/not/exist", "--ca-key", "x"), "cannot read /does/not/exist"),
         (("--rotate", "--ca-cert", "/dev/zero", "--ca-key", "/dev/zero"), "too large"),
+        (("--rotate", "--ca-cert", "/dev/null", "--ca-key", "/dev/null"), "/dev/null is empty"),
+        (("--rotate", "--ca-cert", "", "--ca-key", ""), "is empty"),
     ],
 )
 def test_what_ca_refuses(run: Any, daemon: FakeDaemon, argv: tuple[str, ...], sentence: str) -> None:

@@ -115,7 +115,7 @@ async def test_a_refusal_that_nobody_waits_for_any_more_is_no_error(
     await control.asked.wait()
     calling.cancel()
     async with asyncio.timeout(30):
-        while not any("the caller is gone" in record.getMessage() for record in caplog.records):
+        while not any("the caller is gone" in record.getMessage() for record in caplog.records):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
