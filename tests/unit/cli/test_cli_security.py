@@ -21,6 +21,7 @@ from pyswarm_cli.views import security as view
 from pyswarm_common.codec import set_timestamp
 
 OLD, NEW, KEY = b"-- old root --\n", b"-- new root --\n", b"-- PRIVATE KEY --\n"
+OTHER = b"-- another target --"
 
 
 class FakeDaemon(security_pb2_grpc.SecurityServicer, control_pb2_grpc.ControlServicer):
