@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from pyswarm_common.errors import Exhausted, InvalidArgument, NotFound
-from pyswarm_runtime.files import fsync_directory, read_bounded
+from pyswarm_common.files import read_bounded, sync_directory
 from pyswarm_runtime.image_model import hex_of
 from pyswarm_runtime.types import Descriptor
 
@@ -59,7 +59,7 @@ class BlobWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self.path.rename(self._directory / hex_of(self.digest))
-        fsync_directory(self._directory)
+        sync_directory(self._directory)
         return Descriptor(digest=self.digest, size=self.size, media_type="")
 
     def abort(self) -> None:

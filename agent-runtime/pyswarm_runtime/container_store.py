@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from pyswarm_common.documents import decode_json
-from pyswarm_runtime.files import read_bounded, write_atomically
+from pyswarm_common.files import read_bounded, write_whole
 from pyswarm_runtime.types import ContainerConfig, ContainerState, ImageConfig
 
 MAX_FILE = 4 * 1024 * 1024
@@ -103,7 +103,7 @@ class ContainerStore:
         temporary.rename(final)
 
     def save(self, container_id: str, state: StoredState) -> None:
-        write_atomically(self.paths(container_id).directory / "state.json", msgspec.json.encode(state))
+        write_whole(self.paths(container_id).directory / "state.json", msgspec.json.encode(state))
 
     def load_all(self) -> list[tuple[ContainerRecord, StoredState]]:
         """All that are whole; what was half-made or half-removed is taken away."""

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from pyswarm_common.errors import InvalidArgument
-from pyswarm_runtime.files import read_bounded
+from pyswarm_common.documents import decode_json
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
+from pyswarm_common.files import read_bounded
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.processes import send_signal
 from pyswarm_runtime.types import ExecResult
@@ -56,7 +57,7 @@ def exec_process(spec: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
 async def execute(
     oci: OciRuntime, container_id: str, bundle: Path, argv: Sequence[str], timeout_s: float | None, max_output: int
 ) -> ExecResult:
-    spec = msgspec.json.decode(read_bounded(bundle / "config.json", MAX_SPEC))
+    spec = _read_spec(bundle / "config.json")
     name = f"exec-{secrets.token_hex(8)}"
     process_file, pid_file = bundle / f"{name}.json", bundle / f"{name}.pid"
     process_file.write_bytes(msgspec.json.encode(exec_process(spec, argv)))
@@ -66,6 +67,13 @@ async def execute(
     finally:
         process_file.unlink(missing_ok=True)
         pid_file.unlink(missing_ok=True)
+
+
+def _read_spec(path: Path) -> dict[str, Any]:
+    try:
+        return decode_json(read_bounded(path, MAX_SPEC), dict[str, Any])
+    except ValueError as error:
+        raise FailedPrecondition(f"{path} is damaged ({error}): remove the container and make it anew") from error
 
 
 async def _attend(

@@ -21,10 +21,10 @@ import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PyswarmError
+from pyswarm_common.files import read_bounded, write_whole
 from pyswarm_runtime import image_model as model
 from pyswarm_runtime.archive import SavedImage, read_archive, write_archive
 from pyswarm_runtime.blobs import BlobStore
-from pyswarm_runtime.files import read_bounded, write_atomically
 from pyswarm_runtime.image_changes import apply_changes
 from pyswarm_runtime.layers import LayerStore
 from pyswarm_runtime.reference import is_digest, is_short_id, parse_reference
@@ -407,7 +407,7 @@ class ImageStore:
 
     async def _save(self) -> None:
         data = msgspec.json.encode(self._database)
-        await self._blobs.run(lambda: write_atomically(self._database_path, data, durable=True))
+        await self._blobs.run(lambda: write_whole(self._database_path, data, durable=True))
 
     # What may go
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_runtime.files import fsync_directory, make_open_directory
+from pyswarm_common.files import sync_directory
+from pyswarm_runtime.files import make_open_directory
 from pyswarm_runtime.image_model import hex_of
 from pyswarm_runtime.types import Limits
 from pyswarm_runtime.unpack import UnpackResult
@@ -77,7 +78,7 @@ class LayerStore:
         except OSError:
             if not self.path(diff_id).exists():  # otherwise another writer of the same content was first
                 raise
-        fsync_directory(self.directory)
+        sync_directory(self.directory)
 
     def remove(self, diff_id: str) -> None:
         """In two steps, so that what lies under a layer's name is always whole."""

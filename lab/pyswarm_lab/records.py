@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
+from pyswarm_common.files import write_whole
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.layout import Layout
 from pyswarm_lab.processes import ProcessRef
@@ -35,9 +36,7 @@ R = TypeVar("R", HostRecord, SwitchRecord)
 
 def save(path: Path, record: HostRecord | SwitchRecord) -> None:
     """Write it so that a reader sees the old or the new one."""
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(record))
-    fresh.replace(path)
+    write_whole(path, msgspec.json.encode(record))
 
 
 def load(path: Path, kind: type[R]) -> R | None:

@@ -12,9 +12,9 @@ import msgspec
 
 from pyswarm_common.documents import Malformed, decode_msgpack
 from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.files import write_private
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster, Network, NetworkSpec, Node
-from pyswarm_manager.config import write_private
 from pyswarm_manager.store.audit import by_local_root
 from pyswarm_manager.store.changes import Change, Create
 from pyswarm_manager.store.recording import asking

@@ -7,13 +7,13 @@ certificates have files of their own.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument
+from pyswarm_common.files import write_private
 
 DEFAULT_LISTEN_ADDRESS = "0.0.0.0:2377"
 
@@ -104,26 +104,3 @@ def split_address(address: str) -> tuple[str, int]:
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise InvalidArgument(f"invalid address {address}: it must be of the form IP:PORT")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file as a whole; only its owner may read it."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)  # should a draft of another mode lie there
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Renames in it survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ from typing import Self
 
 import msgspec
 
+from pyswarm_common.documents import Malformed, decode_msgpack
+from pyswarm_common.files import write_private
 from pyswarm_common.identity.locks import LockKey, locked, unlocked
-from pyswarm_manager.config import write_private
 from pyswarm_manager.raft.storage.port import StorageCorrupt
 from pyswarm_manager.raft.storage.sealer import KEY_BYTES, AesGcmSealer
 
@@ -94,8 +95,8 @@ class KeyringFile:
 
     def _parse(self, content: bytes) -> Keyring:
         try:
-            ring = msgspec.msgpack.decode(content, type=Keyring)
-        except msgspec.MsgspecError:
+            ring = decode_msgpack(content, Keyring)
+        except Malformed:
             raise self._damaged() from None
         ids = [key.id for key in ring.keys]
         is_whole = ring.version == VERSION and 0 < len(ids) <= MAX_KEYS and ids == sorted(set(ids)) and ids[0] > 0

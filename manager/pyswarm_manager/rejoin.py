@@ -15,7 +15,6 @@ directory, while nobody leads who knew it longer, cannot be told from the true o
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -26,7 +25,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_manager.config import ManagerConfig, ManagerPaths, write_private
+from pyswarm_common.files import sync_directory, write_private
+from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.raft.core.types import LogLost
 from pyswarm_manager.raft.storage.port import StorageCorrupt
 from pyswarm_manager.standing import Standing
@@ -138,15 +138,7 @@ def _set_aside(paths: ManagerPaths, reason: str) -> Path:
     for path in (*sorted(paths.directory.glob(f"{paths.database.name}*")), paths.keyring):
         if path.exists():
             path.rename(aside / path.name)
-    _sync(paths.directory)
+    sync_directory(paths.directory)
     for old in sorted(paths.directory.glob(f"{_DAMAGED}*"))[:-KEPT_COPIES]:
         shutil.rmtree(old, ignore_errors=True)
     return aside
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
-from pyswarm_manager.config import write_private
+from pyswarm_common.files import write_private
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pyswarm_common.files import sync_directory, write_private
 from pyswarm_common.identity.locks import MAX_LOCKED_BYTES, Locked, LockKey
-from pyswarm_manager.config import sync_directory, write_private
 
 FILE = "node.lock"
 

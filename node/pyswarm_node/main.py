@@ -15,6 +15,7 @@ import uvloop
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.masked_logs import mask_logs
+from pyswarm_common.private_memory import keep_memory_private
 
 from .daemon import run_daemon
 from .describe import version
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     mask_logs()
+    keep_memory_private()
     os.umask(0o077)
     raise_open_files()
     sys.exit(uvloop.run(_run(options)))

@@ -10,7 +10,8 @@ import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_manager.config import ManagerPaths, write_private
+from pyswarm_common.files import write_private
+from pyswarm_manager.config import ManagerPaths
 
 DEFAULT_LISTEN_ADDRESS = "0.0.0.0:2377"
 DEFAULT_DATA_PATH_PORT = 4789

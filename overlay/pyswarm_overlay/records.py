@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
+from pyswarm_common.files import write_whole
 
 from .core.names import short
 from .types import IngressPort, NetworkTable, Sandbox
@@ -101,9 +102,7 @@ class Records:
 
 
 def _write(path: Path, value: object) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_bytes(msgspec.json.encode(value))
-    temporary.replace(path)
+    write_whole(path, msgspec.json.encode(value))
 
 
 def _read(path: Path, kind: type[T]) -> T | None:

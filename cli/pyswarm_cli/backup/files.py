@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from pyswarm_common.backup.container import Reader
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition
+from pyswarm_common.files import sync_directory
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK}
 
@@ -44,7 +45,7 @@ def _save(path: Path, parts: Iterable[bytes]) -> int:
         with draft.open("rb") as file:
             size = Reader(file).check()
         _name(draft, path)
-    _sync(path.parent)
+    sync_directory(path.parent)
     return size
 
 
@@ -78,14 +79,6 @@ def _name(draft: Path, path: Path) -> None:
             raise
         check_free(path)
         draft.rename(path)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _taken(path: Path) -> AlreadyExists:

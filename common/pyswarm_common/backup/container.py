@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pyswarm_common.backup.keys import KEY_BYTES, PassphraseParams, check_params
+from pyswarm_common.documents import Malformed, decode_msgpack
 from pyswarm_common.errors import InvalidArgument
 
 FORMAT = 1
@@ -41,8 +42,6 @@ _LENGTH = struct.Struct(">I")
 _FRAME = struct.Struct(">BI")
 _END = 0xFF
 _PIECE, _SUMMARY, _TRAILER = 1, 2, 3
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding rubbish raises: wrong types, text that is no UTF-8, thousands of nested lists."""
 
 
 class Damaged(InvalidArgument):
@@ -263,8 +262,8 @@ _T = TypeVar("_T", Summary, Trailer)
 
 def _decode(plain: bytes, wanted: type[_T]) -> _T:
     try:
-        return msgspec.msgpack.decode(plain, type=wanted)
-    except _UNREADABLE as error:  # sealed with the right key, so a newer version wrote it
+        return decode_msgpack(plain, wanted)
+    except Malformed as error:  # sealed with the right key, so a newer version wrote it
         raise Damaged("the backup cannot be read by this version of pyswarm: use a newer one") from error
 
 
@@ -274,13 +273,13 @@ class _AnyFormat(msgspec.Struct):
 
 def _decode_header(encoded: bytes) -> Header:
     try:
-        written = msgspec.msgpack.decode(encoded, type=_AnyFormat).format
+        written = decode_msgpack(encoded, _AnyFormat).format
         if written != FORMAT:
             raise InvalidArgument(
                 f"the backup has format {written} and this pyswarm reads {FORMAT}: use the version that made it"
             )
-        header = msgspec.msgpack.decode(encoded, type=Header)
-    except _UNREADABLE as error:
+        header = decode_msgpack(encoded, Header)
+    except Malformed as error:
         raise Damaged("the backup is damaged: its header cannot be read") from error
     if header.passphrase is not None:
         check_params(header.passphrase)

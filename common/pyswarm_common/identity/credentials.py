@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.files import write_private
 from pyswarm_common.identity.locks import LockKey, is_locked, locked, unlocked
 from pyswarm_common.model import NodeRole
 
@@ -48,14 +48,13 @@ class NodeIdentity:
 
     def save(self, directory: Path) -> None:
         """Write the three files, each atomically and readable only by its owner; the certificate last."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in ((_ROOT_FILE, self.root_cert_pem), (_KEY_FILE, self.key_pem), (_CERT_FILE, self.cert_pem)):
-            _write_private(directory / name, content)
+            write_private(directory / name, content)
 
     def save_certificate(self, directory: Path) -> None:
         """Write a new certificate for the key that is there already, which may lie locked."""
         for name, content in ((_ROOT_FILE, self.root_cert_pem), (_CERT_FILE, self.cert_pem)):
-            _write_private(directory / name, content)
+            write_private(directory / name, content)
 
     @property
     def is_locked(self) -> bool:
@@ -141,13 +140,3 @@ def _configuration(identity: NodeIdentity) -> grpc.ServerCertificateConfiguratio
     return grpc.ssl_server_certificate_configuration(
         [(identity.key_pem, identity.cert_pem)], root_certificates=identity.root_cert_pem
     )
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

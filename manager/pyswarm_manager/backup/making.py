@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar
 from pyswarm_common.backup.container import SALT_BYTES, Header, write
 from pyswarm_common.backup.keys import PassphraseParams, key_id
 from pyswarm_common.errors import Exhausted, Unavailable
+from pyswarm_common.files import sync_directory
 from pyswarm_manager.api.health import VERSION
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import StorePort
@@ -158,12 +159,3 @@ def _write_file(source: Iterator[Part], path: Path) -> int:
         draft.unlink(missing_ok=True)
         raise
     return size
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in it as durable as the files."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
