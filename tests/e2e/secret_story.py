@@ -85,8 +85,9 @@ class Story:
         self.keep_node_key(host, master)
 
     def keep_node_key(self, host: str, master: LockKey | None = None) -> None:
-        identity = NodeIdentity.load(self.state(host) / "certificates").unlocked(master)
-        secret = of_private_key(f"key of node {host}", identity.key_pem)
+        identity = NodeIdentity.load(self.state(host) / "certificates")
+        assert identity is not None
+        secret = of_private_key(f"key of node {host}", identity.unlocked(master).key_pem)
         earlier = [known for known in self.secrets.values() if known.forms == secret.forms]
         if not earlier:
             count = sum(known.startswith(secret.name) for known in self.secrets)
