@@ -56,7 +56,7 @@ def progress_of(work: Work, slots: Slots) -> Progress:
     status = work.service.update_status
     if status is None or status.state not in _RUNS:
         return Progress()
-    return measure(work, slots, status.started_at)
+    return measure(work, slots)
 
 
 def judge(work: Work, progress: Progress) -> Service:
@@ -86,8 +86,12 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
         _complete_when_settled(work, slots, status, progress)
 
 
-def measure(work: Work, slots: Slots, since: float) -> Progress:
-    """How far the update is. A successor is a task by the present spec, made since, and not the first of its slot."""
+def measure(work: Work, slots: Slots) -> Progress:
+    """How far the update is. A successor is a task made for the present spec, and not the first of its slot.
+
+    Which spec a task was made for, its spec's version says: an update never outlives its spec, and times of several
+    leaders cannot be compared.
+    """
     progress = Progress()
     monitor = DEFAULT_UPDATE_MONITOR_S if work.config.monitor_s is None else work.config.monitor_s
     for tasks in slots.values():
@@ -96,7 +100,7 @@ def measure(work: Work, slots: Slots, since: float) -> Progress:
         progress.slots += 1
         failed = ""
         for task in tasks:
-            if task.meta.created_at < since or not work.is_clean(task):
+            if task.spec_version != work.service.spec_version or not work.is_clean(task):
                 continue
             if task.status.state in _FAILED and _failed_soon(task, monitor):
                 failed = task.id
