@@ -7,30 +7,26 @@ Reads are answered from this manager's view; everything else is the leader's, so
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
-
-from google.protobuf.message import Message
+from collections.abc import AsyncIterator
+from typing import Protocol
 
 from pyswarm.v1 import access_pb2, access_pb2_grpc
 from pyswarm_common.codec import set_timestamp
-from pyswarm_common.errors import Exhausted, FailedPrecondition, Unavailable
+from pyswarm_common.errors import Exhausted, FailedPrecondition
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model.states import CredentialKind
-from pyswarm_common.rpc import Peer, peer_of
+from pyswarm_common.rpc import Peer
 from pyswarm_manager.access import audit_query, credentials
 from pyswarm_manager.access.limits import PerPeriod
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
-from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.caller import Context, caller_of, require_manager
+from pyswarm_manager.api.calls import Calls
+from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.reads import wait_fresh
 from pyswarm_manager.api.writes import StorePort, Writer
 from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.store.tables import Tables
 
-R = TypeVar("R", bound=Message)
 pb = access_pb2
-_SERVICE = "/pyswarm.v1.Access/"
 MAX_AUDIT_WATCHERS = 100
 EXCHANGES_PER_MINUTE = 10
 
@@ -47,7 +43,8 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
     def __init__(
         self, store: AccessStore, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
     ) -> None:
-        self._store, self._raft, self._forwarder = store, raft, forwarder
+        self._store, self._raft = store, raft
+        self._calls = Calls("Access", store, raft, forwarder)
         self._writer = Writer(store, raft, ids, clock)
         self._watchers = 0
         refusal = "too many certificates were made from this token: use one until it expires, or wait a minute"
@@ -60,10 +57,10 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
             credential, token = await credentials.create_token(self._writer, request)
             return pb.CreateTokenResponse(credential=credentials.to_message(credential), token=str(token))
 
-        return await self._on_leader(context, "CreateToken", request, pb.CreateTokenResponse, local)
+        return await self._calls.on_leader(context, "CreateToken", request, pb.CreateTokenResponse, local)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return pb.ListTokensResponse(credentials=_listed(view, CredentialKind.TOKEN))
 
     async def RemoveToken(self, request: pb.RemoveTokenRequest, context: Context) -> pb.RemoveTokenResponse:
@@ -71,7 +68,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
             removed = await credentials.remove(self._writer, CredentialKind.TOKEN, request.token)
             return pb.RemoveTokenResponse(id=removed)
 
-        return await self._on_leader(context, "RemoveToken", request, pb.RemoveTokenResponse, local)
+        return await self._calls.on_leader(context, "RemoveToken", request, pb.RemoveTokenResponse, local)
 
     async def ExchangeToken(self, request: pb.ExchangeTokenRequest, context: Context) -> pb.ExchangeTokenResponse:
         caller = caller_of(context)
@@ -81,7 +78,7 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
         async def local() -> pb.ExchangeTokenResponse:
             return await self._exchange(request, caller)
 
-        return await self._on_leader(context, "ExchangeToken", request, pb.ExchangeTokenResponse, local)
+        return await self._calls.on_leader(context, "ExchangeToken", request, pb.ExchangeTokenResponse, local)
 
     async def _exchange(self, request: pb.ExchangeTokenRequest, caller: Peer) -> pb.ExchangeTokenResponse:
         self._exchanges.require_room(caller.credential_id)
@@ -108,12 +105,12 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
             )
 
         answer = pb.CreateClientCertificateResponse
-        return await self._on_leader(context, "CreateClientCertificate", request, answer, local)
+        return await self._calls.on_leader(context, "CreateClientCertificate", request, answer, local)
 
     async def ListClientCertificates(
         self, request: pb.ListClientCertificatesRequest, context: Context
     ) -> pb.ListClientCertificatesResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return pb.ListClientCertificatesResponse(credentials=_listed(view, CredentialKind.CERTIFICATE))
 
     async def RemoveClientCertificate(
@@ -124,14 +121,14 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
             return pb.RemoveClientCertificateResponse(id=removed)
 
         answer = pb.RemoveClientCertificateResponse
-        return await self._on_leader(context, "RemoveClientCertificate", request, answer, local)
+        return await self._calls.on_leader(context, "RemoveClientCertificate", request, answer, local)
 
     # ---- the audit log
 
     async def ListAuditRecords(
         self, request: pb.ListAuditRecordsRequest, context: Context
     ) -> pb.ListAuditRecordsResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return audit_query.page(view.audit, request)
 
     async def WatchAuditRecords(
@@ -165,32 +162,6 @@ class AccessServicer(access_pb2_grpc.AccessServicer):
 
     def _managers(self) -> list[str]:
         return [member.address for member in self._raft.members.values()]
-
-    async def _read(self, context: Context, consistency: int) -> Tables:
-        """The view, once it is as fresh as wanted. Not to be kept across an await."""
-        await wait_fresh(self._raft, consistency)
-        require_manager(caller_of(context), self._store.view.nodes)
-        return self._store.view
-
-    async def _on_leader(
-        self,
-        context: Context,
-        method: str,
-        request: Message,
-        response_type: type[R],
-        local: Callable[[], Awaitable[R]],
-    ) -> R:
-        is_forwarded = bool(forwarded_by(context))
-        if is_forwarded and not self._raft.is_leader:
-            await refuse_forwarded(context)
-
-        async def as_leader() -> R:
-            require_manager(peer_of(context), self._store.view.nodes)
-            if is_forwarded and not self._raft.is_leader:
-                raise Unavailable(NO_LEADER)
-            return await local()
-
-        return await self._forwarder.on_leader(_SERVICE + method, request, response_type, caller_of(context), as_leader)
 
 
 def _listed(view: Tables, kind: CredentialKind) -> list[pb.Credential]:

@@ -10,30 +10,24 @@ Nodes are an exception: only the leader knows which managers are reachable, so a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from google.protobuf.message import Message
+from collections.abc import Callable
 
 from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
-from pyswarm_common.errors import Unavailable
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
-from pyswarm_common.rpc import peer_of
 from pyswarm_manager.api import clusters, networks, nodes, services
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, is_admin, require_manager
-from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.caller import Context, caller_of, is_admin
+from pyswarm_manager.api.calls import Calls
+from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.listing import fill_page, select
 from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.reads import wait_fresh, with_manager_status
+from pyswarm_manager.api.reads import with_manager_status
 from pyswarm_manager.api.writes import StorePort, Writer
 from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
 from pyswarm_manager.store.tables import Tables
 
-R = TypeVar("R", bound=Message)
 pb = control_pb2
-_SERVICE = "/pyswarm.v1.Control/"
 
 
 class ControlServicer(control_pb2_grpc.ControlServicer):
@@ -48,13 +42,14 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         clock: Clock,
         manager_changes: asyncio.Lock | None = None,
     ) -> None:
-        self._store, self._raft, self._forwarder = store, raft, forwarder
+        self._store, self._raft = store, raft
+        self._calls = Calls("Control", store, raft, forwarder)
         self._writer = Writer(store, raft, ids, clock, manager_changes or asyncio.Lock())
 
     # ---- cluster
 
     async def GetCluster(self, request: pb.GetClusterRequest, context: Context) -> pb.GetClusterResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         for_admin = is_admin(caller_of(context))
         return pb.GetClusterResponse(cluster=clusters.to_message(clusters.get_cluster(view), for_admin=for_admin))
 
@@ -63,13 +58,13 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             cluster = await clusters.update_cluster(self._writer, request)
             return pb.UpdateClusterResponse(cluster=clusters.to_message(cluster, for_admin=True))
 
-        return await self._on_leader(context, "UpdateCluster", request, pb.UpdateClusterResponse, local)
+        return await self._calls.on_leader(context, "UpdateCluster", request, pb.UpdateClusterResponse, local)
 
     # ---- nodes
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesResponse:
         async def local() -> pb.ListNodesResponse:
-            view = await self._read(context, request.options.consistency)
+            view = await self._calls.view(context, request.options.consistency)
             roles: frozenset[int] = frozenset(request.roles)
             response = pb.ListNodesResponse()
             selected = select(view.nodes, request.options, lambda node: not roles or node.spec.role in roles)
@@ -78,16 +73,16 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
         if request.options.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
-        return await self._on_leader(context, "ListNodes", request, pb.ListNodesResponse, local, is_read=True)
+        return await self._calls.on_leader(context, "ListNodes", request, pb.ListNodesResponse, local, is_read=True)
 
     async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.GetNodeResponse:
         async def local() -> pb.GetNodeResponse:
-            view = await self._read(context, request.consistency)
+            view = await self._calls.view(context, request.consistency)
             return pb.GetNodeResponse(node=self._node(find_node(view, request.node)))
 
         if request.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
-        return await self._on_leader(context, "GetNode", request, pb.GetNodeResponse, local, is_read=True)
+        return await self._calls.on_leader(context, "GetNode", request, pb.GetNodeResponse, local, is_read=True)
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> pb.UpdateNodeResponse:
         may_change_role = is_admin(caller_of(context))
@@ -97,19 +92,19 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
                 node=self._node(await nodes.update_node(self._writer, request, may_change_role=may_change_role))
             )
 
-        return await self._on_leader(context, "UpdateNode", request, pb.UpdateNodeResponse, local)
+        return await self._calls.on_leader(context, "UpdateNode", request, pb.UpdateNodeResponse, local)
 
     async def RemoveNode(self, request: pb.RemoveNodeRequest, context: Context) -> pb.RemoveNodeResponse:
         async def local() -> pb.RemoveNodeResponse:
             await nodes.remove_node(self._writer, request)
             return pb.RemoveNodeResponse()
 
-        return await self._on_leader(context, "RemoveNode", request, pb.RemoveNodeResponse, local)
+        return await self._calls.on_leader(context, "RemoveNode", request, pb.RemoveNodeResponse, local)
 
     # ---- services
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
-        view = await self._read(context, request.options.consistency)
+        view = await self._calls.view(context, request.options.consistency)
         modes: frozenset[int] = frozenset(request.modes)
         response = pb.ListServicesResponse()
         selected = select(view.services, request.options, lambda service: not modes or service.spec.mode in modes)
@@ -120,96 +115,66 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         return response
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return pb.GetServiceResponse(service=to_proto(find_service(view, request.service)))
 
     async def CreateService(self, request: pb.CreateServiceRequest, context: Context) -> pb.CreateServiceResponse:
         async def local() -> pb.CreateServiceResponse:
             return pb.CreateServiceResponse(service=to_proto(await services.create_service(self._writer, request)))
 
-        return await self._on_leader(context, "CreateService", request, pb.CreateServiceResponse, local)
+        return await self._calls.on_leader(context, "CreateService", request, pb.CreateServiceResponse, local)
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, context: Context) -> pb.UpdateServiceResponse:
         async def local() -> pb.UpdateServiceResponse:
             return pb.UpdateServiceResponse(service=to_proto(await services.update_service(self._writer, request)))
 
-        return await self._on_leader(context, "UpdateService", request, pb.UpdateServiceResponse, local)
+        return await self._calls.on_leader(context, "UpdateService", request, pb.UpdateServiceResponse, local)
 
     async def RemoveService(self, request: pb.RemoveServiceRequest, context: Context) -> pb.RemoveServiceResponse:
         async def local() -> pb.RemoveServiceResponse:
             return pb.RemoveServiceResponse(service_id=await services.remove_service(self._writer, request))
 
-        return await self._on_leader(context, "RemoveService", request, pb.RemoveServiceResponse, local)
+        return await self._calls.on_leader(context, "RemoveService", request, pb.RemoveServiceResponse, local)
 
     # ---- tasks
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
-        view = await self._read(context, request.options.consistency)
+        view = await self._calls.view(context, request.options.consistency)
         response = pb.ListTasksResponse()
         selected = select(_task_candidates(view, request), request.options, _task_filter(request))
         _, response.next_page_token = fill_page(selected, request.options, response.tasks, to_proto)
         return response
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return pb.GetTaskResponse(task=to_proto(find_task(view, request.task)))
 
     # ---- networks
 
     async def ListNetworks(self, request: pb.ListNetworksRequest, context: Context) -> pb.ListNetworksResponse:
-        view = await self._read(context, request.options.consistency)
+        view = await self._calls.view(context, request.options.consistency)
         response = pb.ListNetworksResponse()
         selected = select(view.networks, request.options, _everything)
         _, response.next_page_token = fill_page(selected, request.options, response.networks, to_proto)
         return response
 
     async def GetNetwork(self, request: pb.GetNetworkRequest, context: Context) -> pb.GetNetworkResponse:
-        view = await self._read(context, request.consistency)
+        view = await self._calls.view(context, request.consistency)
         return pb.GetNetworkResponse(network=to_proto(find_network(view, request.network)))
 
     async def CreateNetwork(self, request: pb.CreateNetworkRequest, context: Context) -> pb.CreateNetworkResponse:
         async def local() -> pb.CreateNetworkResponse:
             return pb.CreateNetworkResponse(network=to_proto(await networks.create_network(self._writer, request)))
 
-        return await self._on_leader(context, "CreateNetwork", request, pb.CreateNetworkResponse, local)
+        return await self._calls.on_leader(context, "CreateNetwork", request, pb.CreateNetworkResponse, local)
 
     async def RemoveNetwork(self, request: pb.RemoveNetworkRequest, context: Context) -> pb.RemoveNetworkResponse:
         async def local() -> pb.RemoveNetworkResponse:
             return pb.RemoveNetworkResponse(network_id=await networks.remove_network(self._writer, request))
 
-        return await self._on_leader(context, "RemoveNetwork", request, pb.RemoveNetworkResponse, local)
+        return await self._calls.on_leader(context, "RemoveNetwork", request, pb.RemoveNetworkResponse, local)
 
     # ---- shared
-
-    async def _read(self, context: Context, consistency: int) -> Tables:
-        """The view, once it is as fresh as wanted. Not to be kept across an await."""
-        await wait_fresh(self._raft, consistency)
-        require_manager(caller_of(context), self._store.view.nodes)
-        return self._store.view
-
-    async def _on_leader(
-        self,
-        context: Context,
-        method: str,
-        request: Message,
-        response_type: type[R],
-        local: Callable[[], Awaitable[R]],
-        *,
-        is_read: bool = False,
-    ) -> R:
-        is_forwarded = bool(forwarded_by(context))
-        if is_forwarded and not self._raft.is_leader:
-            await refuse_forwarded(context)
-
-        async def as_leader() -> R:
-            require_manager(peer_of(context), self._store.view.nodes)
-            if is_forwarded and not self._raft.is_leader:
-                raise Unavailable(NO_LEADER)
-            return await local()
-
-        return await self._forwarder.on_leader(
-            _SERVICE + method, request, response_type, caller_of(context), as_leader, is_read=is_read
-        )
 
     def _node(self, node: Node) -> types_pb2.Node:
         message: types_pb2.Node = to_proto(with_manager_status(node, self._raft))

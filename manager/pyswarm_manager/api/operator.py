@@ -9,19 +9,16 @@ collected in `replicas`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
-
-from google.protobuf.message import Message
+from typing import Protocol
 
 from pyswarm.v1 import operator_pb2 as pb
 from pyswarm.v1 import operator_pb2_grpc
 from pyswarm_common.codec import set_timestamp
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from pyswarm_common.model import Node
-from pyswarm_common.rpc import peer_of
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
-from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.caller import Context, caller_of, require_manager
+from pyswarm_manager.api.calls import Calls
+from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.peers import list_peers
 from pyswarm_manager.api.ports import IdentityProvider, RaftPort
 from pyswarm_manager.api.replicas import DIGEST_TIMEOUT_S, check_replicas
@@ -35,8 +32,6 @@ from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.sizes import ObjectSize, list_objects, measure
 from pyswarm_manager.store.tables import Kind
 
-R = TypeVar("R", bound=Message)
-_SERVICE = "/pyswarm.v1.Operator/"
 DEFAULT_OBJECTS = 1_000
 MAX_OBJECTS = 20_000
 """More would be larger than a message may be."""
@@ -61,7 +56,8 @@ class OperatorServicer(operator_pb2_grpc.OperatorServicer):
     def __init__(
         self, store: InspectedStore, raft: InspectedRaft, forwarder: LeaderForwarder, identity: IdentityProvider
     ) -> None:
-        self._store, self._raft, self._forwarder, self._identity = store, raft, forwarder, identity
+        self._store, self._raft, self._identity = store, raft, identity
+        self._calls = Calls("Operator", store, raft, forwarder)
 
     # ---- Raft
 
@@ -75,7 +71,7 @@ class OperatorServicer(operator_pb2_grpc.OperatorServicer):
                 commit_index=report.commit_index,
             )
 
-        return await self._on_leader(context, "ListPeers", request, pb.ListPeersResponse, local, is_read=True)
+        return await self._calls.on_leader(context, "ListPeers", request, pb.ListPeersResponse, local, is_read=True)
 
     async def GetRaftState(self, request: pb.GetRaftStateRequest, context: Context) -> pb.GetRaftStateResponse:
         raft, report, view = self._raft, self._raft.inspect(), self._store.view
@@ -108,7 +104,7 @@ class OperatorServicer(operator_pb2_grpc.OperatorServicer):
         async def local() -> pb.TransferLeadershipResponse:
             return await self._transfer(request.node)
 
-        return await self._on_leader(context, "TransferLeadership", request, pb.TransferLeadershipResponse, local)
+        return await self._calls.on_leader(context, "TransferLeadership", request, pb.TransferLeadershipResponse, local)
 
     async def _transfer(self, name: str) -> pb.TransferLeadershipResponse:
         target = self._successor(find_node(self._store.view, name)) if name else None
@@ -149,7 +145,9 @@ class OperatorServicer(operator_pb2_grpc.OperatorServicer):
         async def local() -> pb.CheckReplicasResponse:
             return await check_replicas(self._store, self._raft, self._identity)
 
-        return await self._on_leader(context, "CheckReplicas", request, pb.CheckReplicasResponse, local, is_read=True)
+        return await self._calls.on_leader(
+            context, "CheckReplicas", request, pb.CheckReplicasResponse, local, is_read=True
+        )
 
     async def GetDigest(self, request: pb.GetDigestRequest, context: Context) -> pb.GetDigestResponse:
         require_manager(caller_of(context), self._store.view.nodes)
@@ -159,32 +157,6 @@ class OperatorServicer(operator_pb2_grpc.OperatorServicer):
         except TimeoutError:
             raise Unavailable(f"index {request.index} is not applied here yet") from None
         return pb.GetDigestResponse(digest=await self._store.checkpoints.digest_at(request.index))
-
-    # ---- shared
-
-    async def _on_leader(
-        self,
-        context: Context,
-        method: str,
-        request: Message,
-        response_type: type[R],
-        local: Callable[[], Awaitable[R]],
-        *,
-        is_read: bool = False,
-    ) -> R:
-        is_forwarded = bool(forwarded_by(context))
-        if is_forwarded and not self._raft.is_leader:
-            await refuse_forwarded(context)
-
-        async def as_leader() -> R:
-            require_manager(peer_of(context), self._store.view.nodes)
-            if is_forwarded and not self._raft.is_leader:
-                raise Unavailable(NO_LEADER)
-            return await local()
-
-        return await self._forwarder.on_leader(
-            _SERVICE + method, request, response_type, caller_of(context), as_leader, is_read=is_read
-        )
 
 
 def _kind(text: str) -> Kind | None:

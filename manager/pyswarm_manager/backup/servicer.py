@@ -18,8 +18,9 @@ from pyswarm_common.codec import set_timestamp
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.ids import IdSource
 from pyswarm_common.rpc import peer_of
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
-from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.caller import Context, caller_of, require_manager
+from pyswarm_manager.api.calls import Calls
+from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.backup.automatic import AutomaticBackups
@@ -31,7 +32,6 @@ from pyswarm_manager.store.recording import describe
 
 _log = logging.getLogger(__name__)
 pb = backup_pb2
-_GET_KEY = "/pyswarm.v1.Backup/GetBackupKey"
 
 
 class BackupServicer(backup_pb2_grpc.BackupServicer):
@@ -46,7 +46,8 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
         clock: Clock,
         directory: Path,
     ) -> None:
-        self._store, self._raft, self._forwarder = store, raft, forwarder
+        self._store, self._raft = store, raft
+        self._calls = Calls("Backup", store, raft, forwarder)
         self._writer = Writer(store, raft, ids, clock)
         self._maker = Maker(store, raft, clock)
         self._automatic = AutomaticBackups(store, self._maker, directory, clock)
@@ -86,8 +87,6 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
         return response
 
     async def GetBackupKey(self, request: pb.GetBackupKeyRequest, context: Context) -> pb.GetBackupKeyResponse:
-        require_manager(peer_of(context), self._store.view.nodes)
-
         async def local() -> pb.GetBackupKeyResponse:
             await self._raft.read_barrier()
             if request.rotate:
@@ -97,10 +96,8 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
             _log.info("the backup key %s was shown to %s", key_id(key), _who(context))
             return pb.GetBackupKeyResponse(key=format_key(key), key_id=key_id(key))
 
-        if forwarded_by(context) and not self._raft.is_leader:
-            await refuse_forwarded(context)
-        return await self._forwarder.on_leader(
-            _GET_KEY, request, pb.GetBackupKeyResponse, caller_of(context), local, is_read=not request.rotate
+        return await self._calls.on_leader(
+            context, "GetBackupKey", request, pb.GetBackupKeyResponse, local, is_read=not request.rotate
         )
 
 

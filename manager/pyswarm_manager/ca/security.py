@@ -7,24 +7,16 @@ new token: neither is ever logged.
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-from google.protobuf.message import Message
-
 from pyswarm.v1 import security_pb2 as pb
 from pyswarm.v1 import security_pb2_grpc
 from pyswarm_common.ids import IdSource
-from pyswarm_common.rpc import peer_of
-from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
-from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
+from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.calls import Calls
+from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.writes import StorePort, Writer
 from pyswarm_manager.ca import rotation, tokens, unlocking
 from pyswarm_manager.ca.issuing import cluster_of
-
-R = TypeVar("R", bound=Message)
-_SERVICE = "/pyswarm.v1.Security/"
 
 
 class SecurityServicer(security_pb2_grpc.SecurityServicer):
@@ -33,14 +25,15 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
     def __init__(
         self, store: StorePort, raft: RaftPort, forwarder: LeaderForwarder, ids: IdSource, clock: Clock
     ) -> None:
-        self._raft, self._forwarder = raft, forwarder
+        self._raft = raft
+        self._calls = Calls("Security", store, raft, forwarder)
         self._writer = Writer(store, raft, ids, clock)
 
     async def CreateJoinToken(self, request: pb.CreateJoinTokenRequest, context: Context) -> pb.CreateJoinTokenResponse:
         async def local() -> pb.CreateJoinTokenResponse:
             return await tokens.create(self._writer, cluster_of(self._writer), request)
 
-        return await self._on_leader(context, "CreateJoinToken", request, pb.CreateJoinTokenResponse, local)
+        return await self._calls.on_leader(context, "CreateJoinToken", request, pb.CreateJoinTokenResponse, local)
 
     async def ListJoinTokens(self, request: pb.ListJoinTokensRequest, context: Context) -> pb.ListJoinTokensResponse:
         async def local() -> pb.ListJoinTokensResponse:
@@ -48,13 +41,13 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
             return tokens.listed(self._writer.store.view)
 
         response = pb.ListJoinTokensResponse
-        return await self._on_leader(context, "ListJoinTokens", request, response, local, is_read=True)
+        return await self._calls.on_leader(context, "ListJoinTokens", request, response, local, is_read=True)
 
     async def RemoveJoinToken(self, request: pb.RemoveJoinTokenRequest, context: Context) -> pb.RemoveJoinTokenResponse:
         async def local() -> pb.RemoveJoinTokenResponse:
             return await tokens.remove(self._writer, request.id)
 
-        return await self._on_leader(context, "RemoveJoinToken", request, pb.RemoveJoinTokenResponse, local)
+        return await self._calls.on_leader(context, "RemoveJoinToken", request, pb.RemoveJoinTokenResponse, local)
 
     async def RotateRoot(self, request: pb.RotateRootRequest, context: Context) -> pb.RotateRootResponse:
         async def local() -> pb.RotateRootResponse:
@@ -62,27 +55,29 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
             await rotation.begin(self._writer, request)
             return pb.RotateRootResponse(root=self._root())
 
-        return await self._on_leader(context, "RotateRoot", request, pb.RotateRootResponse, local)
+        return await self._calls.on_leader(context, "RotateRoot", request, pb.RotateRootResponse, local)
 
     async def GetRoot(self, request: pb.GetRootRequest, context: Context) -> pb.GetRootResponse:
         async def local() -> pb.GetRootResponse:
             await self._raft.read_barrier()
             return pb.GetRootResponse(root=self._root())
 
-        return await self._on_leader(context, "GetRoot", request, pb.GetRootResponse, local, is_read=True)
+        return await self._calls.on_leader(context, "GetRoot", request, pb.GetRootResponse, local, is_read=True)
 
     async def GetUnlockKey(self, request: pb.GetUnlockKeyRequest, context: Context) -> pb.GetUnlockKeyResponse:
         async def local() -> pb.GetUnlockKeyResponse:
             await self._raft.read_barrier()
             return unlocking.shown(cluster_of(self._writer))
 
-        return await self._on_leader(context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True)
+        return await self._calls.on_leader(
+            context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True
+        )
 
     async def RotateUnlockKey(self, request: pb.RotateUnlockKeyRequest, context: Context) -> pb.RotateUnlockKeyResponse:
         async def local() -> pb.RotateUnlockKeyResponse:
             return await unlocking.rotate_unlock_key(self._writer)
 
-        return await self._on_leader(context, "RotateUnlockKey", request, pb.RotateUnlockKeyResponse, local)
+        return await self._calls.on_leader(context, "RotateUnlockKey", request, pb.RotateUnlockKeyResponse, local)
 
     async def RotateEncryptionKey(
         self, request: pb.RotateEncryptionKeyRequest, context: Context
@@ -90,28 +85,9 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
         async def local() -> pb.RotateEncryptionKeyResponse:
             return await unlocking.rotate_encryption_key(self._writer)
 
-        return await self._on_leader(context, "RotateEncryptionKey", request, pb.RotateEncryptionKeyResponse, local)
+        return await self._calls.on_leader(
+            context, "RotateEncryptionKey", request, pb.RotateEncryptionKeyResponse, local
+        )
 
     def _root(self) -> pb.RootStatus:
         return rotation.status(self._writer.store.view, cluster_of(self._writer))
-
-    async def _on_leader(
-        self,
-        context: Context,
-        method: str,
-        request: Message,
-        response_type: type[R],
-        local: Callable[[], Awaitable[R]],
-        *,
-        is_read: bool = False,
-    ) -> R:
-        if forwarded_by(context) and not self._raft.is_leader:
-            await refuse_forwarded(context)
-
-        async def as_leader() -> R:
-            require_manager(peer_of(context), self._writer.store.view.nodes)
-            return await local()
-
-        return await self._forwarder.on_leader(
-            _SERVICE + method, request, response_type, caller_of(context), as_leader, is_read=is_read
-        )
