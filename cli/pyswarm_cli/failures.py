@@ -5,6 +5,7 @@ Never a traceback, unless PYSWARM_DEBUG asks for it.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -16,6 +17,7 @@ from pyswarm_common.errors import PyswarmError
 from pyswarm_common.secrecy import masked
 
 WRONG_FLAG = 125
+_OF_OUTPUT = frozenset({errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class FromDaemon(Exception):
@@ -41,7 +43,7 @@ def report(error: Exception) -> int:
     if isinstance(error, Silent):
         return error.exit_code
     if os.environ.get("PYSWARM_DEBUG"):
-        traceback.print_exception(error)
+        click.echo(masked("".join(traceback.format_exception(error))), nl=False, err=True)
     text, code = explain(error)
     click.echo(text, err=True)
     return code
@@ -62,6 +64,8 @@ def explain(error: Exception) -> tuple[str, int]:
             return one_line(str(error)), 1
         case OSError() if error.filename is not None:
             return one_line(f"{error.strerror}: {error.filename}"), 1
+        case OSError() if error.errno in _OF_OUTPUT:
+            return f"cannot write the output: {error.strerror}", 1
     what = f"{type(error).__name__}: {one_line(str(error))}"
     return f"pyswarm: internal error ({what}). PYSWARM_DEBUG=1 shows where; please report it.", 1
 

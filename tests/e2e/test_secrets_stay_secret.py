@@ -6,6 +6,7 @@ ones. Then everything is searched for all secrets in all forms, and for markers 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import secrets
@@ -24,6 +25,7 @@ from wire_capture import TLS_1_3, Capture, Wire, begins_with_client_hello, is_on
 
 import pyswarm_lab.lab as lab_module
 from pyswarm_common.backup.keys import format_key, parse_key
+from pyswarm_common.identity import generate_key, key_to_pem
 from pyswarm_common.identity.locks import WRONG_KEY, LockKey, WrongKey
 from pyswarm_common.identity.tokens import JoinToken
 from pyswarm_lab import records
@@ -365,6 +367,26 @@ def speak_openly(story: Story) -> None:
 
 
 # ---------------------------------------------------------------- the search
+
+
+@pytest.mark.parametrize("before", range(9))
+def test_the_search_finds_what_is_hidden_in_something_longer(before: int) -> None:
+    key, token, pem = secrets.token_bytes(32), f"{secrets.token_hex(12)}z", key_to_pem(generate_key())
+    search = Search([of_bytes("key", key), of_text("token", token), of_private_key("pem", pem)])
+    number = int.from_bytes(key, "big")
+    text = token.encode()
+    shown = {
+        "key": (key, key.hex().encode(), str(number).encode(), b"%x" % (number | 1 << 256), base64.b32encode(key)),
+        "token": (text, text.hex().encode(), int(token, 36).to_bytes(17, "big")),
+        "pem": (pem, pem.splitlines()[1], pem.splitlines()[2]),
+    }
+    for name, forms in shown.items():
+        for form in forms:
+            assert search.names(secrets.token_bytes(before) + form + secrets.token_bytes(50)) == {name}, (name, form)
+            encoded = base64.b64encode(bytes(before) + {"key": key, "token": text, "pem": pem}[name] + b"after")
+            assert search.names(encoded) == {name}
+            assert search.names(encoded.translate(bytes.maketrans(b"+/", b"-_"))) == {name}
+    assert search.names(secrets.token_bytes(before) + key[:-1] + b"." + text[1:] + pem.splitlines()[3]) == set()
 
 
 def test_commands_show_only_what_they_are_for(evidence: Evidence) -> None:
