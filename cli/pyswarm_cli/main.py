@@ -6,13 +6,13 @@ wrong arguments, 125 for wrong flags, 130 when interrupted.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 
 from pyswarm_cli.failures import report
 from pyswarm_cli.lazy import LazyGroup
+from pyswarm_cli.streams import drop_unwritten, open_missing
 from pyswarm_cli.tables import ROOT
 
 DEFAULT_HOST = "unix:///run/pyswarm/pyswarm.sock"
@@ -47,15 +47,18 @@ def cli(ctx: click.Context, host: str | None, tls_dir: str | None) -> None:
 
 def main() -> None:
     """Run, and end the process with the right exit code."""
+    open_missing()
     try:
         code = cli.main(prog_name="pyswarm", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`): nothing to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unwritten()
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except Exception as error:  # the edge of the program: everything becomes one line and an exit code
-        sys.exit(report(error))
+        exit_code = report(error)
+        drop_unwritten()
+        sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,7 +29,7 @@ def unlock(ctx: click.Context) -> None:
     if sys.stdin.isatty():
         key = click.prompt("Please enter unlock key", hide_input=True, err=True)
     else:
-        key = sys.stdin.readline(_MAX_LINE)
+        key = sys.stdin.buffer.readline(_MAX_LINE).decode(errors="replace")
     call(connection.daemon.Unlock, node_pb2.UnlockRequest(unlock_key=key.strip()), _SLOW_CALL_S)
 
 

@@ -198,6 +198,26 @@ def test_output_into_a_closed_pipe_ends_quietly(daemon: FakeDaemon) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("redirected", "reason"),
+    [(">&-", "Bad file descriptor"), (">/dev/full", "No space left on device"), (">&- <&-", "Bad file descriptor")],
+)
+def test_output_that_cannot_be_written_is_one_sentence(daemon: FakeDaemon, redirected: str, reason: str) -> None:
+    daemon.put_service("web")
+    program = str(Path(sys.executable).parent / "pyswarm")
+    script = f"{program} -H {daemon.address} service ls {redirected}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, f"cannot write the output: {reason}\n")
+
+
+def test_closed_standard_input_and_errors_are_empty_ones(daemon: FakeDaemon) -> None:
+    program = str(Path(sys.executable).parent / "pyswarm")
+    script = f"{program} -H {daemon.address} join --token-file - host <&-; {program} -H {daemon.address} info 2>&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.startswith("the first line of standard input is no join token")
+    assert done.stderr.count("\n") == 1
+
+
 def test_help_imports_neither_grpc_nor_protobuf_nor_the_model() -> None:
     program = "import sys, pyswarm_cli.main as m; m.cli.main(['service', '--help'], standalone_mode=False); "
     program += "print([name for name in ('grpc', 'google.protobuf', 'msgspec', 'pyswarm_lab') if name in sys.modules])"

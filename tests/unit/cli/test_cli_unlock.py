@@ -90,8 +90,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def run(daemon: Daemon, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     del daemon
 
-    def invoke(*argv: str, stdin: str = "") -> Done:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    def invoke(*argv: str, stdin: str | bytes = "") -> Done:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
         code = 0
         try:
             cli.main(["-H", f"unix://{tmp_path}/d.sock", *argv], prog_name="pyswarm", standalone_mode=False)
@@ -111,8 +112,9 @@ def test_the_key_is_read_from_standard_input(daemon: Daemon, run: Run, group: tu
     assert daemon.unlocked_with == [KEY]
 
 
-def test_a_wrong_key_is_refused_in_dockers_words(run: Run) -> None:
-    done = run("unlock", stdin="something else\n")
+@pytest.mark.parametrize("given", ["something else\n", b"\xff\x00\xed\xa0\x80" * 10_000, ""])
+def test_a_wrong_key_is_refused_in_dockers_words(run: Run, given: str | bytes) -> None:
+    done = run("unlock", stdin=given)
     assert done.code == 1
     assert done.err == f"Error response from daemon: {WRONG_KEY}\n"
 
