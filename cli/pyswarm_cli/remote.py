@@ -13,13 +13,14 @@ from pathlib import Path
 import grpc
 
 from pyswarm_common import errors
+from pyswarm_common.model import NodeRole
+from pyswarm_common.server_names import role_name
 
 DEFAULT_PORT = 2377
 CERT_FILE, KEY_FILE, ROOT_FILE = "cert.pem", "key.pem", "ca.pem"
 _SCHEME = "tcp://"
 _ADDRESS = re.compile(r"(?:\[(?P<ipv6>[0-9a-fA-F:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _CONNECT_TIMEOUT_S = 5.0
-_SERVER_NAME = "swarm-manager"
 
 
 def is_remote(host: str) -> bool:
@@ -33,7 +34,7 @@ def open_remote(host: str, tls_dir: str, options: tuple[tuple[str, int], ...]) -
     credentials = read_credentials(Path(tls_dir).expanduser() if tls_dir else default_directory())
     check_reachable(name, port, host)
     target = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    named = (*options, ("grpc.ssl_target_name_override", _SERVER_NAME))
+    named = (*options, ("grpc.ssl_target_name_override", role_name(NodeRole.MANAGER)))
     return grpc.secure_channel(target, credentials, options=named)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pyswarm_cli.output.rows import show
 from pyswarm_cli.params import Parsed, format_option, quiet_option
 from pyswarm_cli.parse.moments import lifetime_s
 from pyswarm_cli.remote import CERT_FILE, KEY_FILE, ROOT_FILE
+from pyswarm_cli.secret_lines import read_api_token
 from pyswarm_cli.views import access as access_view
 
 _ROLE = click.Choice(["viewer", "operator", "admin"])
@@ -79,14 +79,14 @@ def remove_tokens(ctx: click.Context, tokens: tuple[str, ...]) -> None:
 @click.argument("manager", metavar="HOST[:2377]")
 def exchange_token(ca: Path, token_file: str, expires: float | None, output: Path, manager: str) -> None:
     """`token exchange`."""
-    from pyswarm_cli.exchange import exchange, read_token  # noqa: PLC0415 - only here
+    from pyswarm_cli.exchange import exchange  # noqa: PLC0415 - only here
     from pyswarm_cli.remote import read_address  # noqa: PLC0415
     from pyswarm_common.identity import generate_key, key_to_pem, make_csr  # noqa: PLC0415
 
     check_empty(output)
     host, port = read_address(manager)
     root, key = ca.read_bytes(), generate_key()
-    token = read_token(token_file, sys.stdin.buffer)
+    token = read_api_token(token_file)
     request = access_pb2.ExchangeTokenRequest(csr=make_csr(key), lifetime_s=expires or 0.0)
     answer = exchange(host, port + 1, root, token, request.SerializeToString())
     made = access_pb2.ExchangeTokenResponse.FromString(answer)

@@ -15,7 +15,7 @@ from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import Parsed
 from pyswarm_cli.parse.quantities import duration_s
 from pyswarm_cli.pem_files import read_pem
-from pyswarm_cli.token_file import read_join_token
+from pyswarm_cli.secret_lines import read_join_token
 from pyswarm_common import errors
 from pyswarm_common.model import Availability
 

@@ -41,6 +41,13 @@ def ago(then: float, now: float) -> str:
     return f"{human_duration(max(0.0, now - then))} ago"
 
 
+def expiry(moment: float, now: float) -> str:
+    """ "in 3 days"; zero is never."""
+    if not moment:
+        return "never"
+    return f"in {human_duration(moment - now).lower()}" if moment > now else "expired"
+
+
 def human_size(size: int) -> str:
     """ "1.24MB", powers of 1000, four digits."""
     value, units = float(size), ["B", "kB", "MB", "GB", "TB", "PB"]

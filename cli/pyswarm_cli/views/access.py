@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyswarm_cli.output.rows import Columns, Row
-from pyswarm_cli.output.words import ago, human_duration, iso_time
+from pyswarm_cli.output.words import ago, expiry, iso_time
 from pyswarm_common.codec import timestamp
 
 COLUMNS = Columns(
@@ -34,15 +34,7 @@ def row(credential: Any, now: float) -> Row:
         "Role": ROLES.get(credential.role, "unknown"),
         "CreatedBy": credential.created_by,
         "Created": ago(created, now),
-        "Expires": _expiry(expires, now),
+        "Expires": expiry(expires, now),
         "CreatedAt": iso_time(created),
         "ExpiresAt": iso_time(expires) if expires else "",
     }
-
-
-def _expiry(expires: float, now: float) -> str:
-    if not expires:
-        return "never"
-    if expires <= now:
-        return "expired"
-    return f"in {human_duration(expires - now).lower()}"

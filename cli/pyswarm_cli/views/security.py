@@ -6,7 +6,7 @@ from typing import Any
 
 from pyswarm.v1 import types_pb2
 from pyswarm_cli.output.rows import Columns, Row
-from pyswarm_cli.output.words import ago, human_duration, iso_time, printable
+from pyswarm_cli.output.words import ago, expiry, iso_time, printable
 from pyswarm_common.codec import timestamp
 
 COLUMNS = Columns(
@@ -33,13 +33,13 @@ _NAMED = 5
 
 def row(token: Any, now: float) -> Row:
     """One line of `join-token ls`."""
-    expires_at = _expiry(token)
+    expires_at = _expires_at(token)
     return {
         "ID": token.id,
         "Role": "manager" if token.role == types_pb2.NODE_ROLE_MANAGER else "worker",
         "Label": printable(token.label),
         "Uses": f"{token.uses_left}/{token.uses_total}" if token.uses_total else "any",
-        "Expires": _expires(expires_at, now),
+        "Expires": expiry(expires_at, now),
         "ExpiresAt": iso_time(expires_at) if expires_at else "",
         "CreatedSince": ago(timestamp(token.meta.created_at), now),
     }
@@ -49,20 +49,12 @@ def limits(token: Any, now: float) -> str:
     """ "for 3 machines, until in 60 minutes"."""
     machines = "machine" if token.uses_total == 1 else "machines"
     uses = f"for {token.uses_total} {machines}" if token.uses_total else "for any number of machines"
-    expires_at = _expiry(token)
-    return f"{uses}, expires {_expires(expires_at, now)}" if expires_at else f"{uses}, never expires"
+    expires_at = _expires_at(token)
+    return f"{uses}, expires {expiry(expires_at, now)}" if expires_at else f"{uses}, never expires"
 
 
-def _expiry(token: Any) -> float:
+def _expires_at(token: Any) -> float:
     return timestamp(token.expires_at) if token.HasField("expires_at") else 0.0
-
-
-def _expires(expires_at: float, now: float) -> str:
-    if not expires_at:
-        return "never"
-    if expires_at <= now:
-        return "expired"
-    return f"in {human_duration(expires_at - now).lower()}"
 
 
 def progress(root: Any, width: int) -> str:

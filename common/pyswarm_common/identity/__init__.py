@@ -6,9 +6,10 @@ by `pyswarm_common.rpc`. Time comes in as an argument.
 """
 
 from pyswarm_common.identity.authority import RootAuthority, generate_key, key_from_pem, key_to_pem, make_csr
-from pyswarm_common.identity.credentials import NODE_SERVER_NAME, NodeIdentity, ServedIdentity, role_name
+from pyswarm_common.identity.credentials import NodeIdentity, ServedIdentity
 from pyswarm_common.identity.roots import bundle, issuer_of, read_authority, read_bundle, roots_of
 from pyswarm_common.identity.tokens import JoinToken, root_digest
+from pyswarm_common.server_names import NODE_SERVER_NAME, role_name
 
 __all__ = [
     "NODE_SERVER_NAME",

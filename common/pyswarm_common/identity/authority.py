@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.identity.credentials import NODE_SERVER_NAME, role_name
 from pyswarm_common.model import NodeRole
+from pyswarm_common.server_names import NODE_SERVER_NAME, role_name
 
 MIN_RSA_BITS = 2048
 ROOT_LIFETIME_S = 20 * 365 * 24 * 3600.0

@@ -14,17 +14,9 @@ from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.files import write_private
 from pyswarm_common.identity.locks import LockKey, is_locked, locked, unlocked
 from pyswarm_common.model import NodeRole
+from pyswarm_common.server_names import ROLE_NAMES
 
-NODE_SERVER_NAME = "swarm-node"
-"""A name in every node's certificate: verified where any node may answer (its agent), whatever its role."""
-
-_ROLE_NAMES = {NodeRole.MANAGER: "swarm-manager", NodeRole.WORKER: "swarm-worker"}
 _CERT_FILE, _KEY_FILE, _ROOT_FILE = "node.crt", "node.key", "root-ca.crt"
-
-
-def role_name(role: NodeRole) -> str:
-    """The organisational unit of that role; also the server name that a client verifies."""
-    return _ROLE_NAMES[role]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,7 +72,7 @@ class NodeIdentity:
     @property
     def role(self) -> NodeRole:
         unit = self._name(NameOID.ORGANIZATIONAL_UNIT_NAME)
-        return next(role for role, name in _ROLE_NAMES.items() if name == unit)
+        return next(role for role, name in ROLE_NAMES.items() if name == unit)
 
     @property
     def validity(self) -> tuple[float, float]:

@@ -8,7 +8,6 @@ the manager's gRPC port. All failures are `PyswarmError`s; answers are bounded i
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import re
 import ssl
@@ -19,10 +18,11 @@ from google.protobuf.message import DecodeError, Message
 
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
-from pyswarm_common.identity.credentials import role_name
+from pyswarm_common.https_door import client_context, pinned, refusal
 from pyswarm_common.identity.roots import roots_of
 from pyswarm_common.identity.tokens import root_digest
 from pyswarm_common.model import NodeRole
+from pyswarm_common.server_names import role_name
 
 DEFAULT_MANAGER_PORT = 2377
 _CONNECT_TIMEOUT_S = 5.0
@@ -34,7 +34,6 @@ _HOST_AND_PORT = re.compile(
 )
 
 R = TypeVar("R", bound=Message)
-_MEANINGS = {name.lower(): meaning for meaning, name in errors.STATUS_NAMES.items()}
 
 
 def join_address(address: str) -> tuple[str, int]:
@@ -63,8 +62,7 @@ def _is_ipv6(text: str) -> bool:
 
 async def fetch_root_certificate(address: str, expected_digest: str) -> bytes:
     """The root certificate (PEM) of the manager's cluster, if it is the one the token names."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = client_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # nothing is believed before the digest is compared
     request = ca_pb2.GetRootCertificateRequest()
@@ -88,22 +86,11 @@ async def request_certificate(
     address: str, root_cert_pem: bytes, request: ca_pb2.IssueCertificateRequest
 ) -> ca_pb2.IssueCertificateResponse:
     """A certificate for the request's key, from a manager that proves to be one of the pinned root's."""
-    context = _pinned(root_cert_pem)
+    context = pinned(root_cert_pem)
     answer = await _call(address, "IssueCertificate", request, ca_pb2.IssueCertificateResponse, context)
     if not _includes(answer.root_ca_cert, root_cert_pem):
         raise errors.FailedPrecondition(f"the manager at {address} answered with another root than the pinned one")
     return answer
-
-
-def _pinned(root_cert_pem: bytes) -> ssl.SSLContext:
-    """Believes only those whom this root certifies."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(cadata=root_cert_pem.decode("ascii"))
-    except (ssl.SSLError, ValueError) as error:
-        raise errors.InvalidArgument("the pinned root is not a certificate in PEM form") from error
-    return context
 
 
 def _includes(bundle: bytes, root_cert_pem: bytes) -> bool:
@@ -119,7 +106,7 @@ async def renew_expired(
     address: str, root_cert_pem: bytes, request: ca_pb2.RenewExpiredRequest
 ) -> ca_pb2.RenewCertificateResponse:
     """Another certificate for a node whose own has expired, from a manager that proves to be of the known root's."""
-    context = _pinned(root_cert_pem)
+    context = pinned(root_cert_pem)
     return await _call(address, "RenewExpired", request, ca_pb2.RenewCertificateResponse, context)
 
 
@@ -150,7 +137,7 @@ async def _call(address: str, method: str, request: Message, answer_type: type[R
             f"check the address and that port {port} is open"
         ) from error
     if status != 200:
-        raise _refusal(status, body, address)
+        raise refusal(status, body, address)
     try:
         return answer_type.FromString(body)
     except DecodeError as error:
@@ -179,14 +166,3 @@ async def _read(content: aiohttp.StreamReader, address: str) -> bytes:
         if len(body) > _MAX_ANSWER_BYTES:
             raise errors.FailedPrecondition(f"{address} did not answer as a manager does")
     return body
-
-
-def _refusal(status: int, body: bytes, address: str) -> errors.PyswarmError:
-    """What the manager refused, by its own words."""
-    try:
-        answer = json.loads(body)
-        meaning = _MEANINGS.get(answer["code"], errors.PyswarmError)
-        message = str(answer["message"])
-    except (ValueError, KeyError, TypeError):
-        return errors.FailedPrecondition(f"{address} did not answer as a manager does (HTTP status {status})")
-    return meaning(message)

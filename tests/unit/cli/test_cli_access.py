@@ -33,14 +33,14 @@ from pyswarm.v1 import (
     watch_pb2,
     watch_pb2_grpc,
 )
-from pyswarm_cli.exchange import _refusal as refusal_of
-from pyswarm_cli.exchange import read_token
 from pyswarm_cli.failures import report
 from pyswarm_cli.main import cli
 from pyswarm_cli.parse.moments import lifetime_s, moment
 from pyswarm_cli.remote import read_address
+from pyswarm_cli.secret_lines import read_api_token
 from pyswarm_common import errors
 from pyswarm_common.codec import set_timestamp
+from pyswarm_common.https_door import refusal
 from pyswarm_common.identity import RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.identity.people import person_subject
 from pyswarm_common.model import NodeRole
@@ -303,24 +303,28 @@ def test_what_is_no_address(text: str) -> None:
 # ---------------------------------------------------------------- a token for a certificate
 
 
-def test_a_token_is_read_alone(tmp_path: Path) -> None:
+def test_a_token_is_the_first_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(content: bytes) -> str:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return read_api_token("-")
+
     (tmp_path / "token").write_text("PSWT-1-a-b\n")
-    assert read_token(str(tmp_path / "token"), io.BytesIO()) == "PSWT-1-a-b"
-    assert read_token("-", io.BytesIO(b" PSWT-1-a-b ")) == "PSWT-1-a-b"
-    for wrong in (b"", b"two words", b"\xff", b"a\nb"):
-        with pytest.raises(errors.InvalidArgument):
-            read_token("-", io.BytesIO(wrong))
+    assert read_api_token(str(tmp_path / "token")) == "PSWT-1-a-b"
+    assert given(b" PSWT-1-a-b \nmore") == "PSWT-1-a-b"
+    for wrong in (b"", b"two words", b"\xff", b"\nb"):
+        with pytest.raises(errors.InvalidArgument, match="the first line of standard input is no API token"):
+            given(wrong)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(100, 599), st.binary(max_size=100))
 def test_any_answer_is_a_refusal_in_a_sentence(status: int, body: bytes) -> None:
-    assert str(refusal_of(status, body))
+    assert str(refusal(status, body, "192.0.2.1:2378"))
 
 
 def test_a_managers_refusal_keeps_its_meaning() -> None:
     body = json.dumps({"code": "unauthenticated", "message": "no such token"}).encode()
-    assert isinstance(refusal_of(401, body), errors.Unauthenticated)
+    assert isinstance(refusal(401, body, "192.0.2.1:2378"), errors.Unauthenticated)
 
 
 def test_the_token_is_sent_to_nobody_who_does_not_prove_to_be_a_manager(invoke: Run, tls_dir: Path) -> None:
