@@ -1,7 +1,8 @@
 """The leader's roles loop: makes Raft's members what the Node objects want them to be.
 
 Level-triggered: it compares, does one thing, and compares again, so it can start from nothing after a crash. A demoted
-manager leaves Raft first, and only then is a worker; a member that no manager claims (its node was removed) leaves. A
+manager leaves Raft first, and only then is a worker; a member that no manager claims (its node was removed) leaves; a
+node that was taken out of Raft and is to be a manager again gets in under a new raft id, so it loses its old one. A
 leader that is to leave hands over, and the next leader removes it. It never removes a member whose loss would cost the
 majority (unless the demotion was forced), and never adds one: a promoted node asks for itself (`ca.membership`). A
 member that cannot be spared holds up no other one: a silent one may go first, and make it sparable.
@@ -49,10 +50,17 @@ class BecomeWorker:
     node: Node
 
 
-Step = RemoveMember | BecomeWorker
+@dataclass(frozen=True, slots=True)
+class ForgetMembership:
+    """A manager whose raft id was removed: wanted back before it had become a worker."""
+
+    node: Node
 
 
-def next_steps(view: Tables, members: Members) -> list[Step]:
+Step = RemoveMember | BecomeWorker | ForgetMembership
+
+
+def next_steps(view: Tables, members: Members, is_removed: Callable[[int], bool] = lambda raft_id: False) -> list[Step]:
     """What is to be done, the easiest first: silent members go before live ones, and the leader last. Pure."""
     if view.cluster is None:
         return []
@@ -61,6 +69,7 @@ def next_steps(view: Tables, members: Members) -> list[Step]:
     steps: list[Step] = [RemoveMember(raft_id, raft_id in forced) for raft_id in sorted(leavers)]
     steps.sort(key=lambda step: _removal_key(members, step))
     steps += [BecomeWorker(node) for node in view.nodes.values() if _has_left_raft(node, members)]
+    steps += [ForgetMembership(node) for node in view.nodes.values() if _is_wanted_back(node, is_removed)]
     return steps
 
 
@@ -74,6 +83,11 @@ def _has_left_raft(node: Node, members: Members) -> bool:
     if node.spec.role is NodeRole.MANAGER or node.role is NodeRole.WORKER:
         return False
     return node.manager_status is None or node.manager_status.raft_id not in members
+
+
+def _is_wanted_back(node: Node, is_removed: Callable[[int], bool]) -> bool:
+    status = node.manager_status
+    return node.spec.role is NodeRole.MANAGER and status is not None and is_removed(status.raft_id)
 
 
 async def run_roles(store: RolesStore, raft: RaftPort) -> None:
@@ -98,7 +112,7 @@ async def run_roles(store: RolesStore, raft: RaftPort) -> None:
 
 async def _take_steps(store: RolesStore, raft: RaftPort) -> bool:
     """Do everything that is to be done; False if something could not be done now."""
-    while steps := next_steps(store.view, raft.members):
+    while steps := next_steps(store.view, raft.members, raft.is_removed):
         if not await _take_one(store, raft, steps):
             return False
     return True
@@ -113,6 +127,8 @@ async def _take_one(store: RolesStore, raft: RaftPort, steps: list[Step]) -> boo
                     await _remove(store, raft, step)
                 case BecomeWorker(node):
                     await _make_worker(store, node)
+                case ForgetMembership(node):
+                    await store.propose([Update(replace(node, manager_status=None))])
         except PyswarmError as error:
             _log.info("a change of managers waits: %s", error)
         else:

@@ -15,7 +15,7 @@ from pyswarm.v1 import control_pb2 as pb
 from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.model import ManagerStatus, Node, NodeRole, NodeSpec, NodeState
-from pyswarm_manager.ca.roles import BecomeWorker, RemoveMember, next_steps, run_roles
+from pyswarm_manager.ca.roles import BecomeWorker, ForgetMembership, RemoveMember, next_steps, run_roles
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.raft.ports import MemberStatus
 from pyswarm_manager.store.changes import Create
@@ -305,6 +305,16 @@ def test_the_next_step(nodes: list[Node], members: set[int], step: object) -> No
     for item in nodes:
         view.put(item)
     assert next_steps(view, status)[:1] == ([] if step is None else [step])
+
+
+def test_who_was_removed_and_is_wanted_back_loses_the_raft_id_that_never_returns() -> None:
+    back, joining = node(2, *MANAGER), node(3, *MANAGER)
+    view = Tables()
+    view.put(make_cluster(ROOT))
+    for item in (node(1, *MANAGER), back, joining):
+        view.put(item)
+    status = {1: MemberStatus("", MemberRole.VOTER, is_active=True, match_index=1)}
+    assert next_steps(view, status, lambda raft_id: raft_id == 2) == [ForgetMembership(back)]
 
 
 ROOT = RootAuthority.create("c" * 25, 0.0)
