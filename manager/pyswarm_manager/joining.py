@@ -7,8 +7,8 @@ comes from the leader, which makes it a voter when it has caught up.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -31,11 +31,12 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 2.0
 
 
-async def join_raft(config: ManagerConfig, identity: IdentityProvider, raft: RaftNode) -> None:
+async def join_raft(current: Callable[[], ManagerConfig], identity: IdentityProvider, raft: RaftNode) -> None:
     """Return once this manager is a member. Raises the refusal if asking again would not help, and LogLost if this
-    raft id was a voter's before."""
+    raft id was a voter's before. `current`: whom to ask may change meanwhile, as managers come and go."""
     backoff_s = FIRST_BACKOFF_S
-    for named in itertools.cycle(config.join_addresses):
+    for named in _in_turns(current):
+        config = current()
         address = next(iter(await resolved(named)), named)
         try:
             answer = await _ask(address, config, identity, raft.last_index)
@@ -50,6 +51,11 @@ async def join_raft(config: ManagerConfig, identity: IdentityProvider, raft: Raf
             return
         await asyncio.sleep(backoff_s)
         backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+
+
+def _in_turns(current: Callable[[], ManagerConfig]) -> Iterator[str]:
+    while True:
+        yield from current().join_addresses
 
 
 async def _ask(

@@ -130,7 +130,7 @@ class Manager:
             store, time.time, new_id, lambda: raft.leader_address, self._silent_members, seeds=self._seeds
         )
         self._speakers = Speakers(store, lambda: raft.hears_leader)
-        self._whereabouts = Whereabouts(config, paths, identity, store, raft, self._speakers)
+        self._whereabouts = Whereabouts(config, paths, identity, store, raft, self._speakers, removed.set)
         self._set_own_address = set_own_address
         self._manager_changes = asyncio.Lock()
         self._ca = CAServicer(store, raft, self._forwarder, new_id, time.time, self._manager_changes)
@@ -277,7 +277,7 @@ class Manager:
         """Get into Raft, unless the log says that we are in it; ready once this manager votes."""
         own = self._config.raft_id
         if self._config.join_addresses and own not in self._raft.members:
-            await join_raft(self._config, self._identity, self._raft)
+            await join_raft(lambda: self._config, self._identity, self._raft)
         while (member := self._raft.members.get(own)) is None or member.role is not MemberRole.VOTER:
             await self._raft.wait_applied(self._raft.applied_index + 1)  # changes of membership are entries
         await self._services.set_serving(True)

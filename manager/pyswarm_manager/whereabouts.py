@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -71,7 +71,10 @@ class Whereabouts:
         store: StorePort,
         raft: Members,
         speakers: Speakers,
+        on_removed: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_removed`: one of the others says that this manager was removed."""
+        self._on_removed = on_removed
         self._config, self._paths, self._identity = config, paths, identity
         self._store, self._raft, self._speakers = store, raft, speakers
         self._known: dict[int, Announcement] = {}
@@ -239,7 +242,9 @@ class Whereabouts:
     async def _tell(self, addresses: Iterable[str]) -> None:
         """Tell what is known, and learn what they know. Who does not answer is asked again some other time."""
         room = asyncio.Semaphore(_AT_ONCE)
-        request = pb.RaftAnnounceRequest(announcements=[known.message for known in self._known.values()])
+        request = pb.RaftAnnounceRequest(
+            announcements=[known.message for known in self._known.values()], sender=self._raft.raft_id
+        )
 
         async def one(address: str) -> None:
             async with room:
@@ -256,6 +261,8 @@ class Whereabouts:
             return ()
         finally:
             await channel.close(None)
+        if answer.is_sender_removed:
+            self._on_removed()
         return answer.announcements
 
     # ---------------------------------------------------------------- the memory on disk

@@ -72,6 +72,13 @@ class LocalManager:
             seeds=record.seeds,
         ).save(self._paths)
 
+    def introduce(self, addresses: Sequence[str]) -> None:
+        """Tell it of the managers that the agent knows now; those it began with may all have left."""
+        before = ManagerConfig.load(self._paths)
+        if addresses and set(addresses) != set(before.join_addresses):
+            msgspec.structs.replace(before, join_addresses=tuple(addresses)).save(self._paths)
+            self.reload()
+
     async def readdress(self, record: NodeRecord) -> None:
         """The machine has another address. A running manager is told; one that listens elsewhere begins again."""
         if not self.has_state:

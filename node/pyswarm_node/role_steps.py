@@ -13,6 +13,7 @@ from pyswarm_common.model import Node, NodeRole
 
 from . import certificates
 from .founding import new_raft_id
+from .paths import NodeRecord
 from .roles import RoleLoop, Step, next_step, renewal_time
 from .standing import Standing
 from .trust import TrustWishes
@@ -62,10 +63,12 @@ class RoleSteps:
                 return
             match step:
                 case Step.PROMOTE:
-                    await self._renew()
+                    await self._take_role()
                     await self._start_manager()
                 case Step.START_MANAGER:
                     await self._start_manager()
+                case Step.INTRODUCE:
+                    await self._introduce()
                 case Step.DEMOTE:
                     await self._standing.manager.remove()
                     self._open_for_good()
@@ -84,10 +87,25 @@ class RoleSteps:
         assert identity is not None
         if identity().role is not NodeRole.MANAGER:
             return  # the role was taken back meanwhile
-        others = tuple(address for address in self._standing.managers() if address != record.manager_address)
         await manager.remove()
-        manager.configure(record, new_raft_id(), others)
+        manager.configure(record, new_raft_id(), self._others(record))
         manager.start()
+
+    async def _introduce(self) -> None:
+        record, node = self._standing.record, self._loop.node
+        assert record is not None
+        assert node is not None
+        self._standing.manager.introduce(self._others(record))
+        if node.role is NodeRole.WORKER:
+            await self._take_role()
+
+    async def _take_role(self) -> None:
+        """With the certificate the leader makes the node a manager: what was said of it before is old news."""
+        await self._renew()
+        self._loop.forget()
+
+    def _others(self, record: NodeRecord) -> tuple[str, ...]:
+        return tuple(address for address in self._standing.managers() if address != record.manager_address)
 
     def _open_for_good(self) -> None:
         """Workers have no lock: they hold nothing of the managers' any more."""

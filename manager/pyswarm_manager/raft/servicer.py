@@ -101,10 +101,14 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
     async def Announce(  # noqa: N802  gRPC's name
         self, request: pb.RaftAnnounceRequest, context: Context
     ) -> pb.RaftAnnounceResponse:
-        """Where managers are: each announcement is believed by its own signature, whoever brings it."""
+        """Where managers are: each announcement is believed by its own signature, whoever brings it. Who asks and was
+        removed hears so here too: it may know nobody else whom it could ask."""
         if self._announcements is None:
             return pb.RaftAnnounceResponse()
-        return pb.RaftAnnounceResponse(announcements=self._announcements.exchange(request.announcements))
+        return pb.RaftAnnounceResponse(
+            announcements=self._announcements.exchange(request.announcements),
+            is_sender_removed=self._node.is_removed(request.sender),
+        )
 
     async def _check(self, peers: pb.RaftPeers, context: Context) -> None:
         if peers.cluster_id != self._cluster_id:

@@ -126,16 +126,20 @@ class RaftAnnounceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
+    SENDER_FIELD_NUMBER: _builtins.int
+    sender: _builtins.int
+    """Raft id of the manager that asks."""
     @_builtins.property
     def announcements(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftAnnouncement]: ...
     def __init__(
         self,
         *,
         announcements: _abc.Iterable[Global___RaftAnnouncement] | None = ...,
+        sender: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements", "sender", b"sender"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -148,16 +152,20 @@ class RaftAnnounceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANNOUNCEMENTS_FIELD_NUMBER: _builtins.int
+    IS_SENDER_REMOVED_FIELD_NUMBER: _builtins.int
+    is_sender_removed: _builtins.bool
+    """Whether the manager that asks was removed, and will never be heard under its raft id again."""
     @_builtins.property
     def announcements(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaftAnnouncement]: ...
     def __init__(
         self,
         *,
         announcements: _abc.Iterable[Global___RaftAnnouncement] | None = ...,
+        is_sender_removed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announcements", b"announcements", "is_sender_removed", b"is_sender_removed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

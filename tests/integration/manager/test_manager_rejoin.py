@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import secrets
 import shutil
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from pyswarm_common.identity import NodeIdentity, key_from_pem, make_csr
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import open_channel
 from pyswarm_manager.config import ManagerConfig
+from pyswarm_manager.main import EXIT_REMOVED
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -53,6 +55,14 @@ async def names(manager: ManagerProcess) -> set[str]:
 
 def follower_of(cluster: ManagerCluster, leader: ManagerProcess) -> ManagerProcess:
     return next(manager for manager in cluster.managers if manager is not leader)
+
+
+async def demote(via: ManagerProcess, target: ManagerProcess) -> None:
+    nodes = await via.control.ListNodes(control_pb2.ListNodesRequest(), timeout=10.0)
+    (node,) = (node for node in nodes.nodes if node.manager_status.address == target.address)
+    request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=node.spec)
+    request.spec.role = types_pb2.NODE_ROLE_WORKER
+    await via.control.UpdateNode(request, timeout=10.0)
 
 
 def raft_id_on_disk(manager: ManagerProcess) -> int:
@@ -132,6 +142,25 @@ async def test_an_older_log_is_told_by_what_the_manager_remembers(cluster: Manag
     standing = msgspec.json.decode(path.read_bytes())
     path.write_bytes(msgspec.json.encode({**standing, "index": standing["index"] + 1_000}))
     await came_back_as_another(cluster, old)
+
+
+async def test_who_was_removed_hears_it_from_managers_that_came_later(cluster: ManagerCluster) -> None:
+    """It was away while it was demoted, and of those it knew nobody is left."""
+    leader = await cluster.leader()
+    away = follower_of(cluster, leader)
+    await away.kill()
+    later = await cluster.join()
+    await later.wait_votes()
+    await demote(leader, away)
+    await later.wait_health(lambda health: away.raft_id not in {member.raft_id for member in health.members})
+    for manager in cluster.managers[:3]:
+        if manager is not away:
+            await manager.kill()
+    await away.start()
+    await away.wait_health(lambda health: len(health.members) == 3)
+    config = ManagerConfig.load(away.paths)
+    msgspec.structs.replace(config, join_addresses=(later.address,)).save(away.paths)
+    assert await away.kill(signal.SIGHUP) == EXIT_REMOVED  # told of the other, as its daemon does, it asks and ends
 
 
 async def test_the_only_manager_does_not_begin_anew(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from pyswarm_common.model import Node, NodeRole, NodeSpec
+from pyswarm_common.model import ManagerStatus, Node, NodeRole, NodeSpec
 from pyswarm_manager.api.validate.cluster import MIN_CERT_EXPIRY_S
 from pyswarm_node import roles
 from pyswarm_node.roles import Step, next_step, renewal_time
@@ -13,7 +14,8 @@ W, M = NodeRole.WORKER, NodeRole.MANAGER
 
 
 def node(wanted: NodeRole, is_now: NodeRole) -> Node:
-    return Node(id="n" * 25, spec=NodeSpec(role=wanted), role=is_now)
+    member = ManagerStatus(raft_id=1) if is_now is M else None
+    return Node(id="n" * 25, spec=NodeSpec(role=wanted), role=is_now, manager_status=member)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,8 @@ def node(wanted: NodeRole, is_now: NodeRole) -> Node:
         (M, M, M, True, Step.NOTHING),
         (M, W, W, False, Step.PROMOTE),
         (M, M, M, False, Step.START_MANAGER),
+        (M, W, M, False, Step.PROMOTE),  # demoted and promoted again: its certificate is from before
+        (M, W, M, True, Step.INTRODUCE),  # and so is its manager
         (W, M, M, True, Step.NOTHING),  # the leader has not yet taken it out of Raft
         (W, W, M, True, Step.DEMOTE),
         (W, W, M, False, Step.DEMOTE),  # stopped, but the certificate is still a manager's
@@ -32,6 +36,11 @@ def node(wanted: NodeRole, is_now: NodeRole) -> Node:
 def test_next_step(wanted: NodeRole, is_now: NodeRole, certificate: NodeRole, set_up: bool, expected: Step) -> None:
     step = next_step(node(wanted, is_now), certificate, is_manager_set_up=set_up, renew_at=100.0, now=0.0)
     assert step is expected
+
+
+def test_a_manager_that_is_no_member_yet_is_told_where_the_others_are() -> None:
+    joining = replace(node(M, M), manager_status=None)
+    assert next_step(joining, M, is_manager_set_up=True, renew_at=100.0, now=0.0) is Step.INTRODUCE
 
 
 def test_the_shortest_life_that_a_certificate_may_have_is_renewed_in_time() -> None:
