@@ -125,7 +125,7 @@ def build_spec(
     caps = capabilities(config, facts.capabilities)
     spec = {
         "ociVersion": OCI_VERSION,
-        "process": _process(config, image, user, hostname, caps, paths),
+        "process": _process(config, image, user, hostname, caps),
         "root": {"path": paths.rootfs, "readonly": config.read_only},
         "hostname": hostname,
         "mounts": _mounts(config, paths),
@@ -142,7 +142,6 @@ def _process(
     user: ProcessUser,
     hostname: str,
     caps: tuple[str, ...],
-    paths: BundlePaths,
 ) -> dict[str, Any]:
     args = process_args(config, image)
     # As docker: another user than root gets no rights but those of set-uid programs, within the bound.

@@ -43,7 +43,10 @@ def unlock_key(ctx: click.Context, quiet: bool, rotate: bool) -> None:
     if rotate:
         key = call(security.RotateUnlockKey, security_pb2.RotateUnlockKeyRequest()).unlock_key
     else:
-        key = call(security.GetUnlockKey, security_pb2.GetUnlockKeyRequest()).unlock_key
+        shown = call(security.GetUnlockKey, security_pb2.GetUnlockKeyRequest())
+        key = shown.unlock_key
+        if shown.is_last_known:
+            click.echo("There is no leader: this is the unlock key as this manager knew it last.", err=True)
     if quiet:
         click.echo(key)
         return

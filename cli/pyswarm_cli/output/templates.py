@@ -65,7 +65,6 @@ class _Literal:
 
 
 _Node = _Text | _Print | _Block
-_Operand = "_Field | _Literal | _Pipeline"
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,15 +57,6 @@ def human_size(size: int) -> str:
     return f"{value:.4g}{units[0]}"
 
 
-def human_memory(size: int) -> str:
-    """ "64MiB", powers of 1024, four digits."""
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{value:.4g}{units[0]}"
-
-
 def truncate(text: str, length: int) -> str:
     """At most `length` characters, the last of them "…" when something is missing."""
     return text if len(text) <= length else text[: length - 1] + "…"

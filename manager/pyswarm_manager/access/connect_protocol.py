@@ -27,7 +27,6 @@ M = TypeVar("M", bound=Message)
 END_OF_STREAM: Final = 0x02
 _COMPRESSED: Final = 0x01
 _HEAD: Final = struct.Struct(">BI")
-MAX_TIMEOUT_MS: Final = 10**10
 
 _HTTP_STATUS: Final = {
     "canceled": 499,

@@ -18,7 +18,6 @@ from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.store.tables import Tables
 
 IMAGES_LIMIT = 1000
-NETWORKS_LIMIT = 4096
 
 
 class Session:

@@ -49,10 +49,6 @@ def host_ports(task: Task) -> tuple[Port, ...]:
     )
 
 
-def uses_node(task: Task) -> bool:
-    return _ASSIGNED <= task.status.state <= _RUNNING
-
-
 class Ledger:
     __slots__ = ("books", "global_services", "ingress_id", "ports", "service_nodes", "usage", "vnis")
 

@@ -175,10 +175,6 @@ def allow_loopback_routes(index: int) -> Message:
     return Message(f"allow 127.0.0.0/8 on link {index}", RTM_SETLINK, 0, body)
 
 
-def delete_link(index: int) -> Message:
-    return Message(f"delete link {index}", RTM_DELLINK, 0, _ifinfo(index), (errno.ENODEV,))
-
-
 def delete_link_named(name: str) -> Message:
     return Message(f"delete link {name}", RTM_DELLINK, 0, _ifinfo() + text(IFLA_IFNAME, name), (errno.ENODEV,))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pyswarm_cli.output.rows import Columns, show, show_objects
 from pyswarm_cli.output.templates import Template, TemplateError
-from pyswarm_cli.output.words import ago, human_duration, human_memory, human_size, truncate
+from pyswarm_cli.output.words import ago, human_duration, human_size, truncate
 
 VALUE = {
     "ID": "abc",
@@ -148,6 +148,5 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 
 def test_sizes_and_times_in_words() -> None:
     assert human_size(1_240_000) == "1.24MB"
-    assert human_memory(64 << 20) == "64MiB"
     assert ago(100, 90) == "Less than a second ago"
     assert truncate("abcdef", 4) == "abc…"

@@ -6,9 +6,13 @@ from collections import Counter
 
 from planner_world import World
 
-from pyswarm_common.model import PublishMode, Service, TaskState, UpdateState
+from pyswarm_common.model import PublishMode, Service, Task, TaskState, UpdateState
 from pyswarm_manager.planner.allocate.addresses import address_number
-from pyswarm_manager.planner.ledger import Ledger, uses_node
+from pyswarm_manager.planner.ledger import Ledger
+
+
+def uses_node(task: Task) -> bool:
+    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
 
 
 def check_invariants(world: World) -> None:
