@@ -1,4 +1,5 @@
-"""The Security service: join tokens with limits, and the root's replacement. Everything in it is the leader's.
+"""The Security service: join tokens with limits, and the root's replacement. Everything in it is the leader's, but the
+unlock key: while there is no leader, a manager tells the one that it knows.
 
 Serves on every manager; decides nothing: `ca.tokens` and `ca.rotation` do. Requests may hold a CA's key, and answers a
 new token: neither is ever logged.
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 from pyswarm.v1 import security_pb2 as pb
 from pyswarm.v1 import security_pb2_grpc
+from pyswarm_common.errors import Unavailable
 from pyswarm_common.ids import IdSource
-from pyswarm_manager.api.caller import Context
+from pyswarm_manager.api.caller import Context, forwarded_by
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.ports import Clock, RaftPort
@@ -69,9 +71,16 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
             await self._raft.read_barrier()
             return unlocking.shown(cluster_of(self._writer))
 
-        return await self._calls.on_leader(
-            context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True
-        )
+        try:
+            return await self._calls.on_leader(
+                context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True
+            )
+        except Unavailable:
+            if forwarded_by(context):
+                raise
+            known = unlocking.shown(cluster_of(self._writer))
+            known.is_last_known = True  # without the majority's word; what the others are locked with, it is likely
+            return known
 
     async def RotateUnlockKey(self, request: pb.RotateUnlockKeyRequest, context: Context) -> pb.RotateUnlockKeyResponse:
         async def local() -> pb.RotateUnlockKeyResponse:

@@ -327,7 +327,7 @@ class RaftNode:
         except TimeoutError:
             if self.is_read_only:
                 raise Unavailable(loop.disk_refusal()) from None
-            raise Unavailable("no majority of the managers answers: see `pyswarm node ls` for who is down") from None
+            raise Unavailable("no majority of the managers answers: start (or unlock) those that are down") from None
         finally:
             loop.reads.forget(context)
 

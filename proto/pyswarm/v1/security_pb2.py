@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pyswarm/v1/security.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\x15\n\x13GetUnlockKeyRequest\"*\n\x14GetUnlockKeyResponse\x12\x12\n\nunlock_key\x18\x01 \x01(\t\"\x18\n\x16RotateUnlockKeyRequest\"-\n\x17RotateUnlockKeyResponse\x12\x12\n\nunlock_key\x18\x01 \x01(\t\"\x1c\n\x1aRotateEncryptionKeyRequest\",\n\x1bRotateEncryptionKeyResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\r\"o\n\x16\x43reateJoinTokenRequest\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x14\n\x0c\x65xpires_in_s\x18\x02 \x01(\x01\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"Z\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x30\n\njoin_token\x18\x02 \x01(\x0b\x32\x1c.pyswarm.v1.LimitedJoinToken\"\x17\n\x15ListJoinTokensRequest\"K\n\x16ListJoinTokensResponse\x12\x31\n\x0bjoin_tokens\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.LimitedJoinToken\"$\n\x16RemoveJoinTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"%\n\x17RemoveJoinTokenResponse\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x11RotateRootRequest\x12\x0f\n\x07\x63\x61_cert\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_key\x18\x02 \x01(\x0c\":\n\x12RotateRootResponse\x12$\n\x04root\x18\x01 \x01(\x0b\x32\x16.pyswarm.v1.RootStatus\"\x10\n\x0eGetRootRequest\"7\n\x0fGetRootResponse\x12$\n\x04root\x18\x01 \x01(\x0b\x32\x16.pyswarm.v1.RootStatus\"\xc0\x01\n\nRootStatus\x12\x14\n\x0croot_ca_cert\x18\x01 \x01(\x0c\x12\x16\n\x0etarget_ca_cert\x18\x02 \x01(\x0c\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r\x12\x15\n\rnodes_rotated\x18\x05 \x01(\r\x12(\n\x07waiting\x18\x06 \x03(\x0b\x32\x17.pyswarm.v1.WaitingNode\"V\n\x0bWaitingNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.pyswarm.v1.NodeState2\xc3\x05\n\x08Security\x12Z\n\x0f\x43reateJoinToken\x12\".pyswarm.v1.CreateJoinTokenRequest\x1a#.pyswarm.v1.CreateJoinTokenResponse\x12W\n\x0eListJoinTokens\x12!.pyswarm.v1.ListJoinTokensRequest\x1a\".pyswarm.v1.ListJoinTokensResponse\x12Z\n\x0fRemoveJoinToken\x12\".pyswarm.v1.RemoveJoinTokenRequest\x1a#.pyswarm.v1.RemoveJoinTokenResponse\x12K\n\nRotateRoot\x12\x1d.pyswarm.v1.RotateRootRequest\x1a\x1e.pyswarm.v1.RotateRootResponse\x12\x42\n\x07GetRoot\x12\x1a.pyswarm.v1.GetRootRequest\x1a\x1b.pyswarm.v1.GetRootResponse\x12Q\n\x0cGetUnlockKey\x12\x1f.pyswarm.v1.GetUnlockKeyRequest\x1a .pyswarm.v1.GetUnlockKeyResponse\x12Z\n\x0fRotateUnlockKey\x12\".pyswarm.v1.RotateUnlockKeyRequest\x1a#.pyswarm.v1.RotateUnlockKeyResponse\x12\x66\n\x13RotateEncryptionKey\x12&.pyswarm.v1.RotateEncryptionKeyRequest\x1a\'.pyswarm.v1.RotateEncryptionKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pyswarm/v1/security.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\x15\n\x13GetUnlockKeyRequest\"A\n\x14GetUnlockKeyResponse\x12\x12\n\nunlock_key\x18\x01 \x01(\t\x12\x15\n\ris_last_known\x18\x02 \x01(\x08\"\x18\n\x16RotateUnlockKeyRequest\"-\n\x17RotateUnlockKeyResponse\x12\x12\n\nunlock_key\x18\x01 \x01(\t\"\x1c\n\x1aRotateEncryptionKeyRequest\",\n\x1bRotateEncryptionKeyResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\r\"o\n\x16\x43reateJoinTokenRequest\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x14\n\x0c\x65xpires_in_s\x18\x02 \x01(\x01\x12\x0c\n\x04uses\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\"Z\n\x17\x43reateJoinTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x30\n\njoin_token\x18\x02 \x01(\x0b\x32\x1c.pyswarm.v1.LimitedJoinToken\"\x17\n\x15ListJoinTokensRequest\"K\n\x16ListJoinTokensResponse\x12\x31\n\x0bjoin_tokens\x18\x01 \x03(\x0b\x32\x1c.pyswarm.v1.LimitedJoinToken\"$\n\x16RemoveJoinTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"%\n\x17RemoveJoinTokenResponse\x12\n\n\x02id\x18\x01 \x01(\t\"4\n\x11RotateRootRequest\x12\x0f\n\x07\x63\x61_cert\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63\x61_key\x18\x02 \x01(\x0c\":\n\x12RotateRootResponse\x12$\n\x04root\x18\x01 \x01(\x0b\x32\x16.pyswarm.v1.RootStatus\"\x10\n\x0eGetRootRequest\"7\n\x0fGetRootResponse\x12$\n\x04root\x18\x01 \x01(\x0b\x32\x16.pyswarm.v1.RootStatus\"\xc0\x01\n\nRootStatus\x12\x14\n\x0croot_ca_cert\x18\x01 \x01(\x0c\x12\x16\n\x0etarget_ca_cert\x18\x02 \x01(\x0c\x12.\n\nstarted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bnodes_total\x18\x04 \x01(\r\x12\x15\n\rnodes_rotated\x18\x05 \x01(\r\x12(\n\x07waiting\x18\x06 \x03(\x0b\x32\x17.pyswarm.v1.WaitingNode\"V\n\x0bWaitingNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.pyswarm.v1.NodeState2\xc3\x05\n\x08Security\x12Z\n\x0f\x43reateJoinToken\x12\".pyswarm.v1.CreateJoinTokenRequest\x1a#.pyswarm.v1.CreateJoinTokenResponse\x12W\n\x0eListJoinTokens\x12!.pyswarm.v1.ListJoinTokensRequest\x1a\".pyswarm.v1.ListJoinTokensResponse\x12Z\n\x0fRemoveJoinToken\x12\".pyswarm.v1.RemoveJoinTokenRequest\x1a#.pyswarm.v1.RemoveJoinTokenResponse\x12K\n\nRotateRoot\x12\x1d.pyswarm.v1.RotateRootRequest\x1a\x1e.pyswarm.v1.RotateRootResponse\x12\x42\n\x07GetRoot\x12\x1a.pyswarm.v1.GetRootRequest\x1a\x1b.pyswarm.v1.GetRootResponse\x12Q\n\x0cGetUnlockKey\x12\x1f.pyswarm.v1.GetUnlockKeyRequest\x1a .pyswarm.v1.GetUnlockKeyResponse\x12Z\n\x0fRotateUnlockKey\x12\".pyswarm.v1.RotateUnlockKeyRequest\x1a#.pyswarm.v1.RotateUnlockKeyResponse\x12\x66\n\x13RotateEncryptionKey\x12&.pyswarm.v1.RotateEncryptionKeyRequest\x1a\'.pyswarm.v1.RotateEncryptionKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,39 +36,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUNLOCKKEYREQUEST']._serialized_start=98
   _globals['_GETUNLOCKKEYREQUEST']._serialized_end=119
   _globals['_GETUNLOCKKEYRESPONSE']._serialized_start=121
-  _globals['_GETUNLOCKKEYRESPONSE']._serialized_end=163
-  _globals['_ROTATEUNLOCKKEYREQUEST']._serialized_start=165
-  _globals['_ROTATEUNLOCKKEYREQUEST']._serialized_end=189
-  _globals['_ROTATEUNLOCKKEYRESPONSE']._serialized_start=191
-  _globals['_ROTATEUNLOCKKEYRESPONSE']._serialized_end=236
-  _globals['_ROTATEENCRYPTIONKEYREQUEST']._serialized_start=238
-  _globals['_ROTATEENCRYPTIONKEYREQUEST']._serialized_end=266
-  _globals['_ROTATEENCRYPTIONKEYRESPONSE']._serialized_start=268
-  _globals['_ROTATEENCRYPTIONKEYRESPONSE']._serialized_end=312
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=314
-  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=425
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=427
-  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=517
-  _globals['_LISTJOINTOKENSREQUEST']._serialized_start=519
-  _globals['_LISTJOINTOKENSREQUEST']._serialized_end=542
-  _globals['_LISTJOINTOKENSRESPONSE']._serialized_start=544
-  _globals['_LISTJOINTOKENSRESPONSE']._serialized_end=619
-  _globals['_REMOVEJOINTOKENREQUEST']._serialized_start=621
-  _globals['_REMOVEJOINTOKENREQUEST']._serialized_end=657
-  _globals['_REMOVEJOINTOKENRESPONSE']._serialized_start=659
-  _globals['_REMOVEJOINTOKENRESPONSE']._serialized_end=696
-  _globals['_ROTATEROOTREQUEST']._serialized_start=698
-  _globals['_ROTATEROOTREQUEST']._serialized_end=750
-  _globals['_ROTATEROOTRESPONSE']._serialized_start=752
-  _globals['_ROTATEROOTRESPONSE']._serialized_end=810
-  _globals['_GETROOTREQUEST']._serialized_start=812
-  _globals['_GETROOTREQUEST']._serialized_end=828
-  _globals['_GETROOTRESPONSE']._serialized_start=830
-  _globals['_GETROOTRESPONSE']._serialized_end=885
-  _globals['_ROOTSTATUS']._serialized_start=888
-  _globals['_ROOTSTATUS']._serialized_end=1080
-  _globals['_WAITINGNODE']._serialized_start=1082
-  _globals['_WAITINGNODE']._serialized_end=1168
-  _globals['_SECURITY']._serialized_start=1171
-  _globals['_SECURITY']._serialized_end=1878
+  _globals['_GETUNLOCKKEYRESPONSE']._serialized_end=186
+  _globals['_ROTATEUNLOCKKEYREQUEST']._serialized_start=188
+  _globals['_ROTATEUNLOCKKEYREQUEST']._serialized_end=212
+  _globals['_ROTATEUNLOCKKEYRESPONSE']._serialized_start=214
+  _globals['_ROTATEUNLOCKKEYRESPONSE']._serialized_end=259
+  _globals['_ROTATEENCRYPTIONKEYREQUEST']._serialized_start=261
+  _globals['_ROTATEENCRYPTIONKEYREQUEST']._serialized_end=289
+  _globals['_ROTATEENCRYPTIONKEYRESPONSE']._serialized_start=291
+  _globals['_ROTATEENCRYPTIONKEYRESPONSE']._serialized_end=335
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=337
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=448
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_start=450
+  _globals['_CREATEJOINTOKENRESPONSE']._serialized_end=540
+  _globals['_LISTJOINTOKENSREQUEST']._serialized_start=542
+  _globals['_LISTJOINTOKENSREQUEST']._serialized_end=565
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_start=567
+  _globals['_LISTJOINTOKENSRESPONSE']._serialized_end=642
+  _globals['_REMOVEJOINTOKENREQUEST']._serialized_start=644
+  _globals['_REMOVEJOINTOKENREQUEST']._serialized_end=680
+  _globals['_REMOVEJOINTOKENRESPONSE']._serialized_start=682
+  _globals['_REMOVEJOINTOKENRESPONSE']._serialized_end=719
+  _globals['_ROTATEROOTREQUEST']._serialized_start=721
+  _globals['_ROTATEROOTREQUEST']._serialized_end=773
+  _globals['_ROTATEROOTRESPONSE']._serialized_start=775
+  _globals['_ROTATEROOTRESPONSE']._serialized_end=833
+  _globals['_GETROOTREQUEST']._serialized_start=835
+  _globals['_GETROOTREQUEST']._serialized_end=851
+  _globals['_GETROOTRESPONSE']._serialized_start=853
+  _globals['_GETROOTRESPONSE']._serialized_end=908
+  _globals['_ROOTSTATUS']._serialized_start=911
+  _globals['_ROOTSTATUS']._serialized_end=1103
+  _globals['_WAITINGNODE']._serialized_start=1105
+  _globals['_WAITINGNODE']._serialized_end=1191
+  _globals['_SECURITY']._serialized_start=1194
+  _globals['_SECURITY']._serialized_end=1901
 # @@protoc_insertion_point(module_scope)

@@ -40,16 +40,20 @@ class GetUnlockKeyResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UNLOCK_KEY_FIELD_NUMBER: _builtins.int
+    IS_LAST_KNOWN_FIELD_NUMBER: _builtins.int
     unlock_key: _builtins.str
     """"SWMKEY-1-…" """
+    is_last_known: _builtins.bool
+    """There was no leader to ask: this is the key as this manager knew it last."""
     def __init__(
         self,
         *,
         unlock_key: _builtins.str = ...,
+        is_last_known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unlock_key", b"unlock_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_last_known", b"is_last_known", "unlock_key", b"unlock_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

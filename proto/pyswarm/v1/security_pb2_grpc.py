@@ -114,7 +114,8 @@ class SecurityServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUnlockKey(self, request, context):
-        """What opens a locked manager's keys. Refused when autolock is off.
+        """What opens a locked manager's keys. Refused when autolock is off. Without a leader the manager that is asked answers
+        by itself: the others may be waiting for just this key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

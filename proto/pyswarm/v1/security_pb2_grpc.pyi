@@ -41,7 +41,9 @@ class SecurityStub:
     GetRoot: _grpc.UnaryUnaryMultiCallable[_security_pb2.GetRootRequest, _security_pb2.GetRootResponse]
     """The root certificate, and how far its replacement is."""
     GetUnlockKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.GetUnlockKeyRequest, _security_pb2.GetUnlockKeyResponse]
-    """What opens a locked manager's keys. Refused when autolock is off."""
+    """What opens a locked manager's keys. Refused when autolock is off. Without a leader the manager that is asked answers
+    by itself: the others may be waiting for just this key.
+    """
     RotateUnlockKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.RotateUnlockKeyRequest, _security_pb2.RotateUnlockKeyResponse]
     """A new unlock key: every manager locks its keys with it as soon as it hears of it."""
     RotateEncryptionKey: _grpc.UnaryUnaryMultiCallable[_security_pb2.RotateEncryptionKeyRequest, _security_pb2.RotateEncryptionKeyResponse]
@@ -60,7 +62,9 @@ class SecurityAsyncStub(SecurityStub):
     GetRoot: _aio.UnaryUnaryMultiCallable[_security_pb2.GetRootRequest, _security_pb2.GetRootResponse]  # type: ignore[assignment]
     """The root certificate, and how far its replacement is."""
     GetUnlockKey: _aio.UnaryUnaryMultiCallable[_security_pb2.GetUnlockKeyRequest, _security_pb2.GetUnlockKeyResponse]  # type: ignore[assignment]
-    """What opens a locked manager's keys. Refused when autolock is off."""
+    """What opens a locked manager's keys. Refused when autolock is off. Without a leader the manager that is asked answers
+    by itself: the others may be waiting for just this key.
+    """
     RotateUnlockKey: _aio.UnaryUnaryMultiCallable[_security_pb2.RotateUnlockKeyRequest, _security_pb2.RotateUnlockKeyResponse]  # type: ignore[assignment]
     """A new unlock key: every manager locks its keys with it as soon as it hears of it."""
     RotateEncryptionKey: _aio.UnaryUnaryMultiCallable[_security_pb2.RotateEncryptionKeyRequest, _security_pb2.RotateEncryptionKeyResponse]  # type: ignore[assignment]
@@ -112,7 +116,9 @@ class SecurityServicer(metaclass=_abc_1.ABCMeta):
         request: _security_pb2.GetUnlockKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_security_pb2.GetUnlockKeyResponse, _abc.Awaitable[_security_pb2.GetUnlockKeyResponse]]:
-        """What opens a locked manager's keys. Refused when autolock is off."""
+        """What opens a locked manager's keys. Refused when autolock is off. Without a leader the manager that is asked answers
+        by itself: the others may be waiting for just this key.
+        """
 
     @_abc_1.abstractmethod
     def RotateUnlockKey(
