@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
+JOBS ?= $(shell nproc)
 PROTOS := $(wildcard proto/pyswarm/v1/*.proto)
 CODE := common manager worker overlay agent-runtime node cli lab simulator
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -19,20 +20,20 @@ demo: install ## the main job, told as a story (root)
 	@$(PY) -m pyswarm_lab.demo
 
 test: install ## every test this machine can run
-	@$(PY) -m pytest tests
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests
 
 check: install proto-check ## linters, types, import contracts, generated code, fast tests
 	@ruff check .
 	@ruff format --check .
 	@mypy $(CODE)
 	@lint-imports
-	@$(PY) -m pytest -q tests/unit tests/transcripts tests/sim
+	@$(PY) -m pytest -q -n $(JOBS) -m 'not slow' tests/unit tests/transcripts tests/sim
 
 bench: install ## figures, as a table and as JSON in bench/results
 	@$(PY) -m bench.main
 
 soak: install ## the whole cluster in virtual time, over many seeds: make soak SEEDS=5000 [FIRST_SEED=N JOBS=N]
-	@pyswarm simulate soak --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST_SEED),0) --jobs $(or $(JOBS),$(shell nproc))
+	@pyswarm simulate soak --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST_SEED),0) --jobs $(JOBS)
 
 proto: install ## regenerate the code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \

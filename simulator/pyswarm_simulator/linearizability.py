@@ -15,7 +15,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
 
-MAX_CONFIGURATIONS = 1_000_000
+MAX_CONFIGURATIONS = 100_000
 """Visited configurations of one register at which the search gives up."""
 
 

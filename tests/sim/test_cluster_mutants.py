@@ -6,7 +6,16 @@ import logging
 
 import pytest
 
-from pyswarm_simulator.mutants import MUTANTS, hunt
+from pyswarm_simulator import mutants
+from pyswarm_simulator.planting import MUTANTS, hunt
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+assert mutants.__all__, "importing them registers them"
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(MUTANTS) >= 25
 
 
 @pytest.mark.parametrize("name", MUTANTS)

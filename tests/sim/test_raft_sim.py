@@ -187,12 +187,14 @@ def _is_found(bug: PlantedBug | None = None) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORE_BUGS)
 def test_a_bug_planted_in_the_core_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     CORE_BUGS[name](monkeypatch)
     assert _is_found()
 
 
+@pytest.mark.slow
 def test_a_lease_that_ignores_the_clock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     _lease_ignores_the_clock(monkeypatch)
     with pytest.raises(SafetyViolation, match="a read on"):
@@ -204,6 +206,7 @@ def _run_all(weather: Faults) -> None:
         RaftSimulator(seed, weather).run(8.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHELL_BUGS)
 def test_a_bug_planted_in_the_shell_is_found(name: str) -> None:
     assert _is_found(SHELL_BUGS[name])

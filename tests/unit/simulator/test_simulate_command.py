@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from pyswarm_cli.commands.simulate import soak
-from pyswarm_simulator.mutants import MUTANTS
+from pyswarm_simulator.mutants import consensus
+from pyswarm_simulator.planting import MUTANTS
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def test_seeds_that_violate_nothing(runner: CliRunner) -> None:
 
 
 def test_a_seed_that_fails_is_named_with_what_it_violated(runner: CliRunner) -> None:
+    assert consensus  # registers it
     with MUTANTS["skip the fsync"].plant():
         done = runner.invoke(soak, ["--seeds", "1", "--jobs", "1", "--profile", "power"])
     assert done.exit_code == 1

@@ -1,16 +1,14 @@
-"""Bugs to plant in what stands on consensus: the store, the planner, the dispatcher and the agents."""
+"""Bugs in what stands on consensus: the store, the planner, the dispatcher and the agents."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from msgspec.structs import replace
-
-from pyswarm_common.model import Node, NodeDescription, TaskStatus
+from pyswarm_common.model import Node, NodeDescription
 from pyswarm_manager.dispatcher.core import reports
-from pyswarm_manager.dispatcher.core.heartbeats import Heartbeats
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range
 from pyswarm_manager.planner.orchestrate import replicated
@@ -19,7 +17,7 @@ from pyswarm_manager.store.changes import Change, ChangeSet
 from pyswarm_manager.store.encoding import encode_change_set
 from pyswarm_manager.store.store import Store
 from pyswarm_manager.store.tables import Kind, Tables
-from pyswarm_simulator.mutants import planted, replaced
+from pyswarm_simulator.planting import planted, replaced
 from pyswarm_worker.statuses import StatusOutbox
 
 # -- the store -----------------------------------------------------------------------------------------------------
@@ -32,7 +30,7 @@ def _no_versions() -> Iterator[None]:
         yield
 
 
-@planted("a proposal is answered before it is committed", "partitions", 40)
+@planted("a proposal is answered before it is committed", "mixed", 10)
 def _answer_early() -> Iterator[None]:
     """What was handed to Raft is taken for done."""
 
@@ -43,6 +41,7 @@ def _answer_early() -> Iterator[None]:
             raise log._loop.not_leading()
         log._loop.proposals.queue(data).add_done_callback(lambda future: future.cancelled() or future.exception())
         log._loop.wake()
+        await asyncio.sleep(0.001)
         return int(log.applied_index)
 
     with replaced(Store, "propose", propose):
@@ -118,33 +117,6 @@ def _one_too_few() -> Iterator[None]:
 # -- the dispatcher ------------------------------------------------------------------------------------------------
 
 
-@planted("states go back", "mixed", 60)
-def _states_go_back() -> Iterator[None]:
-    """A late report overwrites a later state, in the dispatcher and in the store."""
-
-    def set_status(self: _Transaction, change: Any) -> None:
-        old = self._get(Kind.TASK, change.task_id)
-        if old is not None:
-            self._pending[Kind.TASK][old.id] = self._touched(_with_status(old, change.status), old)
-
-    with (
-        replaced(reports, "accepted_status", lambda task, node_id, status: status if task else None),
-        replaced(_Transaction, "_set_task_status", set_status),
-    ):
-        yield
-
-
-def _with_status(task: Any, status: TaskStatus) -> Any:
-    return replace(task, status=status)
-
-
-@planted("a silent node is never given up", "mixed", 60)
-def _nobody_is_lost() -> Iterator[None]:
-    """Heartbeats are awaited for ever, so what ran on a dead node is not replaced."""
-    with replaced(Heartbeats, "expired", lambda self, now: []):
-        yield
-
-
 @planted("changes of tasks are not told", "mixed", 20)
 def _tell_nothing() -> Iterator[None]:
     """A session tells everything once, and never again."""
@@ -176,17 +148,4 @@ def _forget_reports() -> Iterator[None]:
         self._sequence = 0
 
     with replaced(StatusOutbox, "begin_session", begin_session):
-        yield
-
-
-@planted("a report is sent before it is on disk", "workers", 80)
-def _report_early() -> Iterator[None]:
-    """An agent that dies then reports an older state after its restart, which nobody believes."""
-
-    def add(self: StatusOutbox, task_id: str, status: TaskStatus) -> None:
-        self._latest[task_id] = status
-        self._unsent[task_id] = None
-        self._changed.set()
-
-    with replaced(StatusOutbox, "add", add):
         yield

@@ -1,4 +1,4 @@
-"""Bugs of consensus to plant, beyond the first few in `mutants`: what its rules forbid, one rule at a time."""
+"""Bugs of consensus: what its rules forbid, one rule at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,75 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyswarm_manager.raft.core import follower, leader, lease
+from pyswarm_manager.raft.core import election, follower, leader, lease
 from pyswarm_manager.raft.core.log import RaftLog
 from pyswarm_manager.raft.core.messages import Append, HeartbeatResponse, ReadIndexResponse
 from pyswarm_manager.raft.core.raft import Persist, Raft
 from pyswarm_manager.raft.core.state import RaftState
-from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState, MemberRole, ReadState, Role
+from pyswarm_manager.raft.core.types import Entry, HardState, MemberRole, ReadState, Role, Snapshot
 from pyswarm_manager.raft.storage.memory import MemoryStorage
-from pyswarm_simulator.mutants import planted, replaced
+from pyswarm_simulator.manager import RaftDisk
+from pyswarm_simulator.planting import planted, replaced
+
+
+@planted("vote twice in a term", "storm", 40)
+def _vote_twice() -> Iterator[None]:
+    """Whoever asks gets the vote."""
+    original = election.answer_request
+
+    def answer_request(state: RaftState, request: Any) -> None:
+        state.vote = 0
+        original(state, request)
+
+    with replaced(election, "answer_request", answer_request):
+        yield
+
+
+@planted("skip the fsync", "power", 40)
+def _skip_fsync() -> Iterator[None]:
+    """A write is called done when it has only been written."""
+
+    def save(self: RaftDisk, hard_state: HardState, entries: tuple[Entry, ...], snapshot: Snapshot | None) -> None:
+        MemoryStorage.write(self, hard_state, entries, snapshot)
+
+    with replaced(RaftDisk, "save", save):
+        yield
+
+
+@planted("apply before commit", "partitions", 40)
+def _apply_before_commit() -> Iterator[None]:
+    """What is in the log is taken for committed."""
+
+    def take_committed(self: RaftLog, limit: int) -> tuple[Entry, ...]:
+        self.committed = max(self.committed, self.last_index)
+        return original(self, limit)
+
+    original = RaftLog.take_committed
+    with replaced(RaftLog, "take_committed", take_committed):
+        yield
+
+
+@planted("forget voted_for on restart", "storm", 60)
+def _forget_vote() -> Iterator[None]:
+    """A restarted member may vote again in the same term."""
+    original = MemoryStorage.load
+
+    def load(self: MemoryStorage) -> Any:
+        stored = original(self)
+        if stored is None:
+            return None
+        hard = HardState(stored.hard_state.term, 0, stored.hard_state.commit)
+        return type(stored)(stored.raft_id, hard, stored.snapshot, stored.entries)
+
+    with replaced(MemoryStorage, "load", load):
+        yield
+
+
+@planted("majority off by one", "partitions", 40)
+def _majority_off_by_one() -> Iterator[None]:
+    """Half is enough."""
+    with replaced(RaftState, "quorum", lambda self: max(1, len(self.voters) // 2)):
+        yield
 
 
 @planted("commit an old term's entry by count", "topple", 60)
@@ -39,7 +100,7 @@ def _vote_for_anybody() -> Iterator[None]:
         yield
 
 
-@planted("take entries without looking at what precedes them", "partitions", 40)
+@planted("take entries without looking at what precedes them", "topple", 30)
 def _no_consistency_check() -> Iterator[None]:
     """The term of the entry before is not compared."""
     original = RaftLog.merge
@@ -75,7 +136,7 @@ def _acknowledge_early() -> Iterator[None]:
         yield
 
 
-@planted("forget the term on restart", "power", 60)
+@planted("forget the term on restart", "storm", 30)
 def _forget_term() -> Iterator[None]:
     """A restarted member begins in the term of its last entry."""
     original = MemoryStorage.load
@@ -114,13 +175,6 @@ def _endless_lease() -> Iterator[None]:
         return state.role is Role.LEADER and state.log.committed >= state.term_start_index
 
     with replaced(lease, "holds", holds):
-        yield
-
-
-@planted("a voter forgets what it promised to the leader", "reads", 60)
-def _no_promises() -> Iterator[None]:
-    """Another may be elected while the leader still counts on its lease."""
-    with replaced(lease, "is_promised", lambda state: False), replaced(RaftState, "hears_leader", lambda self: False):
         yield
 
 
@@ -163,19 +217,6 @@ def _learners_count() -> Iterator[None]:
         return stored[state.quorum() - 1]
 
     with replaced(leader, "committable_index", committable_index):
-        yield
-
-
-@planted("two membership changes at once", "members", 80)
-def _changes_overlap() -> Iterator[None]:
-    """The next change does not wait until the last is committed."""
-
-    def propose_change(state: RaftState, data: bytes) -> int:
-        index = leader.propose(state, EntryKind.CONFIG, [data])
-        state.pending_conf_index = index
-        return index
-
-    with replaced(leader, "propose_change", propose_change):
         yield
 
 
