@@ -33,7 +33,7 @@ MAX_BACKOFF_S = 2.0
 
 async def join_raft(current: Callable[[], ManagerConfig], identity: IdentityProvider, raft: RaftNode) -> None:
     """Return once this manager is a member. Raises the refusal if asking again would not help, and LogLost if this
-    raft id was a voter's before. `current`: whom to ask may change meanwhile, as managers come and go."""
+    raft id was a voter's before, or was removed. `current`: whom to ask may change meanwhile, as managers come and go."""
     backoff_s = FIRST_BACKOFF_S
     for named in _in_turns(current):
         config = current()
@@ -44,7 +44,7 @@ async def join_raft(current: Callable[[], ManagerConfig], identity: IdentityProv
             _log.info("joining at %s: %s", address, error)
         else:
             if answer.needs_new_raft_id and config.raft_id not in raft.members:
-                raise LogLost(f"the leader at {address} knows this manager as a voter, and its log is empty")
+                raise LogLost(f"by the leader at {address} this manager was removed, or it voted and its log is empty")
             _log.info("let into raft at %s", address)
             return
         if config.raft_id in raft.members:

@@ -28,10 +28,11 @@ LEAVE_REFUSED = (
 
 
 async def join_raft(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer) -> ca_pb2.JoinRaftResponse:
-    """Make the calling node a member; asking again changes nothing."""
+    """Make the calling node a member; asking again changes nothing. Who was removed before it had heard of its own
+    joining comes back under another raft id, if it is still wanted then."""
     cluster = cluster_of(writer)
     _check_request(writer, request, caller)
-    if _has_forgotten(writer, request):
+    if writer.raft.is_removed(request.raft_id) or _has_forgotten(writer, request):
         return ca_pb2.JoinRaftResponse(cluster_id=cluster.id, needs_new_raft_id=True)
     stale = await retried(lambda: _claim(writer, request, caller))
     if stale is not None and stale in writer.raft.members:
@@ -61,8 +62,6 @@ def _check_request(writer: Writer, request: ca_pb2.JoinRaftRequest, caller: Peer
     host, _, port = request.address.rpartition(":")
     if not host or len(request.address) > 300 or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise InvalidArgument("invalid manager address", [("address", "must have the form host:port")])
-    if writer.raft.is_removed(request.raft_id):
-        raise FailedPrecondition("this manager was removed from the swarm: join with a fresh state directory")
     for node in writer.store.view.nodes.values():
         status = node.manager_status
         if status is not None and status.raft_id == request.raft_id and node.id != caller.node_id:

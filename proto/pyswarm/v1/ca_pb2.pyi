@@ -263,7 +263,7 @@ class JoinRaftResponse(_message.Message):
     NEEDS_NEW_RAFT_ID_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     needs_new_raft_id: _builtins.bool
-    """Nothing was done: this raft id has voted before, and its manager has forgotten it. Join with a new raft id."""
+    """Nothing was done: this raft id was removed, or has voted before and its manager has forgotten it. Join with a new one."""
     @_builtins.property
     def members(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
         """Raft id -> host:port, the caller included."""
