@@ -31,8 +31,8 @@ _CONNECT_RETRY_S = 0.05
 _NOT_LEADING = "pyswarm-not-leading"
 
 NO_LEADER = (
-    "no leader: the managers are electing one, or too few of them are up: try again in a moment; if that does not help, "
-    "start (or unlock) the managers that are down (`pyswarm operator raft state` names all of them)"
+    "no leader: the managers are electing one, or too few of them are up: try again in a moment; if that does not "
+    "help, start (or unlock) the managers that are down (`pyswarm operator raft state` names all of them)"
 )
 
 

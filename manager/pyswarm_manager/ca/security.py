@@ -8,6 +8,8 @@ new token: neither is ever logged.
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
+import grpc
+
 from pyswarm.v1 import security_pb2 as pb
 from pyswarm.v1 import security_pb2_grpc
 from pyswarm_common.errors import Unavailable
@@ -75,8 +77,9 @@ class SecurityServicer(security_pb2_grpc.SecurityServicer):
             return await self._calls.on_leader(
                 context, "GetUnlockKey", request, pb.GetUnlockKeyResponse, local, is_read=True
             )
-        except Unavailable:
-            if forwarded_by(context):
+        except (Unavailable, grpc.aio.AioRpcError) as error:
+            is_lost = isinstance(error, Unavailable) or error.code() is grpc.StatusCode.UNAVAILABLE
+            if forwarded_by(context) or not is_lost:
                 raise
             known = unlocking.shown(cluster_of(self._writer))
             known.is_last_known = True  # without the majority's word; what the others are locked with, it is likely

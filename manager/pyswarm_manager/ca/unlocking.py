@@ -12,7 +12,7 @@ from pyswarm.v1 import security_pb2 as pb
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Cluster, ClusterSpec
-from pyswarm_manager.api.writes import Writer
+from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.issuing import cluster_of
 from pyswarm_manager.store.changes import Update
 
@@ -33,17 +33,25 @@ def shown(cluster: Cluster) -> pb.GetUnlockKeyResponse:
 
 async def rotate_unlock_key(writer: Writer) -> pb.RotateUnlockKeyResponse:
     """The old one opens only managers that were down and have not heard of the new one."""
-    cluster = cluster_of(writer)
-    if not cluster.unlock_key:
-        raise FailedPrecondition("cannot rotate because autolock is not turned on")
     fresh = LockKey.generate()
-    await writer.store.propose([Update(replace(cluster, unlock_key=fresh.secret))])
+
+    async def attempt() -> None:
+        cluster = cluster_of(writer)
+        if not cluster.unlock_key:
+            raise FailedPrecondition("cannot rotate because autolock is not turned on")
+        await writer.store.propose([Update(replace(cluster, unlock_key=fresh.secret))])
+
+    await retried(attempt)
     return pb.RotateUnlockKeyResponse(unlock_key=fresh.token())
 
 
 async def rotate_encryption_key(writer: Writer) -> pb.RotateEncryptionKeyResponse:
     """Every manager follows by itself, those that are down when they come back."""
-    cluster = cluster_of(writer)
-    epoch = cluster.encryption_epoch + 1
-    await writer.store.propose([Update(replace(cluster, encryption_epoch=epoch))])
-    return pb.RotateEncryptionKeyResponse(epoch=epoch)
+
+    async def attempt() -> int:
+        cluster = cluster_of(writer)
+        epoch = cluster.encryption_epoch + 1
+        await writer.store.propose([Update(replace(cluster, encryption_epoch=epoch))])
+        return epoch
+
+    return pb.RotateEncryptionKeyResponse(epoch=await retried(attempt))
