@@ -16,12 +16,10 @@ import pytest
 from raft_checker import SafetyViolation
 from raft_simulator import Faults, PlantedBug, RaftSimulator
 
-from pyswarm_manager.raft.core import election, leader, lease
-from pyswarm_manager.raft.core.log import RaftLog
-from pyswarm_manager.raft.core.messages import VoteRequest
+from pyswarm_manager.raft.core import leader, lease
 from pyswarm_manager.raft.core.reads import ReadQueue, WaitingRead
 from pyswarm_manager.raft.core.state import RaftState
-from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState
+from pyswarm_manager.raft.core.types import EntryKind
 
 SEEDS = int(os.environ.get("SEEDS", "50"))
 FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
@@ -89,63 +87,12 @@ def test_the_same_seed_gives_the_same_trace_under_another_hash_seed() -> None:
 # -- the checker finds what it is there to find --------------------------------------------------------------
 
 
-def _forget_the_vote(patch: pytest.MonkeyPatch) -> None:
-    original = election.answer_request
-
-    def answer_request(state: RaftState, request: VoteRequest) -> None:
-        original(state, request)
-        state.vote = 0
-
-    patch.setattr(election, "answer_request", answer_request)
-
-
-def _vote_is_not_stored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RaftState, "hard_state", property(lambda self: HardState(self.term, 0, self.log.committed)))
-    patch.setattr(
-        election,
-        "persisted",
-        lambda state, hard: election._record_vote(state, state.id, granted=True) if state.role == 2 else None,
-    )
-
-
-def _majority_without_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RaftState, "quorum", lambda self: max(1, len(self.voters) // 2))
-
-
-def _elect_with_an_old_log(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RaftLog, "is_up_to_date", lambda self, last_index, last_term: True)
-
-
-def _append_without_looking(patch: pytest.MonkeyPatch) -> None:
-    """Entries are taken without asking whether the logs agree before them."""
-    original = RaftLog.merge
-
-    def merge(self: RaftLog, prev_index: int, prev_term: int, entries: tuple[Entry, ...]) -> int | None:
-        here = self.term(prev_index)
-        return original(self, prev_index, prev_term if here is None else here, entries)
-
-    patch.setattr(RaftLog, "merge", merge)
-
-
 def _read_without_a_majority(patch: pytest.MonkeyPatch) -> None:
     def confirmed(self: ReadQueue, round_: int) -> list[WaitingRead]:
         released, self._assigned = list(self._assigned), type(self._assigned)()
         return released
 
     patch.setattr(ReadQueue, "confirmed", confirmed)
-
-
-def _own_disk_counts_unwritten(patch: pytest.MonkeyPatch) -> None:
-    original = leader.committable_index
-
-    def committable_index(state: RaftState) -> int:
-        stable, state.log.stable = state.log.stable, state.log.last_index
-        try:
-            return original(state)
-        finally:
-            state.log.stable = stable
-
-    patch.setattr(leader, "committable_index", committable_index)
 
 
 def _lease_ignores_the_clock(patch: pytest.MonkeyPatch) -> None:
@@ -162,13 +109,7 @@ def _no_noop_before_a_change(patch: pytest.MonkeyPatch) -> None:
 
 
 CORE_BUGS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
-    "forget the vote": _forget_the_vote,
-    "vote is not stored": _vote_is_not_stored,
-    "majority without one": _majority_without_one,
-    "elect with an old log": _elect_with_an_old_log,
-    "append without looking": _append_without_looking,
     "read without a majority": _read_without_a_majority,
-    "own disk counts unwritten": _own_disk_counts_unwritten,
     "no no-op before a change": _no_noop_before_a_change,
 }
 SHELL_BUGS = {
