@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.files import sync_directory, write_private
+from pyswarm_common.random_ids import new_raft_id
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.raft.core.types import LogLost
 from pyswarm_manager.raft.storage.port import StorageCorrupt
@@ -35,13 +36,7 @@ _log = logging.getLogger(__name__)
 
 KEPT_COPIES = 3
 _DAMAGED = "damaged-"
-_RAFT_ID_BITS = 63
 M = TypeVar("M")
-
-
-def new_raft_id() -> int:
-    """Positive: zero is "none"."""
-    return secrets.randbelow((1 << _RAFT_ID_BITS) - 1) + 1
 
 
 async def opened(

@@ -18,7 +18,6 @@ from pyswarm_common.identity import (
     make_csr,
     read_authority,
 )
-from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import (
     Availability,
     CertificateStatus,
@@ -32,21 +31,12 @@ from pyswarm_common.model import (
     NodeSpec,
     NodeStatus,
 )
+from pyswarm_common.random_ids import new_id, new_raft_id
 from pyswarm_manager.api.validate import check_cluster_spec
 from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_manager.ca.unlocking import key_for
 
 _MAX_POOLS = 64
-_RAFT_ID_BITS = 63
-
-
-def new_id() -> str:
-    return id_from_bits(secrets.randbits(128))
-
-
-def new_raft_id() -> int:
-    """Positive: zero is "none"."""
-    return secrets.randbelow((1 << _RAFT_ID_BITS) - 1) + 1
 
 
 def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:

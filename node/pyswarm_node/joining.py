@@ -21,13 +21,14 @@ from pyswarm_common.identity import JoinToken, NodeIdentity
 from pyswarm_common.identity.join_client import join_address
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Availability, NodeRole
+from pyswarm_common.random_ids import new_raft_id
 from pyswarm_runtime import Runtime
 
 from . import certificates
 from .addresses import is_ip
 from .describe import describe
 from .entrance import get_certificate, grpc_address
-from .founding import Founding, cluster_root, cluster_spec, found, new_raft_id
+from .founding import Founding, cluster_root, cluster_spec, found
 from .identity import CurrentIdentity
 from .paths import NodeRecord, Options
 from .settling import first_record

@@ -21,6 +21,7 @@ import msgspec
 from pyswarm.v1 import health_pb2, node_pb2
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 from pyswarm_common.model import Availability
+from pyswarm_common.random_ids import new_raft_id
 from pyswarm_manager.backup import forcing, restoring
 from pyswarm_manager.config import ManagerConfig
 from pyswarm_manager.raft.storage.port import StorageCorrupt, StorageFailed, StorageFull
@@ -28,7 +29,6 @@ from pyswarm_runtime import Runtime
 
 from .addresses import choose_advertised, read_interfaces
 from .describe import describe
-from .founding import new_raft_id
 from .joining import Joining, NewManager
 from .moving import followed
 from .paths import NodeRecord, Options

@@ -10,9 +10,9 @@ import random
 import time
 
 from pyswarm_common.model import Node, NodeRole
+from pyswarm_common.random_ids import new_raft_id
 
 from . import certificates
-from .founding import new_raft_id
 from .paths import NodeRecord
 from .roles import RoleLoop, Step, next_step, renewal_time
 from .standing import Standing
