@@ -178,6 +178,7 @@ def test_nothing_that_sounds_like_a_secret_was_forgotten() -> None:
         (ROOT.key_pem.decode().strip(), f"-----BEGIN PRIVATE KEY-----{HIDDEN}"),
         (" ".join(ROOT.key_pem.decode().split()[:4]), f"-----BEGIN PRIVATE KEY-----{HIDDEN}"),
     ],
+    ids=["join token", "long join token", "API token", "unlock key", "backup key", "PEM", "PEM on one line"],
 )
 def test_text_is_masked(secret: str, kept: str) -> None:
     assert masked(f"invalid address: {secret}") == f"invalid address: {kept}"
