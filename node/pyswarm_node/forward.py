@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from pyswarm.v1 import access_pb2, backup_pb2, control_pb2, health_pb2, logs_pb2, operator_pb2, security_pb2, watch_pb2
-from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_common.rpc import Caller, Table
 
 NOT_A_MANAGER = (
@@ -25,6 +25,7 @@ NOT_IN_A_SWARM = (
 )
 _LOCAL = frozenset({Caller.LOCAL})
 _GET_NODE = "/pyswarm.v1.Control/GetNode"
+_LOST = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY")  # gRPC's words for a connection that ended
 _HOP_METADATA = ("user-agent", "grpc-", "te", "content-type", ":")
 
 
@@ -67,7 +68,10 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
         call = start(method)(
             self._resolved(method, request), timeout=context.time_remaining(), metadata=_metadata(context)
         )
-        answer: bytes = await call
+        try:
+            answer: bytes = await call
+        except grpc.aio.AioRpcError as error:
+            raise _explained(error) from error
         context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
         return answer
 
@@ -77,6 +81,8 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
         try:
             async for message in call:
                 yield message
+        except grpc.aio.AioRpcError as error:
+            raise _explained(error) from error
         finally:
             call.cancel()  # the caller has gone; nothing happens after the end
 
@@ -92,6 +98,21 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
 def no_manager(is_member: bool) -> FailedPrecondition:
     """Why there is nobody to ask."""
     return FailedPrecondition(NOT_A_MANAGER if is_member else NOT_IN_A_SWARM)
+
+
+def _explained(error: grpc.aio.AioRpcError) -> Exception:
+    """What the manager said goes on as it is. Of one that is gone gRPC has only words about sockets."""
+    if error.code() is not grpc.StatusCode.UNAVAILABLE or error.trailing_metadata():
+        return error
+    details = error.details() or ""
+    if "failed to connect" in details:
+        return Unavailable("the manager on this node is starting: try again in a moment")
+    if any(sign in details for sign in _LOST):
+        return Unavailable(
+            "the manager on this node ended before it answered: what was asked for may or may not be done; look, "
+            "then try again"
+        )
+    return error
 
 
 def _metadata(context: Any) -> tuple[tuple[str, str | bytes], ...]:

@@ -108,6 +108,25 @@ async def test_streams_come_through_and_end_as_they_end(channel: grpc.aio.Channe
     assert refused.value.details() == "service gone not found"
 
 
+async def test_a_manager_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
+    front = grpc.aio.server(interceptors=[rpc.GuardInterceptor(FORWARD_TABLE)])
+    async with (
+        rpc.open_local_channel(f"{tmp_path}/manager.sock") as behind,
+        rpc.open_local_channel(f"{tmp_path}/pyswarm.sock") as channel,
+    ):
+        front.add_generic_rpc_handlers((Forwarder(lambda: behind, lambda: "me"),))
+        front.add_insecure_port(f"unix:{tmp_path}/pyswarm.sock")
+        await front.start()
+        sentence = "the manager on this node is starting: try again in a moment"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await control_pb2_grpc.ControlStub(channel).GetNode(control_pb2.GetNodeRequest())
+        assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.UNAVAILABLE, sentence)
+        with pytest.raises(grpc.aio.AioRpcError) as cut:
+            await logs_pb2_grpc.LogsStub(channel).ReadLogs(logs_pb2.ReadLogsRequest()).read()
+        assert cut.value.details() == sentence
+        await front.stop(None)
+
+
 async def test_a_caller_that_goes_ends_the_call_behind(channel: grpc.aio.Channel, manager: Manager) -> None:
     call: Any = logs_pb2_grpc.LogsStub(channel).ReadLogs(logs_pb2.ReadLogsRequest(follow=True))
     await call.read()
