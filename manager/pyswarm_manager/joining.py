@@ -33,7 +33,7 @@ MAX_BACKOFF_S = 2.0
 
 async def join_raft(current: Callable[[], ManagerConfig], identity: IdentityProvider, raft: RaftNode) -> None:
     """Return once this manager is a member. Raises the refusal if asking again would not help, and LogLost if this
-    raft id was a voter's before, or was removed. `current`: whom to ask may change meanwhile, as managers come and go."""
+    raft id was a voter's before, or was removed. `current`: whom to ask may change meanwhile, managers come and go."""
     backoff_s = FIRST_BACKOFF_S
     for named in _in_turns(current):
         config = current()

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from pyswarm.v1 import ca_pb2, control_pb2
 from pyswarm.v1 import dispatcher_pb2 as pb
-from pyswarm_common.model import Node
+from pyswarm_common.errors import Forbidden, Unavailable
+from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.api import networks, nodes, services
 from pyswarm_manager.api.writes import Writer
@@ -42,6 +43,7 @@ class Answers:
         return {
             "LocateImage": self._locate_image,
             "JoinRaft": self._join_raft,
+            "IsRemoved": self._is_removed,
             "CreateService": self._create_service,
             "UpdateService": self._update_service,
             "RemoveService": self._remove_service,
@@ -66,11 +68,17 @@ class Answers:
         addresses = self._dispatcher.term.locate_image(request.reference, self._node_of(host))
         return pb.LocateImageResponse(agent_addresses=addresses).SerializeToString()
 
-    async def _join_raft(self, host: str, question: tuple[str, int, str]) -> None:
+    async def _join_raft(self, host: str, question: tuple[str, int, str, int]) -> bool:
+        """Whether it needs a new raft id."""
         self._require_leader()
-        node_id, raft_id, address = question
-        request = ca_pb2.JoinRaftRequest(raft_id=raft_id, address=address)
-        await membership.join_raft(self._writer, request, Peer(Caller.MANAGER, node_id, ""))
+        node_id, raft_id, address, last_index = question
+        request = ca_pb2.JoinRaftRequest(raft_id=raft_id, address=address, last_index=last_index)
+        answer = await membership.join_raft(self._writer, request, Peer(Caller.MANAGER, node_id, ""))
+        return answer.needs_new_raft_id
+
+    async def _is_removed(self, host: str, raft_id: int) -> bool:
+        """What `Raft.Announce` says of who asks."""
+        return self._raft.is_removed(raft_id)
 
     async def _create_service(self, host: str, question: bytes) -> str:
         self._require_leader()
@@ -106,12 +114,17 @@ class Answers:
         if node.id not in self._store.view.nodes:
             await self._store.propose([Create(node)])
 
-    async def _renew_role(self, host: str, node_id: str) -> None:
-        """What renewing a certificate commits: a promoted node becomes a manager."""
+    async def _renew_role(self, host: str, node_id: str) -> NodeRole:
+        """What renewing a certificate commits and answers (`ca.issuing.renew`): a promoted node becomes a manager."""
         self._require_leader()
-        node = self._store.view.nodes[node_id]
-        if node.role < node.spec.role:
+        node = self._store.view.nodes.get(node_id)
+        if node is None:
+            raise Forbidden("removed")
+        if node.spec.role is NodeRole.WORKER and node.role is NodeRole.MANAGER:
+            raise Unavailable("ask again once it has left the managers")
+        if node.role is not node.spec.role:
             await self._store.propose([Update(replace(node, role=node.spec.role))])
+        return node.spec.role
 
     async def _transfer(self, host: str, question: None) -> None:
         self._require_leader()

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyswarm_common.errors import FailedPrecondition, Forbidden
+from pyswarm_common.errors import Forbidden
 from pyswarm_common.model import (
     Cluster,
     ClusterSpec,
@@ -22,7 +22,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_manager.raft.core.raft import Raft
-from pyswarm_manager.raft.core.types import Role
+from pyswarm_manager.raft.core.types import LogLost, Role
 from pyswarm_manager.raft.storage.port import StorageFailed, StorageFull
 from pyswarm_manager.store.store import Store
 from pyswarm_runtime.types import ContainerState
@@ -43,7 +43,8 @@ RESTART_S = 0.5
 FIRST_IMAGES = ("docker.io/library/app:1",)
 
 
-_CANNOT_TAKE_PART = (RemovedFromCluster, Forbidden, FailedPrecondition)
+_STARTED_AGAIN = (StorageFailed, StorageFull, LogLost, Forbidden)
+"""Ends of a manager that its daemon answers by starting it once more."""
 
 
 class Watched:
@@ -136,11 +137,6 @@ class SimCluster:
         manager = host.manager if host is not None else None
         return manager if manager is not None and manager.loop.is_alive else None
 
-    def role_of(self, host: Host) -> NodeRole:
-        """As its certificate says."""
-        node = self.stores.content.nodes.get(host.node_id)
-        return NodeRole.WORKER if node is None else node.role
-
     # -- what processes tell -------------------------------------------------------------------------------------------
 
     def machine(self, manager: ManagerProcess, store: Store) -> Watched:
@@ -160,11 +156,12 @@ class SimCluster:
         """Expected ends are the daemon's affair; any other is a bug."""
         errors = list(_leaves(error)) if error is not None else []
         self.note(f"{what} {host.name} ended: {errors!r}")
-        if what == "manager" and any(isinstance(e, _CANNOT_TAKE_PART) for e in errors):
-            # Removed, demoted while it was still joining, or with a state that can never take part again.
-            host.wipe_manager()
+        if what == "manager" and any(isinstance(e, RemovedFromCluster) for e in errors):
+            host.is_manager_removed = True
             return
-        if what == "manager" and errors and all(isinstance(e, StorageFailed | StorageFull) for e in errors):
+        if what == "manager" and errors and all(isinstance(e, _STARTED_AGAIN) for e in errors):
+            if any(isinstance(e, LogLost) for e in errors):
+                host.lose_log()
             self.world.after_s(RESTART_S, lambda: self.restart_manager(host))
             return
         if self.violation is None:
@@ -173,8 +170,9 @@ class SimCluster:
 
     def restart_manager(self, host: Host) -> None:
         """What the daemon does with a manager that ended."""
-        if host.is_up and host.raft_disk is not None and (host.manager is None or not host.manager.loop.is_alive):
-            host.start_manager(host.known_managers)
+        is_running = host.manager is not None and host.manager.loop.is_alive
+        if host.is_up and host.is_manager_set_up and not is_running:
+            host.start_manager()
 
     def note(self, line: str) -> None:
         """One line of the trace."""

@@ -7,7 +7,8 @@ from functools import partial
 
 from pyswarm.v1 import control_pb2
 from pyswarm_common.model import Availability, Node, NodeRole
-from pyswarm_manager.raft.core.types import Role
+from pyswarm_manager.managers.quorum import is_heard
+from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
 from pyswarm_simulator.machine import MachineWeather
@@ -37,6 +38,7 @@ class Faults:
         self._cluster, self._workload = cluster, workload
         self._world, self._profile = cluster.world, cluster.profile
         self._is_on = False
+        self._bereft: Host | None = None
 
     def start(self) -> None:
         """Bad weather from now on."""
@@ -54,6 +56,7 @@ class Faults:
             (self._jump_clock, profile.clock_jump_every),
             (self._cut, profile.cut_every),
             (self._fill_disk, profile.full_disk_every),
+            (self._lose_log, profile.lose_log_every),
             (self._crash_container, profile.crash_container_every),
             (self._transfer, profile.transfer_every),
             (self._churn, profile.churn_every),
@@ -253,6 +256,38 @@ class Faults:
         self._cluster.note(f"disk of {host.name} has room")
         host.weather.disk.is_full = False
 
+    def _lose_log(self) -> None:
+        """A manager's log is gone. Never two at once, nor while another is away or comes or goes: what only they have
+        would be lost for good, and no cluster promises more."""
+        if self._is_log_missed() or not self._are_managers_settled():
+            return
+        host = self._pick(lambda host: host.is_manager_set_up and host.manager is not None)
+        if host is not None:
+            self._cluster.note(f"{host.name} loses its log")
+            host.lose_log()
+            self._bereft = host
+            self._later(1.0, lambda: self._cluster.restart_manager(host))
+
+    def _is_log_missed(self) -> bool:
+        """Whether the last one that lost its log is still to become a member again."""
+        if self._bereft is not None and (not self._bereft.is_manager_set_up or self._votes(self._bereft)):
+            self._bereft = None
+        return self._bereft is not None
+
+    def _votes(self, host: Host) -> bool:
+        leader = self._cluster.leader()
+        member = leader.raft.members.get(host.raft_id) if leader is not None and leader.raft is not None else None
+        return member is not None and member.role is MemberRole.VOTER
+
+    def _are_managers_settled(self) -> bool:
+        leader = self._cluster.leader()
+        if leader is None or leader.raft is None or len(leader.raft.members) < 3:
+            return False
+        nodes = [n for n in self._cluster.stores.content.nodes.values() if n.role is not n.spec.role]
+        members = leader.raft.members
+        claimed = {host.raft_id for host in self._cluster.hosts.values() if host.is_up and host.is_manager_set_up}
+        return not nodes and claimed == set(members) and all(map(is_heard, members.values()))
+
     def _crash_container(self) -> None:
         host = self._pick(lambda host: bool(host.runtime.running()))
         if host is not None:
@@ -272,6 +307,8 @@ class Faults:
         managers = [n for n in nodes.values() if n.spec.role is NodeRole.MANAGER]
         workers = [n for n in nodes.values() if n.spec.role is NodeRole.WORKER]
         choice = self._world.rng.random()
+        if self._is_log_missed():
+            return  # who demotes another one now asks for a cluster that cannot decide anything any more
         if choice < 0.25 and len(self._cluster.hosts) < MAX_HOSTS:
             self.join()
         elif choice > 0.85 and len(workers) > 1:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pyswarm.v1 import agent_pb2
 from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.ids import id_from_bits
-from pyswarm_common.model import NodeDescription, NodeRole, Resources
+from pyswarm_common.model import Node, NodeDescription, NodeRole, Resources
 from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.machine import MachineWeather, SimImages, SimOverlay, SimRuntime
@@ -55,7 +55,6 @@ class Run(Surroundings, Protocol):
     def agent_opened(self, host: Host) -> None: ...
     def process_ended(self, host: Host, what: str, error: BaseException | None) -> None: ...
     def note(self, line: str) -> None: ...
-    def role_of(self, host: Host) -> NodeRole: ...
 
 
 @dataclass(slots=True)
@@ -85,6 +84,14 @@ class Host:
         self.raft_id = 0
         self.bootstrap: Bootstrap | None = None
         self.known_managers: tuple[str, ...] = ()
+        """Those that the agent was told to begin with."""
+        self.join: tuple[str, ...] = ()
+        """Whom the manager may ask to be let in; kept in its settings on disk."""
+        self.told: Node | None = None
+        """What the managers said of this node at last; the daemon forgets it when it ends."""
+        self.certificate = NodeRole.WORKER
+        self.is_manager_removed = False
+        """It ended because the others had removed it, and is not started again."""
         self.is_up = True
         self.is_scrapped = False
         """Removed from the cluster without power: nobody will start it again."""
@@ -122,6 +129,7 @@ class Host:
     def start_agent(self) -> None:
         """The daemon starts, and takes up what the last one left."""
         loop = self.agent_loop = self._new_loop("agent")
+        self.told = None
         self.runtime.serve(loop)
         task = loop.spawn(self._run_agent(loop))
         task.add_done_callback(lambda done: self._agent_ended(loop, done))
@@ -134,7 +142,7 @@ class Host:
             identity=self._identity,
             describe=self._describe,
             local_manager=self._local_manager,
-            on_node=lambda node: None,
+            on_node=self._on_node,
             on_data_path_port=lambda port: None,
         )
         wires = AgentWires(
@@ -152,7 +160,20 @@ class Host:
         await agent.run()
 
     def _identity(self) -> NodeIdentity:
-        return identity_of(self.node_id, self.run.role_of(self))
+        return identity_of(self.node_id, self.certificate)
+
+    def _on_node(self, node: Node) -> None:
+        self.told = node
+
+    @property
+    def is_agent_up(self) -> bool:
+        return self.agent_loop is not None and self.agent_loop.is_alive
+
+    def certify(self, role: NodeRole) -> None:
+        """The node has another certificate: its agent dials anew."""
+        self.certificate = role
+        if self.agent is not None and self.agent_loop is not None:
+            self.agent_loop.spawn(self.agent.identity_changed())
 
     def _describe(self) -> NodeDescription:
         return NodeDescription(
@@ -174,7 +195,23 @@ class Host:
 
     # -- the manager ---------------------------------------------------------------------------------------------------
 
-    def start_manager(self, join: Sequence[str] = ()) -> None:
+    @property
+    def is_manager_set_up(self) -> bool:
+        return self.raft_disk is not None and not self.is_manager_removed
+
+    def introduce(self) -> None:
+        """The manager's settings name the managers that the agent knows now."""
+        known = self.agent.managers if self.agent is not None else self.known_managers
+        self.join = tuple(address for address in known if address != self.manager_address) or self.join
+
+    def lose_log(self) -> None:
+        """What the manager wrote is gone: it must never speak under its raft id again, and joins under another."""
+        self.kill_manager()
+        self.introduce()
+        self.raft_disk, self.bootstrap = None, None
+        self.prepare_manager()
+
+    def start_manager(self) -> None:
         """The daemon starts the manager's process: anew, or from what its disk holds."""
         self.prepare_manager()
         assert self.raft_disk is not None
@@ -188,7 +225,7 @@ class Host:
             (self.node_id, self.raft_id),
             wall_skew_s=lambda: self.weather.wall_skew_s,
             bootstrap=self.bootstrap,
-            join=join,
+            join=lambda: self.join,
         )
         self.manager = manager
         task = loop.spawn(manager.main())
@@ -210,6 +247,7 @@ class Host:
         if self.manager is not None:
             self.manager.loop.kill()
         self.manager, self.raft_disk, self.raft_id, self.bootstrap = None, None, 0, None
+        self.is_manager_removed = False
 
     # -- what befalls it -----------------------------------------------------------------------------------------------
 
@@ -240,8 +278,9 @@ class Host:
         """Boot: the daemon starts, and the manager if there is one."""
         self.is_up = True
         self.start_agent()
-        if self.raft_disk is not None:
-            self.start_manager(self.known_managers)
+        self.is_manager_removed = False
+        if self.raft_disk is not None and self.certificate is NodeRole.MANAGER:
+            self.start_manager()
 
 
 def _new_database() -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,11 +17,11 @@ from pyswarm_common.ids import id_from_bits
 from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.bootstrap import Bootstrap, missing_changes
 from pyswarm_manager.ca.roles import run_roles
-from pyswarm_manager.dispatcher.dispatcher import Dispatcher
+from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
-from pyswarm_manager.raft.core.types import Entry, HardState, Snapshot
+from pyswarm_manager.raft.core.types import Entry, HardState, LogLost, Snapshot
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.ports import StateMachine
 from pyswarm_manager.raft.storage.memory import MemoryStorage
@@ -36,6 +37,7 @@ from pyswarm_simulator.world import EPOCH, ProcessLoop, World
 TICK_S = 0.1
 JOIN_TIMEOUT_S = 3.0
 JOIN_PAUSE_S = 0.3
+ASK_AROUND_S = 1.0
 
 
 class RemovedFromCluster(Exception):
@@ -100,9 +102,10 @@ class ManagerProcess:
         *,
         wall_skew_s: Callable[[], float],
         bootstrap: Bootstrap | None = None,
-        join: Sequence[str] = (),
+        join: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`identity` is (node id, raft id). `join`: whom to ask to be let in, if it is not a member yet."""
+        """`identity` is (node id, raft id). `join`: managers that the daemon knows, to ask to be let in, and where the
+        others are."""
         self._run, self.host, self.loop, self.disk = run, host, loop, disk
         self.node_id, self.raft_id = identity
         self.address = address_of(host, 2377)
@@ -146,6 +149,7 @@ class ManagerProcess:
             group.create_task(self._serve(raft, store))
             group.create_task(self._get_in(raft))
             group.create_task(self._watch_removal(raft))
+            group.create_task(self._ask_around(raft))
 
     # -- what the leader runs ------------------------------------------------------------------------------------------
 
@@ -182,17 +186,38 @@ class ManagerProcess:
 
     async def _get_in(self, raft: RaftNode) -> None:
         """As a node does that is to be a manager: ask whoever is known, until let in."""
-        while self._join and raft.raft_id not in raft.members:
-            for address in self._join:
-                question = (self.node_id, self.raft_id, self.address)
-                try:
-                    await self._run.board.call(
-                        Party(self.host, self.loop), address, "JoinRaft", question, JOIN_TIMEOUT_S
-                    )
-                except (Unavailable, NoAnswer, Unknown, OutOfSequence):
-                    continue
-                break
+        while self._join() and raft.raft_id not in raft.members:
+            for address in self._join():
+                if await self._is_let_in(address, raft):
+                    break
             await asyncio.sleep(JOIN_PAUSE_S)
+
+    async def _is_let_in(self, address: str, raft: RaftNode) -> bool:
+        question = (self.node_id, self.raft_id, self.address, raft.last_index)
+        try:
+            try:
+                needs_new_raft_id = await self._call(address, "JoinRaft", question)
+            except NotLeading as elsewhere:  # a follower passes it on
+                if elsewhere.leader_address is None:
+                    return False
+                needs_new_raft_id = await self._call(elsewhere.leader_address, "JoinRaft", question)
+        except (Unavailable, NoAnswer, Unknown, OutOfSequence):
+            return False
+        if needs_new_raft_id and raft.raft_id not in raft.members:
+            raise LogLost("removed, or forgotten")
+        return True
+
+    async def _call(self, address: str, method: str, question: object) -> Any:
+        return await self._run.board.call(Party(self.host, self.loop), address, method, question, JOIN_TIMEOUT_S)
+
+    async def _ask_around(self, raft: RaftNode) -> None:
+        """As `whereabouts` does: without a leader, whoever is known is asked, and says if this manager was removed."""
+        while True:
+            await asyncio.sleep(ASK_AROUND_S)
+            for address in self._join() if raft.leader_id is None else ():
+                with suppress(Unavailable, NoAnswer):
+                    if await self._call(address, "IsRemoved", self.raft_id):
+                        self._removed.set()
 
     async def _watch_removal(self, raft: RaftNode) -> None:
         own_log = asyncio.ensure_future(raft.wait_removed())

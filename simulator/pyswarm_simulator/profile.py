@@ -35,6 +35,8 @@ class Profile:
     slow_pull_s: float = 3.0
     """An image that is not on a host takes up to so long to come."""
     full_disk_every: float = NEVER
+    lose_log_every: float = NEVER
+    """A manager's log is gone or damaged, while all others are well."""
     crash_container_every: float = 4.0
     # -- the managers' group
     transfer_every: float = 8.0
@@ -144,11 +146,26 @@ PROFILES = {
     )
 }
 """By name. Seeds go through them in turn, unless one is asked for."""
+LONG = "long"
+"""For soaks: every seed's own weather for a minute, with lost logs and full disks in it."""
+NAMES = (*PROFILES, LONG)
 
 
 def profile_of(seed: int, name: str | None = None) -> Profile:
     """The profile of a seed."""
+    if name == LONG:
+        return _lengthened(profile_of(seed))
     if name is not None:
         return PROFILES[name]
     names = [known for known in PROFILES if known != "calm"]
     return PROFILES[names[seed % len(names)]]
+
+
+def _lengthened(profile: Profile) -> Profile:
+    return replace(
+        profile,
+        name=f"{LONG}-{profile.name}",
+        fault_s=60.0,
+        lose_log_every=4.0,
+        full_disk_every=min(profile.full_disk_every, 15.0),
+    )

@@ -6,6 +6,7 @@ seed, what was violated, and has one line per event.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import sys
@@ -19,6 +20,7 @@ from pyswarm_common.model import NodeRole
 from pyswarm_simulator.checks.convergence import what_is_missing
 from pyswarm_simulator.checks.violation import Violation
 from pyswarm_simulator.cluster import FIRST_IMAGES, SimCluster
+from pyswarm_simulator.daemon import Daemon
 from pyswarm_simulator.faults import Faults
 from pyswarm_simulator.host import Host
 from pyswarm_simulator.linearizability import TooManyConfigurations, check
@@ -92,7 +94,7 @@ class _Simulation:
         self._cluster = SimCluster(self._world, profile)
         self._workload = Workload(self._cluster)
         self._faults = Faults(self._cluster, self._workload)
-        self._renewing: set[str] = set()
+        self._daemons: dict[str, Daemon] = {}
 
     def outcome(self) -> Outcome:
         """Run, and say what became of it."""
@@ -145,6 +147,7 @@ class _Simulation:
         ]
         first, others = hosts[0], hosts[1:]
         first.prepare_manager()
+        first.certificate = NodeRole.MANAGER
         first.bootstrap = cluster.bootstrap_of(first)
         first.start_manager()
         for host in hosts:
@@ -152,35 +155,29 @@ class _Simulation:
         first.start_agent()
         for number, host in enumerate(others, 1):
             self._world.after_s(1.0 + 0.2 * number, partial(self._join, host, number < profile.managers))
-        self._world.after_s(DAEMON_S, self._daemons)
+        self._world.after_s(DAEMON_S, self._look_after_managers)
         self._world.run_until(2.5)
         self._workload.start()
         self._world.run_until(FORMING_S)
 
     def _join(self, host: Host, is_manager: bool) -> None:
-        role = NodeRole.MANAGER if is_manager else NodeRole.WORKER
+        role = host.certificate = NodeRole.MANAGER if is_manager else NodeRole.WORKER
         asked = self._workload.ask("AddNode", self._cluster.node_of(host, role), 30.0)
         asked.add_done_callback(lambda _: host.start_agent())
 
-    def _daemons(self) -> None:
-        """What each host's daemon does when its node is to be a manager: a new certificate, then the manager."""
+    def _look_after_managers(self) -> None:
+        """Each host's daemon looks at what its node is to be."""
         if self._cluster.is_over:
             return
-        for host in self._cluster.hosts.values():
-            node = self._cluster.stores.content.nodes.get(host.node_id)
-            if node is None or not host.is_up or host.raft_disk is not None or node.spec.role is not NodeRole.MANAGER:
-                continue
-            if node.role is NodeRole.MANAGER:
-                host.known_managers = tuple(self._workload.addresses()) or host.known_managers
-                host.start_manager(host.known_managers)
-            elif host.name not in self._renewing:
-                self._renewing.add(host.name)
-                asked = self._workload.ask("RenewRole", host.node_id)
-                asked.add_done_callback(partial(self._renewed, host.name))
-        self._world.after_s(DAEMON_S, self._daemons)
+        for host in list(self._cluster.hosts.values()):
+            daemon = self._daemons.get(host.name)
+            if daemon is None:
+                daemon = self._daemons[host.name] = Daemon(host, self._renew)
+            daemon.look()
+        self._world.after_s(DAEMON_S, self._look_after_managers)
 
-    def _renewed(self, name: str, _: object) -> None:
-        self._renewing.discard(name)
+    def _renew(self, node_id: str) -> asyncio.Task[object]:
+        return self._workload.ask("RenewRole", node_id)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

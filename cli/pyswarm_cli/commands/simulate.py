@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pyswarm_cli.failures import Silent
-from pyswarm_simulator.profile import PROFILES
+from pyswarm_simulator.profile import NAMES
 from pyswarm_simulator.soak import Soak, run_quietly, save_trace, soak_seeds
 
 
@@ -17,7 +17,7 @@ from pyswarm_simulator.soak import Soak, run_quietly, save_trace, soak_seeds
 @click.option("--seeds", type=click.IntRange(1), default=1000, show_default=True, help="How many")
 @click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--jobs", type=click.IntRange(1, 256), default=os.cpu_count() or 1, help="Processes [one per core]")
-@click.option("--profile", type=click.Choice(list(PROFILES)), help="One kind of weather [each seed has its own]")
+@click.option("--profile", type=click.Choice(NAMES), help="One kind of weather [each seed has its own]")
 @click.option("--trace", type=click.IntRange(0), metavar="SEED", help="Run this seed only, and write what happened")
 def soak(seeds: int, first_seed: int, jobs: int, profile: str | None, trace: int | None) -> None:
     """`simulate soak`."""
