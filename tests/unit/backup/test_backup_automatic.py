@@ -86,6 +86,7 @@ def setup(tmp_path: Path) -> Setup:
         (NOW - 2 * HOUR, NOW + 60.0),  # missed
         (NOW + 9 * HOUR, NOW + HOUR),  # the clock was set back
     ],
+    ids=["none", "recent", "missed", "from the future"],
 )
 def test_when_the_next_is_due(newest: float, expected: float) -> None:
     assert due_at(newest, HOUR, now=NOW, earliest=NOW + 60.0) == expected
