@@ -11,8 +11,8 @@ from pyswarm.v1 import agent_pb2, agent_pb2_grpc, logs_pb2
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
 from pyswarm_common.identity import NodeIdentity, ServedIdentity
-from pyswarm_common.peers import PeerGate
 from pyswarm_common.rpc import TLS_SERVER_OPTIONS, Caller, GuardInterceptor, Table
+from pyswarm_common.rpc.peers import PeerGate
 
 from .ports import ContainerRuntime, ImageStore
 from .tasks import Tasks

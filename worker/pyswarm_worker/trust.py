@@ -12,8 +12,8 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
 from pyswarm_common.codec import timestamp
 from pyswarm_common.errors import NodeRemoved, PyswarmError
-from pyswarm_common.peers import PeerGate, default_limits
 from pyswarm_common.rpc import Peer
+from pyswarm_common.rpc.peers import PeerGate, default_limits
 
 MAX_REMOVED = 10_000
 

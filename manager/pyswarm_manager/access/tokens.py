@@ -15,8 +15,8 @@ from pyswarm_common.errors import InvalidArgument, Unauthenticated
 from pyswarm_common.identity.people import ApiToken
 from pyswarm_common.model.objects import Credential
 from pyswarm_common.model.states import CredentialKind
-from pyswarm_common.refusals import RefusalLog
 from pyswarm_common.rpc import Peer, caller_of_person
+from pyswarm_common.rpc.refusals import RefusalLog
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL, wait_until_current
 from pyswarm_manager.access.limits import PerPeriod
 from pyswarm_manager.api.ports import RaftPort

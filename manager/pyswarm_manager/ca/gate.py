@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pyswarm_common.errors import NodeRemoved, PyswarmError, Unauthenticated
-from pyswarm_common.peers import PeerGate, default_limits
 from pyswarm_common.rpc import Peer
+from pyswarm_common.rpc.peers import PeerGate, default_limits
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL
 from pyswarm_manager.ca.roles import RolesStore
 from pyswarm_manager.store.changes import Event

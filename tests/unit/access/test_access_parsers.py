@@ -18,7 +18,7 @@ from pyswarm_common.identity import RootAuthority, generate_key, make_csr
 from pyswarm_common.identity.people import ApiToken, is_person_name, person_subject, read_person
 from pyswarm_common.model import NodeRole
 from pyswarm_common.model.states import PersonRole
-from pyswarm_common.refusals import RefusalLog
+from pyswarm_common.rpc.refusals import RefusalLog
 from pyswarm_manager.access.connect_protocol import (
     END_OF_STREAM,
     Codec,

@@ -16,7 +16,7 @@ from pyswarm.v1 import control_pb2, control_pb2_grpc, watch_pb2, watch_pb2_grpc
 from pyswarm_common import errors, rpc
 from pyswarm_common.identity import RootAuthority
 from pyswarm_common.model import NodeRole
-from pyswarm_common.peers import MAX_PEERS, Limit, PeerGate
+from pyswarm_common.rpc.peers import MAX_PEERS, Limit, PeerGate
 
 WORKER, OTHER = rpc.Peer(rpc.Caller.WORKER, "a" * 25), rpc.Peer(rpc.Caller.WORKER, "b" * 25)
 TABLE = dict.fromkeys(

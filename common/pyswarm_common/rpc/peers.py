@@ -14,12 +14,10 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pyswarm_common import errors
-
-if TYPE_CHECKING:
-    from pyswarm_common.rpc import Caller, Peer
+from pyswarm_common.rpc.callers import Caller, Peer
 
 MAX_PEERS: Final = 16_384
 """Whose last calls are remembered; who is longest quiet is forgotten."""
@@ -131,7 +129,5 @@ class PeerGate:
 
 def default_limits() -> dict[Caller, Limit]:
     """By kind of caller. The local socket has none."""
-    from pyswarm_common.rpc import Caller  # noqa: PLC0415  -- it imports this module
-
     people = dict.fromkeys((Caller.VIEWER, Caller.OPERATOR, Caller.ADMIN), PERSON_LIMIT)
     return {Caller.WORKER: WORKER_LIMIT, Caller.MANAGER: MANAGER_LIMIT, **people}
