@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from pyswarm.v1 import node_pb2
+from pyswarm_cli.backup.old_managers import answers_elsewhere, check_silent
 from pyswarm_cli.backup.secret_input import key_for
 from pyswarm_cli.commands.swarm import AVAILABILITY
 from pyswarm_cli.confirmation import confirm, yes_option
@@ -30,6 +31,7 @@ _RESTORE_S = 1800.0
 @click.option("--listen-addr", default="", help="Address to listen on (default 0.0.0.0:2377)")
 @click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
+@click.option("-f", "--force", is_flag=True, help="Although something answers where the managers of the backup were")
 @yes_option
 @click.argument("file", metavar="FILE")
 @click.pass_context
@@ -40,6 +42,7 @@ def restore(
     listen_addr: str,
     data_path_addr: str,
     availability: str,
+    force: bool,
     yes: bool,
     file: str,
 ) -> None:
@@ -48,6 +51,8 @@ def restore(
     info = call(connection.daemon.GetInfo, node_pb2.GetInfoRequest())
     header, summary, key = _verified(file, key_file, info)
     click.echo("\n".join(_plan(file, header, summary, in_place=bool(info.cluster_id))), err=True)
+    if not info.cluster_id and not force:  # in its own swarm the daemon sees whether there is a leader
+        check_silent(summary.managers, answers_elsewhere)
     confirm("a restore", yes=yes)
     addresses = node_pb2.InitRequest(
         advertise_addr=advertise_addr,

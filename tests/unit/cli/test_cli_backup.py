@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import sys
 import time
@@ -16,6 +17,7 @@ import grpc
 import pytest
 
 from pyswarm.v1 import backup_pb2, backup_pb2_grpc, node_pb2, node_pb2_grpc
+from pyswarm_cli.backup.old_managers import answers_elsewhere
 from pyswarm_cli.failures import report
 from pyswarm_cli.main import cli
 from pyswarm_common.backup.container import SALT_BYTES, Header, KnownManager, Reader, Summary, write
@@ -106,6 +108,12 @@ class Done:
 
 
 Run = Callable[..., Done]
+
+
+@pytest.fixture(autouse=True)
+def silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backups' managers are nowhere; nobody is asked."""
+    monkeypatch.setattr("pyswarm_cli.commands.restore.answers_elsewhere", lambda address: False)
 
 
 @pytest.fixture
@@ -308,6 +316,26 @@ def test_a_restore_says_what_will_be_and_waits_for_a_yes(
     header, *data = daemon.restored
     assert (header.header.key, header.header.addresses.advertise_addr) == (KEY, "192.0.2.9")
     assert b"".join(request.data for request in data) == (folder / "mine").read_bytes()
+
+
+def test_a_restore_beside_managers_that_still_answer_is_refused(
+    daemon: FakeDaemon, run: Run, folder: Path, key_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, "mine", backup())
+    asked: list[str] = []
+    monkeypatch.setattr("pyswarm_cli.commands.restore.answers_elsewhere", lambda address: asked.append(address) or True)
+    refused = run("restore", "--yes", "--key-file", key_file, "mine")
+    assert (refused.code, daemon.restored, asked) == (1, [], ["192.0.2.1:2377"])
+    assert refused.err.splitlines()[-1].startswith("still answering: n1 (192.0.2.1:2377). If they are managers of this")
+    assert run("restore", "--yes", "--force", "--key-file", key_file, "mine").code == 0
+    assert daemon.restored
+
+
+def test_what_answers_on_this_very_machine_is_no_old_manager() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert not answers_elsewhere(f"127.0.0.1:{listener.getsockname()[1]}")
+    for odd in ("", "nonsense", "127.0.0.1:99999999", ":x", "[::1]:1"):
+        assert not answers_elsewhere(odd)
 
 
 def test_a_restore_in_its_own_swarm_says_that_the_node_stays(
