@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pyswarm_cli.parse.quantities import duration_s
 from pyswarm_common.errors import InvalidArgument
 
 
@@ -25,6 +26,10 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
             return self._read(value)
         except InvalidArgument as error:
             self.fail(str(error), param, ctx)
+
+
+AVAILABILITY = click.Choice(["active", "pause", "drain"])
+DURATION = Parsed("duration", duration_s)
 
 
 def filters(value: tuple[str, ...], known: tuple[str, ...]) -> dict[str, list[str]]:

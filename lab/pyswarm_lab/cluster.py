@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.layout import RUN_DIR
 from pyswarm_lab.records import HostRecord
-
-if TYPE_CHECKING:
-    from pyswarm_lab.lab import Lab, Say
 
 _DAEMON_TIMEOUT_S = 30.0
 _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.3
 _PARALLEL_JOINS = 4
 SOCKET = f"{RUN_DIR}/pyswarm.sock"
+Say = Callable[[str], None]
 
 
-def form_cluster(lab: Lab, say: Say) -> None:
+class Hosts(Protocol):
+    """What is needed of a lab."""
+
+    @property
+    def hosts(self) -> list[HostRecord]: ...
+    def is_running(self, name: str) -> bool: ...
+    def root(self, name: str) -> Path: ...
+    def daemon_status(self, name: str) -> str: ...
+    def log(self, name: str) -> str: ...
+    def exec(self, name: str, argv: Sequence[str]) -> subprocess.CompletedProcess[str]: ...
+
+
+def form_cluster(lab: Hosts, say: Say) -> None:
     """init on the first host, join on the others (managers one by one, workers at once), then wait for Ready."""
     hosts = lab.hosts
     wait_daemons(lab)
@@ -40,7 +53,7 @@ def form_cluster(lab: Lab, say: Say) -> None:
     wait_ready(lab, len(hosts))
 
 
-def wait_daemons(lab: Lab) -> None:
+def wait_daemons(lab: Hosts) -> None:
     """Until the socket of every running host's daemon is there."""
     deadline = time.monotonic() + _DAEMON_TIMEOUT_S
     for host in lab.hosts:
@@ -48,7 +61,7 @@ def wait_daemons(lab: Lab) -> None:
             _wait_daemon(lab, host.name, deadline)
 
 
-def _wait_daemon(lab: Lab, host: str, deadline: float) -> None:
+def _wait_daemon(lab: Hosts, host: str, deadline: float) -> None:
     socket = lab.root(host) / SOCKET.lstrip("/")
     while not socket.exists():
         status = lab.daemon_status(host)
@@ -58,7 +71,7 @@ def _wait_daemon(lab: Lab, host: str, deadline: float) -> None:
         time.sleep(0.05)
 
 
-def run_told(lab: Lab, say: Say, host: str, argv: list[str], shown: list[str] | None = None) -> str:
+def run_told(lab: Hosts, say: Say, host: str, argv: list[str], shown: list[str] | None = None) -> str:
     """Say what is run where, run it, and return its output. Raises LabError with its words when it fails."""
     say(f"{host}$ {shlex.join(shown or argv)}")
     done = lab.exec(host, argv)
@@ -67,20 +80,20 @@ def run_told(lab: Lab, say: Say, host: str, argv: list[str], shown: list[str] | 
     return done.stdout
 
 
-def _token(lab: Lab, host: str, role: str) -> str:
+def _token(lab: Hosts, host: str, role: str) -> str:
     done = lab.exec(host, ["pyswarm", "join-token", "-q", role])
     if done.returncode != 0:
         raise LabError(f"`pyswarm join-token` failed on {host}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 
-def _join(lab: Lab, say: Say, host: HostRecord, first: HostRecord, token: str) -> None:
+def _join(lab: Hosts, say: Say, host: HostRecord, first: HostRecord, token: str) -> None:
     argv = ["pyswarm", "join", "--token", token, "--advertise-addr", host.address, f"{first.address}:2377"]
     shown = [f"{token[:12]}…" if part == token else part for part in argv]
     run_told(lab, say, host.name, argv, shown)
 
 
-def nodes(lab: Lab, host: str) -> dict[str, dict[str, str]]:
+def nodes(lab: Hosts, host: str) -> dict[str, dict[str, str]]:
     """What `pyswarm node ls` says on that host, by host name."""
     done = lab.exec(host, ["pyswarm", "node", "ls", "--format", "json"])
     if done.returncode != 0:
@@ -89,7 +102,7 @@ def nodes(lab: Lab, host: str) -> dict[str, dict[str, str]]:
     return {row["Hostname"]: row for row in rows}
 
 
-def wait_ready(lab: Lab, count: int, host: str | None = None, timeout_s: float = _READY_TIMEOUT_S) -> None:
+def wait_ready(lab: Hosts, count: int, host: str | None = None, timeout_s: float = _READY_TIMEOUT_S) -> None:
     """Until `count` nodes are Ready, as the given (or first running) host sees them."""
     asked = host or next(record.name for record in lab.hosts if lab.is_running(record.name))
     deadline = time.monotonic() + timeout_s

@@ -14,19 +14,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 
 from pyswarm_lab import cgroups, cluster, leftovers, machine, records, switch
+from pyswarm_lab.cluster import Say
 from pyswarm_lab.errors import LabError
 from pyswarm_lab.layout import BASE, RUN_DIR, STATE_DIR, Layout, check_size, host_address, host_name
 from pyswarm_lab.processes import ProcessRef, arguments, in_pid_namespace, send_signal, wait_gone
 from pyswarm_lab.records import HostRecord, SwitchRecord
 
-Say = Callable[[str], None]
 _END_TIMEOUT_S = 30.0
 _PARALLEL = 4
 _PROCESS_MODULES = {

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from pyswarm.v1 import security_pb2, types_pb2
-from pyswarm_cli.commands.swarm import DURATION, changed, manager_address
+from pyswarm_cli.cluster_settings import change_cluster, manager_address
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.output.rows import show
-from pyswarm_cli.params import format_option, quiet_option
+from pyswarm_cli.params import DURATION, format_option, quiet_option
 from pyswarm_cli.pem_files import read_pem
 from pyswarm_cli.views import security as view
 from pyswarm_common.errors import FailedPrecondition, Unavailable
@@ -60,7 +60,7 @@ def ca(
     request = security_pb2.RotateRootRequest(ca_cert=read_pem(ca_cert), ca_key=read_pem(ca_key))
     connection = connect(ctx)
     if cert_expiry is not None:
-        changed(connection, lambda spec: setattr(spec, "node_cert_expiry_s", cert_expiry))
+        change_cluster(connection, lambda spec: setattr(spec, "node_cert_expiry_s", cert_expiry))
     root = call(connection.security.RotateRoot, request).root
     if detach:
         return

@@ -13,14 +13,13 @@ from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon, each
 from pyswarm_cli.listing import all_nodes, all_tasks, node_names
 from pyswarm_cli.output.rows import show, show_objects
+from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.parse.pairs import key_value
 from pyswarm_cli.views import nodes as node_view
 from pyswarm_cli.views import tasks as task_view
 from pyswarm_common import errors
 from pyswarm_common.model import Availability, NodeRole, TaskState
-
-_ATTEMPTS = 10
 
 
 def get_node(connection: Connection, name: str) -> Any:
@@ -136,23 +135,19 @@ def _passes(task: Any, wanted: dict[str, list[str]], nodes: dict[str, str]) -> b
 
 
 def change_node(connection: Connection, name: str, change: Callable[[Any], None], *, force: bool = False) -> Any:
-    """Read, change the spec, write; again when somebody else was faster. Returns the node as it was read."""
-    for attempt in range(_ATTEMPTS):
+    """Change the spec. Returns the node as it was read."""
+
+    def attempt() -> Any:
         node = get_node(connection, name)
         spec = type(node.spec)()
         spec.CopyFrom(node.spec)
         change(spec)
-        if spec == node.spec:
-            return node
-        request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec, force=force)
-        try:
+        if spec != node.spec:
+            request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec, force=force)
             call(connection.control.UpdateNode, request)
-        except FromDaemon as error:
-            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return node
-    raise AssertionError("the last attempt returns or raises")
+        return node
+
+    return until_first(attempt)
 
 
 @click.command(help="Change a node's availability, role or labels.")

@@ -11,11 +11,11 @@ import click
 from pyswarm.v1 import node_pb2
 from pyswarm_cli.backup.old_managers import answers_elsewhere, check_silent
 from pyswarm_cli.backup.secret_input import key_for
-from pyswarm_cli.commands.swarm import AVAILABILITY
 from pyswarm_cli.confirmation import confirm, yes_option
 from pyswarm_cli.connection import call, connect
 from pyswarm_cli.failures import one_line
 from pyswarm_cli.output.words import ago, iso_time
+from pyswarm_cli.params import AVAILABILITY
 from pyswarm_cli.views.backups import objects
 from pyswarm_common.backup.container import Header, Reader, Summary
 from pyswarm_common.errors import FailedPrecondition

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from pyswarm.v1 import control_pb2
 from pyswarm_cli.commands.service import get_service
 from pyswarm_cli.connection import Connection, call, connect
-from pyswarm_cli.failures import FromDaemon, each
+from pyswarm_cli.failures import each
 from pyswarm_cli.listing import network_names
+from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import detach_option
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
@@ -22,40 +23,35 @@ from pyswarm_common import errors
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.model import ServiceMode, ServiceSpec
 
-_ATTEMPTS = 10
 _REPLICAS = re.compile(r"\d{1,18}")
 Change = Callable[[ServiceSpec], ServiceSpec]
 
 
 def change_service(connection: Connection, name: str, change: Change) -> Any:
-    """Read, change the spec, write; again when the service moved in between. Returns the service as written."""
-    for attempt in range(_ATTEMPTS):
+    """Change the spec. Returns the service as written."""
+
+    def attempt() -> Any:
         service = get_service(connection, name)
         spec = change(from_proto(ServiceSpec, service.spec))
         request = control_pb2.UpdateServiceRequest(
             service_id=service.id, version=service.meta.version, spec=to_proto(spec)
         )
-        try:
-            return call(connection.control.UpdateService, request).service
-        except FromDaemon as error:
-            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+        return call(connection.control.UpdateService, request).service
+
+    return until_first(attempt)
 
 
 def roll_back(connection: Connection, name: str) -> Any:
-    """Go back to the previous spec; again when the service moved in between."""
-    for attempt in range(_ATTEMPTS):
+    """Go back to the previous spec. Returns the service as written."""
+
+    def attempt() -> Any:
         service = get_service(connection, name)
         request = control_pb2.UpdateServiceRequest(
             service_id=service.id, version=service.meta.version, spec=service.spec, rollback=True
         )
-        try:
-            return call(connection.control.UpdateService, request).service
-        except FromDaemon as error:
-            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+        return call(connection.control.UpdateService, request).service
+
+    return until_first(attempt)
 
 
 def _wait(connection: Connection, service: Any, detach: bool, quiet: bool, *, rollback: bool = False) -> None:

@@ -6,23 +6,19 @@ from typing import Any
 
 import click
 
-from pyswarm.v1 import control_pb2, node_pb2, security_pb2
+from pyswarm.v1 import node_pb2, security_pb2
+from pyswarm_cli.cluster_settings import change_cluster, manager_address, read_cluster
 from pyswarm_cli.commands.force_new import force_new_cluster as force
 from pyswarm_cli.commands.unlock import UNLOCK_HELP
 from pyswarm_cli.confirmation import yes_option
 from pyswarm_cli.connection import Connection, call, connect
-from pyswarm_cli.failures import FromDaemon
-from pyswarm_cli.params import Parsed
-from pyswarm_cli.parse.quantities import duration_s
+from pyswarm_cli.params import AVAILABILITY, DURATION
 from pyswarm_cli.pem_files import read_pem
 from pyswarm_cli.secret_lines import read_join_token
 from pyswarm_common import errors
 from pyswarm_common.model import Availability
 
 _SLOW_CALL_S = 120.0
-_ATTEMPTS = 10
-AVAILABILITY = click.Choice(["active", "pause", "drain"])
-DURATION = Parsed("duration", duration_s)
 
 _JOIN_HELP = """To add a {role} to this swarm, run the following command:
 
@@ -86,7 +82,10 @@ def init(
         node_cert_expiry_s=cert_expiry or 0.0,
         autolock=autolock,
     )
-    made = call(connect(ctx).daemon.Init, request, _SLOW_CALL_S)
+    _tell_made(call(connect(ctx).daemon.Init, request, _SLOW_CALL_S))
+
+
+def _tell_made(made: node_pb2.InitResponse) -> None:
     click.echo(f"Swarm initialized: current node ({made.node_id}) is now a manager.\n")
     click.echo(_JOIN_HELP.format(role="worker", token=made.worker_token, address=made.manager_address))
     click.echo("To add a manager to this swarm, run 'pyswarm join-token manager' and follow the instructions.\n")
@@ -151,7 +150,7 @@ def leave(ctx: click.Context, force: bool) -> None:
 def join_token(ctx: click.Context, quiet: bool, rotate: bool, role: str) -> None:
     """Show a join token."""
     connection = connect(ctx)
-    cluster = _rotated(connection, role) if rotate else _cluster(connection)
+    cluster = _rotated(connection, role) if rotate else read_cluster(connection)
     token = cluster.join_tokens.manager if role == "manager" else cluster.join_tokens.worker
     if not token:
         raise errors.Forbidden("only an admin may see join tokens")
@@ -163,37 +162,8 @@ def join_token(ctx: click.Context, quiet: bool, rotate: bool, role: str) -> None
     click.echo(_JOIN_HELP.format(role=role, token=token, address=manager_address(connection)))
 
 
-def _cluster(connection: Connection) -> Any:
-    return call(connection.control.GetCluster, control_pb2.GetClusterRequest()).cluster
-
-
-def manager_address(connection: Connection) -> str:
-    """This manager's own address, as others reach it."""
-    node = call(connection.control.GetNode, control_pb2.GetNodeRequest(node=connection.own_node)).node
-    return str(node.manager_status.address)
-
-
 def _rotated(connection: Connection, role: str) -> Any:
-    return changed(connection, lambda spec: None, worker=role == "worker", manager=role == "manager")
-
-
-def changed(connection: Connection, change: Any, *, worker: bool = False, manager: bool = False) -> Any:
-    """Read, change, write; again when somebody else was faster."""
-    for attempt in range(_ATTEMPTS):
-        cluster = _cluster(connection)
-        change(cluster.spec)
-        request = control_pb2.UpdateClusterRequest(
-            version=cluster.meta.version,
-            spec=cluster.spec,
-            rotate_worker_token=worker,
-            rotate_manager_token=manager,
-        )
-        try:
-            return call(connection.control.UpdateCluster, request).cluster
-        except FromDaemon as error:
-            if not isinstance(error.refusal, errors.OutOfSequence) or attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    return change_cluster(connection, lambda spec: None, worker=role == "worker", manager=role == "manager")
 
 
 @click.command(help="Change settings of the swarm.")
@@ -237,7 +207,7 @@ def update(
             setattr(spec, name, value)
 
     connection = connect(ctx)
-    changed(connection, change)
+    change_cluster(connection, change)
     click.echo("Swarm updated.")
     if autolock:
         key = call(connection.security.GetUnlockKey, security_pb2.GetUnlockKeyRequest()).unlock_key
