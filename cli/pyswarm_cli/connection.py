@@ -16,7 +16,7 @@ import grpc
 
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.remote import is_remote, open_remote
-from pyswarm_common import errors
+from pyswarm_common import errors, lost_calls
 
 if TYPE_CHECKING:
     from pyswarm.v1 import (
@@ -183,6 +183,8 @@ def refusal(error: Any, timeout_s: float = CALL_TIMEOUT_S) -> errors.PyswarmErro
         return errors.Unavailable(
             f"no answer within {timeout_s:.0f} s; is there a leader? See `pyswarm info` on a manager"
         )
+    if lost_calls.is_lost(error):
+        return errors.Unavailable(lost_calls.told("the daemon"))
     meaning = _BY_CODE.get(code)
     if meaning is errors.InvalidArgument:
         return errors.InvalidArgument(_with_violations(details, error))

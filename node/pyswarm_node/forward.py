@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from pyswarm.v1 import access_pb2, backup_pb2, control_pb2, health_pb2, logs_pb2, operator_pb2, security_pb2, watch_pb2
+from pyswarm_common import lost_calls
 from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_common.rpc import Caller, Table
 
@@ -25,7 +26,6 @@ NOT_IN_A_SWARM = (
 )
 _LOCAL = frozenset({Caller.LOCAL})
 _GET_NODE = "/pyswarm.v1.Control/GetNode"
-_LOST = ("Socket closed", "Connection reset", "Broken pipe", "GOAWAY")  # gRPC's words for a connection that ended
 _HOP_METADATA = ("user-agent", "grpc-", "te", "content-type", ":")
 
 
@@ -102,16 +102,10 @@ def no_manager(is_member: bool) -> FailedPrecondition:
 
 def _explained(error: grpc.aio.AioRpcError) -> Exception:
     """What the manager said goes on as it is. Of one that is gone gRPC has only words about sockets."""
-    if error.code() is not grpc.StatusCode.UNAVAILABLE or error.trailing_metadata():
-        return error
-    details = error.details() or ""
-    if "failed to connect" in details:
+    if lost_calls.is_lost(error):
+        return Unavailable(lost_calls.told("the manager on this node"))
+    if not error.trailing_metadata() and "failed to connect" in (error.details() or ""):
         return Unavailable("the manager on this node is starting: try again in a moment")
-    if any(sign in details for sign in _LOST):
-        return Unavailable(
-            "the manager on this node ended before it answered: what was asked for may or may not be done; look, "
-            "then try again"
-        )
     return error
 
 
