@@ -1,18 +1,3 @@
-from collections.abc import AsyncIterator
+from swarm_fixtures import swarm, swarm3
 
-import pytest
-from manager_harness import Swarm, running_swarm
-
-
-@pytest.fixture
-async def swarm() -> AsyncIterator[Swarm]:
-    """One manager."""
-    async with running_swarm(1) as one:
-        yield one
-
-
-@pytest.fixture
-async def swarm3() -> AsyncIterator[Swarm]:
-    """Three managers."""
-    async with running_swarm(3) as three:
-        yield three
+__all__ = ["swarm", "swarm3"]

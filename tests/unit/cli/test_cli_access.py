@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,8 +33,6 @@ from pyswarm.v1 import (
     watch_pb2,
     watch_pb2_grpc,
 )
-from pyswarm_cli.failures import report
-from pyswarm_cli.main import cli
 from pyswarm_cli.parse.moments import lifetime_s, moment
 from pyswarm_cli.remote import read_address
 from pyswarm_cli.secret_lines import read_api_token
@@ -47,16 +45,6 @@ from pyswarm_common.model import NodeRole
 from pyswarm_common.model.states import PersonRole
 
 DAY_S = 86_400.0
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
 
 
 class FakeManager(
@@ -154,14 +142,7 @@ def invoke(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
 
     def call(*argv: str) -> Done:
-        code = 0
-        try:
-            cli.main(list(argv), prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
+        return run_cli(capfd, *argv)
 
     return call
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import stat
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 
 from pyswarm.v1 import backup_pb2, backup_pb2_grpc, node_pb2, node_pb2_grpc
 from pyswarm_cli.backup.old_managers import answers_elsewhere
-from pyswarm_cli.failures import report
 from pyswarm_cli.main import cli
 from pyswarm_common.backup.container import SALT_BYTES, Header, KnownManager, Reader, Summary, write
 from pyswarm_common.backup.keys import PassphraseParams, format_key, key_id
@@ -100,16 +98,6 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
         return self.plan
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture(autouse=True)
 def silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backups' managers are nowhere; nobody is asked."""
@@ -135,14 +123,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(daemon: FakeDaemon, capfd: pytest.CaptureFixture[str]) -> Run:
     def invoke(*argv: str) -> Done:
-        code = 0
-        try:
-            cli.main(["-H", daemon.address, *argv], prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
+        return run_cli(capfd, "-H", daemon.address, *argv)
 
     return invoke
 

@@ -7,30 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 from fake_daemon import FakeDaemon
 
 from pyswarm.v1 import types_pb2, watch_pb2
-from pyswarm_cli.failures import report
-from pyswarm_cli.main import cli
 
 RUNNING, SHUTDOWN, FAILED = types_pb2.TASK_STATE_RUNNING, types_pb2.TASK_STATE_SHUTDOWN, types_pb2.TASK_STATE_FAILED
 UPDATE = watch_pb2.CHANGE_ACTION_UPDATE
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
 
 
 @pytest.fixture
@@ -45,14 +33,7 @@ def run(daemon: FakeDaemon, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs `pyswarm …` in this process, as `main` does."""
 
     def invoke(*argv: str) -> Done:
-        code = 0
-        try:
-            cli.main(["-H", daemon.address, *argv], prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
+        return run_cli(capfd, "-H", daemon.address, *argv)
 
     return invoke
 

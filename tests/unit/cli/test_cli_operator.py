@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 
 from pyswarm.v1 import control_pb2, control_pb2_grpc, operator_pb2_grpc, types_pb2
 from pyswarm.v1 import operator_pb2 as pb
-from pyswarm_cli.failures import report
-from pyswarm_cli.main import cli
 from pyswarm_cli.views.operator import agreed_digest
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 class Prepared(operator_pb2_grpc.OperatorServicer, control_pb2_grpc.ControlServicer):
@@ -71,15 +67,8 @@ def daemon(tmp_path: Path) -> Iterator[Prepared]:
 
 @pytest.fixture
 def run(daemon: Prepared, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Run:
-    def invoke(*argv: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main(["-H", f"unix://{tmp_path}/d.sock", *argv], prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
+    def invoke(*argv: str) -> Done:
+        return run_cli(capfd, "-H", f"unix://{tmp_path}/d.sock", *argv)
 
     return invoke
 

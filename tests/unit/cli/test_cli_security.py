@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 
 from pyswarm.v1 import control_pb2, control_pb2_grpc, security_pb2, security_pb2_grpc, types_pb2
 from pyswarm_cli.commands import ca
-from pyswarm_cli.failures import report
-from pyswarm_cli.main import cli
 from pyswarm_cli.views import security as view
 from pyswarm_common.codec import set_timestamp
 
@@ -104,20 +102,13 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDaem
 
 
 @pytest.fixture
-def run(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(daemon: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> Run:
     """`pyswarm …`: exit code, stdout, stderr."""
 
-    def run(*argv: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            cli.main(args=["-H", daemon.address, *argv], prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out = capsys.readouterr()
-        return code, out.out, out.err
+    def invoke(*argv: str) -> Done:
+        return run_cli(capsys, "-H", daemon.address, *argv)
 
-    return run
+    return invoke
 
 
 def test_the_root_is_shown(run: Any) -> None:

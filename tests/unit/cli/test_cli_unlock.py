@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cli_runner import Done, Run, run_cli
 
 from pyswarm.v1 import (
     control_pb2,
@@ -22,8 +23,6 @@ from pyswarm.v1 import (
     security_pb2_grpc,
     types_pb2,
 )
-from pyswarm_cli.failures import report
-from pyswarm_cli.main import cli
 from pyswarm_common.identity.locks import WRONG_KEY
 
 KEY, FRESH = "SWMKEY-1-" + "A" * 43, "SWMKEY-1-" + "B" * 43
@@ -64,16 +63,6 @@ class Daemon(security_pb2_grpc.SecurityServicer, node_pb2_grpc.DaemonServicer, c
         return control_pb2.UpdateClusterResponse(cluster=types_pb2.Cluster(spec=self.spec))
 
 
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     made, server = Daemon(), grpc.server(ThreadPoolExecutor(2))
@@ -93,14 +82,7 @@ def run(daemon: Daemon, tmp_path: Path, capfd: pytest.CaptureFixture[str], monke
     def invoke(*argv: str, stdin: str | bytes = "") -> Done:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
-        code = 0
-        try:
-            cli.main(["-H", f"unix://{tmp_path}/d.sock", *argv], prog_name="pyswarm", standalone_mode=False)
-        except Exception as error:
-            code = report(error)
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return Done(code, out, err)
+        return run_cli(capfd, "-H", f"unix://{tmp_path}/d.sock", *argv)
 
     return invoke
 
