@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from raft_checker import RaftChecker, SafetyViolation
+from raft_checker import RaftChecker
 
 from pyswarm_manager.raft.core.configuration import encode_change
 from pyswarm_manager.raft.core.messages import Message
@@ -34,6 +34,7 @@ from pyswarm_manager.raft.core.types import (
     Snapshot,
 )
 from pyswarm_manager.raft.storage.memory import MemoryStorage
+from pyswarm_simulator.checks.violation import Violation
 
 TICK = 50_000  # microseconds
 SECOND = 1_000_000
@@ -113,7 +114,7 @@ class RaftSimulator:
             Entry(i, 1, EntryKind.CONFIG, encode_change(ConfChange(ConfOperation.ADD_VOTER, i, f"host{i}")))
             for i in first
         )
-        self.checker.began(entries)
+        self.checker.first_entries(entries)
         for i in first:
             self._new_member(i, HardState(1, 0, len(entries)), entries)
         self._next_id = len(first) + 1
@@ -121,7 +122,7 @@ class RaftSimulator:
     # -- the run -----------------------------------------------------------------------------------
 
     def run(self, fault_seconds: float = 12.0) -> None:
-        """Faults, then healing and convergence. Raises SafetyViolation or AssertionError."""
+        """Faults, then healing and convergence. Raises Violation or AssertionError."""
         for action, every in (
             (self._write, 0.04),
             (self._read, 0.1),
@@ -542,4 +543,4 @@ class RaftSimulator:
 
     def _require(self, condition: bool, sentence: str) -> None:
         if not condition:
-            raise SafetyViolation(f"no convergence: {sentence}")
+            raise Violation(f"no convergence: {sentence}")

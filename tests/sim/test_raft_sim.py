@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from raft_checker import SafetyViolation
 from raft_simulator import Faults, PlantedBug, RaftSimulator
 
 from pyswarm_manager.raft.core import leader, lease
 from pyswarm_manager.raft.core.reads import ReadQueue, WaitingRead
 from pyswarm_manager.raft.core.state import RaftState
 from pyswarm_manager.raft.core.types import EntryKind
+from pyswarm_simulator.checks.violation import Violation
 
 SEEDS = int(os.environ.get("SEEDS", "50"))
 FIRST_SEED = int(os.environ.get("FIRST_SEED", "0"))
@@ -138,7 +138,7 @@ def test_a_bug_planted_in_the_core_is_found(name: str, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_a_lease_that_ignores_the_clock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     _lease_ignores_the_clock(monkeypatch)
-    with pytest.raises(SafetyViolation, match="a read on"):
+    with pytest.raises(Violation, match="a read on"):
         _run_all(WEATHERS[-1])
 
 

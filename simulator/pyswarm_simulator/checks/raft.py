@@ -19,6 +19,7 @@ class RaftChecks:
         self._vote_of: dict[tuple[int, int], int] = {}  # (term, voter) -> candidate
         self._entries: dict[tuple[int, int], tuple[bytes, int]] = {}  # (index, term) -> (data, previous term)
         self._committed: dict[int, int] = {}  # index -> term
+        self._committed_in: dict[int, int] = {}  # index -> a term in which it was known to be committed
         self._disks: dict[int, MemoryStorage] = {}
         self._seen: dict[Raft, tuple[int, int, int, int]] = {}
 
@@ -48,6 +49,8 @@ class RaftChecks:
         if known != state.id:
             raise Violation(f"one leader per term: {known:x} and {state.id:x} both lead in term {state.term}")
         for index, term in self._committed.items():
+            if self._committed_in.get(index, 0) >= state.term:
+                continue  # elected late, by votes that were long on their way; it can commit nothing
             if index > state.log.base_index and state.log.term(index) != term:
                 raise Violation(
                     f"leader completeness: {state.id:x} leads in term {state.term} without committed entry {index}"
@@ -76,6 +79,7 @@ class RaftChecks:
             if known is None:
                 self._check_majority(core, index, term)
                 self._committed[index] = term
+                self._committed_in[index] = core.state.term
             elif known != term:
                 raise Violation(f"entry {index} is committed with terms {known} and {term}")
 
