@@ -104,7 +104,7 @@ def _explained(error: grpc.aio.AioRpcError) -> Exception:
     """What the manager said goes on as it is. Of one that is gone gRPC has only words about sockets."""
     if lost_calls.is_lost(error):
         return Unavailable(lost_calls.told("the manager on this node"))
-    if not error.trailing_metadata() and "failed to connect" in (error.details() or ""):
+    if lost_calls.is_unsent(error):
         return Unavailable("the manager on this node is starting: try again in a moment")
     return error
 

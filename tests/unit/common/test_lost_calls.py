@@ -52,6 +52,15 @@ def test_the_command_line_says_that_nobody_knows_what_was_done(path: str) -> Non
     assert (type(meant), str(meant)) == (errors.Unavailable, told("the daemon"))
 
 
+def test_a_call_that_was_never_sent_changed_nothing(tmp_path: Path) -> None:
+    with grpc.insecure_channel(f"unix:{tmp_path}/nobody.sock") as channel:
+        with pytest.raises(grpc.RpcError) as unsent:
+            control_pb2_grpc.ControlStub(channel).GetNode(control_pb2.GetNodeRequest(), timeout=30)
+        meant = refusal(unsent.value)
+    assert isinstance(meant, errors.Unavailable)
+    assert "nothing was done" in str(meant)
+
+
 async def test_so_does_what_passes_calls_on(path: str) -> None:
     async with open_local_channel(path) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as lost:
