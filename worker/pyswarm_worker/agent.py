@@ -29,6 +29,7 @@ from pyswarm_runtime.types import ContainerState
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
 from .images import Connect, ImageFetcher
+from .known_managers import KnownManagers
 from .networks import Networks
 from .peers import connector
 from .ports import ContainerRuntime, ImageStore, Overlay
@@ -43,7 +44,6 @@ from .store import (
     drop_table,
     drop_task,
     put_ingress,
-    put_managers,
     put_table,
     put_task,
     put_trust,
@@ -54,7 +54,6 @@ from .trust import RemovedNodes
 _log = logging.getLogger(__name__)
 
 _MAX_REFERENCES = 1_000
-_MAX_SEEDS = 32
 _ORPHAN_GRACE_S = 10.0
 
 
@@ -129,8 +128,7 @@ class Agent:
         self._overlay = overlay
         self._store = store
         self._outbox = StatusOutbox(store)
-        self._known_managers: tuple[str, ...] = config.managers
-        self._known_seeds: tuple[str, ...] = ()
+        self._known = KnownManagers(config.managers, config.seeds)
         self._session = Session(
             hooks.identity, self._managers, self, self._outbox, dial=wires.dial, uniform=wires.uniform
         )
@@ -218,7 +216,7 @@ class Agent:
 
     @property
     def managers(self) -> tuple[str, ...]:
-        return self._known_managers
+        return self._known.addresses
 
     def images_changed(self) -> None:
         """The image store has other references than before."""
@@ -241,6 +239,7 @@ class Agent:
     async def on_started(self, started: pb.SessionStarted) -> None:
         self.error, self.has_had_session = "", True
         self._session_log.started(self._session.manager)
+        self._known.session_started()
         await self._learn_managers(started.managers)
         if started.data_path_port:
             self._hooks.on_data_path_port(started.data_path_port)
@@ -266,6 +265,7 @@ class Agent:
 
     def on_broken(self, reason: str) -> None:
         self._session_log.broken(reason, asyncio.get_running_loop().time())
+        self._known.session_broken()
         self.error = reason
 
     async def _assign(self, message: pb.Assignments) -> None:
@@ -287,12 +287,8 @@ class Agent:
             self.tasks.update(task)
 
     async def _learn_managers(self, managers: pb.ManagerList) -> None:
-        """A leader that has just begun may not know the seeds yet: what was told once is kept."""
-        seeds = tuple(managers.seeds[:_MAX_SEEDS]) or self._known_seeds
-        known = (tuple(managers.addresses), seeds)
-        if managers.addresses and known != (self._known_managers, self._known_seeds):
-            self._known_managers, self._known_seeds = known
-            await self._store.write([put_managers(*known)])
+        if kept := self._known.learn(managers):
+            await self._store.write(kept)
 
     async def _trust(self, update: pb.TrustUpdate) -> None:
         kept = self._removed.learn(update)
@@ -305,7 +301,7 @@ class Agent:
 
     def _managers(self) -> Sequence[str]:
         local = self._hooks.local_manager()
-        return (*((local,) if local else ()), *self._known_managers, *self._config.seeds, *self._known_seeds)
+        return (*((local,) if local else ()), *self._known.candidates())
 
     async def _locate_image(self, reference: str) -> list[str]:
         own = self._hooks.describe().agent_address
@@ -320,8 +316,7 @@ class Agent:
     # ---------------------------------------------------------------- after a restart
 
     async def _take_up(self, saved: SavedState) -> None:
-        self._known_managers = saved.managers or self._config.managers
-        self._known_seeds = saved.seeds
+        self._known.load(saved)
         self._removed.load(saved.trust)
         self._outbox.restore(saved.statuses, saved.unacknowledged)
         await self._networks.restore(saved.tables, saved.ingress)

@@ -56,6 +56,7 @@ class SavedState:
     ingress: pb.IngressTable | None
     managers: tuple[str, ...]
     seeds: tuple[str, ...]
+    former_managers: tuple[str, ...]
     trust: pb.TrustUpdate
 
 
@@ -196,6 +197,11 @@ def put_managers(addresses: Sequence[str], seeds: Sequence[str] = ()) -> Operati
     return "INSERT OR REPLACE INTO facts VALUES ('managers', ?)", (content,)
 
 
+def put_former_managers(addresses: Sequence[str]) -> Operation:
+    content = pb.ManagerList(addresses=addresses).SerializeToString()
+    return "INSERT OR REPLACE INTO facts VALUES ('former managers', ?)", (content,)
+
+
 def put_trust(trust: pb.TrustUpdate) -> Operation:
     return "INSERT OR REPLACE INTO facts VALUES ('trust', ?)", (trust.SerializeToString(),)
 
@@ -247,7 +253,8 @@ def _load(connection: sqlite3.Connection) -> SavedState:
     trust = pb.TrustUpdate.FromString(facts.get("trust", b""))
     known = pb.ManagerList.FromString(facts.get("managers", b""))
     managers, seeds, tables = tuple(known.addresses), tuple(known.seeds), _load_tables(connection)
-    return SavedState(tasks, statuses, tuple(unacknowledged), tables, ingress, managers, seeds, trust)
+    former = tuple(pb.ManagerList.FromString(facts.get("former managers", b"")).addresses)
+    return SavedState(tasks, statuses, tuple(unacknowledged), tables, ingress, managers, seeds, former, trust)
 
 
 def _load_tables(connection: sqlite3.Connection) -> dict[str, KnownTable]:
