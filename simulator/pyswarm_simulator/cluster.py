@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyswarm_common.errors import Forbidden
+from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.model import (
     Cluster,
     ClusterSpec,
@@ -43,7 +43,7 @@ RESTART_S = 0.5
 FIRST_IMAGES = ("docker.io/library/app:1",)
 
 
-_STARTED_AGAIN = (StorageFailed, StorageFull, LogLost, Forbidden)
+_STARTED_AGAIN = (StorageFailed, StorageFull, LogLost, Forbidden, FailedPrecondition)
 """Ends of a manager that its daemon answers by starting it once more."""
 
 

@@ -281,12 +281,13 @@ class Faults:
 
     def _are_managers_settled(self) -> bool:
         leader = self._cluster.leader()
-        if leader is None or leader.raft is None or len(leader.raft.members) < 3:
+        if leader is None or leader.raft is None:
             return False
         nodes = [n for n in self._cluster.stores.content.nodes.values() if n.role is not n.spec.role]
         members = leader.raft.members
         claimed = {host.raft_id for host in self._cluster.hosts.values() if host.is_up and host.is_manager_set_up}
-        return not nodes and claimed == set(members) and all(map(is_heard, members.values()))
+        voters = [member for member in members.values() if member.role is MemberRole.VOTER and is_heard(member)]
+        return not nodes and claimed == set(members) and len(voters) == len(members) >= 3
 
     def _crash_container(self) -> None:
         host = self._pick(lambda host: bool(host.runtime.running()))
