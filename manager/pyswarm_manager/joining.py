@@ -18,8 +18,8 @@ from pyswarm_common.identity import role_name
 from pyswarm_common.model import NodeRole
 from pyswarm_common.resolving import resolved
 from pyswarm_common.rpc import error_from_rpc, open_channel
-from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.config import ManagerConfig
+from pyswarm_manager.ports import IdentityProvider
 from pyswarm_manager.raft.core.types import LogLost
 from pyswarm_manager.raft.driver import RaftNode
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pyswarm_common.model import Node
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
+from pyswarm_manager.writes import StorePort
 
 
 class WatchedStore(StorePort, Protocol):

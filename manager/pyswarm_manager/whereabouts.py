@@ -31,12 +31,12 @@ from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.resolving import resolved
 from pyswarm_common.rpc import open_channel
 from pyswarm_manager.announcement import Announcement, announce, verified
-from pyswarm_manager.api.ports import IdentityProvider, RaftPort
-from pyswarm_manager.api.writes import StorePort, retried
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
+from pyswarm_manager.ports import IdentityProvider, RaftPort
 from pyswarm_manager.speakers import Speakers
 from pyswarm_manager.standing import Standing
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import StorePort, retried
 
 _log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from pyswarm_common.model import (
 from pyswarm_common.random_ids import new_id, new_raft_id
 from pyswarm_manager.api.validate import check_cluster_spec
 from pyswarm_manager.bootstrap import Bootstrap
-from pyswarm_manager.ca.unlocking import key_for
+from pyswarm_manager.unlocking import key_for
 
 _MAX_POOLS = 64
 

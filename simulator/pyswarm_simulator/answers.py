@@ -18,12 +18,12 @@ from pyswarm_common.errors import Forbidden, Unavailable
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.api import networks, nodes, services
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.ca import membership
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.store.changes import Create, Update
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.writes import Writer
 
 _DECIDING_S = 0.005
 """Between a reading and the writing that follows from it: others may come between."""

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from pyswarm_common.errors import OutOfSequence, Unavailable, Unknown
 from pyswarm_common.ids import id_from_bits
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.bootstrap import Bootstrap, missing_changes
 from pyswarm_manager.ca.roles import run_roles
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
@@ -27,6 +26,7 @@ from pyswarm_manager.raft.ports import StateMachine
 from pyswarm_manager.raft.storage.memory import MemoryStorage
 from pyswarm_manager.raft.storage.port import StorageFull
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.writes import Writer
 from pyswarm_simulator.answers import Answers
 from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.network import Network, address_of

@@ -20,7 +20,7 @@ from pyswarm_common.model.states import CredentialKind
 from pyswarm_common.rpc import Caller, Peer, caller_of_person
 from pyswarm_manager.api.authorisation import CHANGES, TABLE
 from pyswarm_manager.api.caller import Context, caller_of, forwarded_by
-from pyswarm_manager.api.ports import Clock, IdentityProvider, RaftPort
+from pyswarm_manager.ports import Clock, IdentityProvider, RaftPort
 from pyswarm_manager.store.recording import begin_call
 from pyswarm_manager.store.tables import Tables
 

@@ -21,11 +21,11 @@ from pyswarm_common.model.states import CredentialKind, PersonRole
 from pyswarm_common.rpc import Peer
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL
 from pyswarm_manager.api.validate import refuse
-from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.ca.trust import signing_authority
 from pyswarm_manager.store.changes import Change, Create, delete
 from pyswarm_manager.store.recording import asked_by, describe
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import signing_authority
+from pyswarm_manager.writes import Writer, retried
 
 MAX_CREDENTIALS = 1_000
 MAX_CSR_BYTES = 16 * 1024

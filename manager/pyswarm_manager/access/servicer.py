@@ -21,10 +21,10 @@ from pyswarm_manager.access.limits import PerPeriod
 from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
-from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.writes import StorePort, Writer
-from pyswarm_manager.ca.trust import trusted_roots
+from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import trusted_roots
+from pyswarm_manager.writes import StorePort, Writer
 
 pb = access_pb2
 MAX_AUDIT_WATCHERS = 100

@@ -19,7 +19,7 @@ from pyswarm_common.rpc import Peer, caller_of_person
 from pyswarm_common.rpc.refusals import RefusalLog
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL, wait_until_current
 from pyswarm_manager.access.limits import PerPeriod
-from pyswarm_manager.api.ports import RaftPort
+from pyswarm_manager.ports import RaftPort
 from pyswarm_manager.store.tables import Tables
 
 WRONG_TOKENS: Final = 10

@@ -14,10 +14,10 @@ from pyswarm_common.errors import Unavailable
 from pyswarm_common.rpc import peer_of
 from pyswarm_manager.api.caller import Context, caller_of, forwarded_by, require_manager
 from pyswarm_manager.api.forward import NO_LEADER, LeaderForwarder, refuse_forwarded
-from pyswarm_manager.api.ports import RaftPort
 from pyswarm_manager.api.reads import wait_fresh
-from pyswarm_manager.api.writes import StorePort
+from pyswarm_manager.ports import RaftPort
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.writes import StorePort
 
 R = TypeVar("R", bound=Message)
 

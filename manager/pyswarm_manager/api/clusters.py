@@ -10,11 +10,11 @@ from pyswarm_common.errors import InvalidArgument, NotFound
 from pyswarm_common.identity import JoinToken
 from pyswarm_common.model import Cluster, ClusterSpec, JoinTokens
 from pyswarm_manager.api.validate import check_cluster_spec, decode, refuse
-from pyswarm_manager.api.writes import Writer
-from pyswarm_manager.ca.trust import token_root
-from pyswarm_manager.ca.unlocking import key_for
 from pyswarm_manager.store.changes import Update
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import token_root
+from pyswarm_manager.unlocking import key_for
+from pyswarm_manager.writes import Writer
 
 _FIXED = {
     "default_address_pools": "the default address pools are chosen at init and cannot change",

@@ -21,11 +21,11 @@ from pyswarm_manager.api.caller import Context, caller_of, is_admin
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.listing import fill_page, select
-from pyswarm_manager.api.ports import Clock, RaftPort
 from pyswarm_manager.api.reads import with_manager_status
-from pyswarm_manager.api.writes import StorePort, Writer
+from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.writes import StorePort, Writer
 
 pb = control_pb2
 

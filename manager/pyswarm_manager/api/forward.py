@@ -20,7 +20,7 @@ from pyswarm_common.identity import NodeIdentity, role_name
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import Peer, open_channel
 from pyswarm_manager.api.caller import Context, forwarding_metadata
-from pyswarm_manager.api.ports import IdentityProvider, RaftPort
+from pyswarm_manager.ports import IdentityProvider, RaftPort
 
 R = TypeVar("R", bound=Message)
 

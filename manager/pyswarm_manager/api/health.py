@@ -8,8 +8,8 @@ from typing import Final
 
 from pyswarm.v1 import health_pb2, health_pb2_grpc
 from pyswarm_manager.api.caller import Context
-from pyswarm_manager.api.ports import IdentityProvider, RaftPort
-from pyswarm_manager.api.writes import StorePort
+from pyswarm_manager.ports import IdentityProvider, RaftPort
+from pyswarm_manager.writes import StorePort
 
 
 def _version() -> str:

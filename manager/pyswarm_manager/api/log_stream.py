@@ -18,7 +18,7 @@ from pyswarm_common.codec import timestamp
 from pyswarm_common.identity import NODE_SERVER_NAME, NodeIdentity
 from pyswarm_common.model import Node, NodeState, Task
 from pyswarm_common.rpc import open_channel
-from pyswarm_manager.api.ports import IdentityProvider
+from pyswarm_manager.ports import IdentityProvider
 
 CONNECT_TIMEOUT_S = 3.0
 OpenChannel = Callable[[str, NodeIdentity, str], grpc.aio.Channel]

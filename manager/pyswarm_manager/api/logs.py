@@ -21,7 +21,7 @@ from pyswarm_common.rpc import open_channel
 from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.log_merge import FollowedLogs, MergedLogs
 from pyswarm_manager.api.log_stream import Agents, LogOptions, LogSource, OpenChannel, read_log
-from pyswarm_manager.api.ports import IdentityProvider
+from pyswarm_manager.ports import IdentityProvider
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.lookup import find_service, find_task
 from pyswarm_manager.store.tables import Tables

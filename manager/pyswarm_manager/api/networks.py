@@ -9,11 +9,11 @@ from pyswarm_common.errors import AlreadyExists, FailedPrecondition
 from pyswarm_common.model import Network, NetworkSpec
 from pyswarm_manager.api.validate import check_network_spec, decode, refuse
 from pyswarm_manager.api.validate.network import OVERLAY, PREDEFINED
-from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.planner.allocate.subnets import check_subnets
 from pyswarm_manager.store.changes import Create, delete
 from pyswarm_manager.store.lookup import find_network
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.writes import Writer, retried
 
 
 async def create_network(writer: Writer, request: control_pb2.CreateNetworkRequest) -> Network:

@@ -12,12 +12,12 @@ from pyswarm.v1 import control_pb2
 from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.model import Node, NodeRole, NodeSpec, NodeState
 from pyswarm_manager.api.validate import check_node_spec, decode, refuse
-from pyswarm_manager.api.writes import Writer, check_read_version, retried
-from pyswarm_manager.ca.removed import removal
 from pyswarm_manager.managers.quorum import check_demotion, check_step
+from pyswarm_manager.removed import removal
 from pyswarm_manager.store.changes import Change, Delete, Update
 from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.tables import Kind
+from pyswarm_manager.writes import Writer, check_read_version, retried
 
 
 async def update_node(writer: Writer, request: control_pb2.UpdateNodeRequest, *, may_change_role: bool) -> Node:

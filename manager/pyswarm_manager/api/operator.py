@@ -20,10 +20,9 @@ from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.peers import list_peers
-from pyswarm_manager.api.ports import IdentityProvider, RaftPort
 from pyswarm_manager.api.replicas import DIGEST_TIMEOUT_S, check_replicas
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.managers.quorum import is_heard
+from pyswarm_manager.ports import IdentityProvider, RaftPort
 from pyswarm_manager.raft.core.types import MemberRole
 from pyswarm_manager.raft.inspection import RaftReport
 from pyswarm_manager.store.checkpoints import Checkpoints, let_others_run
@@ -31,6 +30,7 @@ from pyswarm_manager.store.digest import Frozen, digest_of, freeze
 from pyswarm_manager.store.lookup import find_node
 from pyswarm_manager.store.sizes import ObjectSize, list_objects, measure
 from pyswarm_manager.store.tables import Kind
+from pyswarm_manager.writes import StorePort
 
 DEFAULT_OBJECTS = 1_000
 MAX_OBJECTS = 20_000

@@ -10,7 +10,7 @@ from pyswarm.v1 import control_pb2
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Node
 from pyswarm_manager.api.forward import no_leader
-from pyswarm_manager.api.ports import RaftPort
+from pyswarm_manager.ports import RaftPort
 
 BARRIER_TIMEOUT_S = 1.0
 

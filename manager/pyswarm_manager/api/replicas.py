@@ -17,11 +17,11 @@ from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity import role_name
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.rpc import error_from_rpc, open_channel
-from pyswarm_manager.api.ports import IdentityProvider, RaftPort
-from pyswarm_manager.api.writes import StorePort
+from pyswarm_manager.ports import IdentityProvider, RaftPort
 from pyswarm_manager.raft.ports import MemberStatus
 from pyswarm_manager.store.changes import Checkpoint
 from pyswarm_manager.store.checkpoints import Checkpoints
+from pyswarm_manager.writes import StorePort
 
 DIGEST_TIMEOUT_S = 12.0
 """How long one manager may take: to catch up, and to read 100,000 objects on a busy machine."""

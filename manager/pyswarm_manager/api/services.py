@@ -23,10 +23,10 @@ from pyswarm_common.model import (
     UpdateStatus,
 )
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
-from pyswarm_manager.api.writes import Writer, check_read_version, retried
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
 from pyswarm_manager.store.tables import HOST_NETWORK, Tables
+from pyswarm_manager.writes import Writer, check_read_version, retried
 
 _PUBLISHED_AS = {PublishMode.INGRESS: "an ingress", PublishMode.HOST: "a host-published"}
 

@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.model import Cluster
-from pyswarm_manager.api.ports import Clock
 from pyswarm_manager.backup.directory import Kept, listed, name_of, newest_of, prune
 from pyswarm_manager.backup.key import require_key
 from pyswarm_manager.backup.making import Maker, SealedWith, WatchedStore
+from pyswarm_manager.ports import Clock
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
 

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from pyswarm_common.backup.keys import KEY_BYTES
 from pyswarm_common.errors import OutOfSequence, Unavailable
 from pyswarm_common.model import Cluster
-from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.backup.making import WatchedStore
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import Writer, retried
 
 
 async def ensure_key(store: WatchedStore) -> None:

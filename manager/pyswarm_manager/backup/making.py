@@ -24,10 +24,10 @@ from pyswarm_common.backup.keys import PassphraseParams, key_id
 from pyswarm_common.errors import Exhausted, Unavailable
 from pyswarm_common.files import sync_directory
 from pyswarm_manager.api.health import VERSION
-from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.backup.contents import Captured, capture, pieces, summary
+from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.changes import Event
+from pyswarm_manager.writes import StorePort
 
 R = TypeVar("R")
 MAX_AT_ONCE = 2

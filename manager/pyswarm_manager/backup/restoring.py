@@ -36,13 +36,13 @@ from pyswarm_common.model import (
 from pyswarm_manager.at_rest import AtRest
 from pyswarm_manager.backup.contents import tables_of
 from pyswarm_manager.ca.issuing import id_of_key, sign
-from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.config import ManagerPaths
 from pyswarm_manager.raft.core.configuration import MAX_REMOVED
 from pyswarm_manager.raft.core.types import NOBODY, Configuration, HardState, Member, MemberRole, Snapshot
 from pyswarm_manager.store.audit import by_local_root, recorded
 from pyswarm_manager.store.encoding import encode_snapshot
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import trusted_roots
 
 INDEX_GAP = 1_000_000
 TERM_GAP = 1_000

@@ -21,14 +21,14 @@ from pyswarm_common.rpc import peer_of
 from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
-from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.backup.automatic import AutomaticBackups
 from pyswarm_manager.backup.contents import Captured
 from pyswarm_manager.backup.directory import Kept
 from pyswarm_manager.backup.key import require_key, rotated
 from pyswarm_manager.backup.making import Maker, Part, SealedWith, WatchedStore
+from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.recording import describe
+from pyswarm_manager.writes import Writer
 
 _log = logging.getLogger(__name__)
 pb = backup_pb2

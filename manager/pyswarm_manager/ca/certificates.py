@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from pyswarm_common.errors import NotFound, OutOfSequence, PyswarmError, Unavailable, Unknown
 from pyswarm_common.identity import issuer_of
 from pyswarm_common.model import CertificateStatus, Node
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.store.changes import Update
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.writes import StorePort
 
 _log = logging.getLogger(__name__)
 

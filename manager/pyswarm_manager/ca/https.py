@@ -26,8 +26,8 @@ from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.access.admission import record_of
 from pyswarm_manager.access.connect import PeopleDoor
-from pyswarm_manager.api.ports import IdentityProvider
 from pyswarm_manager.ca.servicer import CAServicer
+from pyswarm_manager.ports import IdentityProvider
 from pyswarm_manager.store.recording import asking
 
 _log = logging.getLogger(__name__)

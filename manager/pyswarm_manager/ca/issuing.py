@@ -3,7 +3,7 @@
 Decides who gets a certificate and with which role; the Node object is committed before its certificate is given away.
 A node's id follows from its key, so a machine that asks again (because an answer was lost) stays one node. Runs on the
 leader; never gives a removed node anything. The node opens its session next, and only then do its certificate's issuer
-and expiry count (`ca.certificates`). What a token allows is decided by `ca.tokens`, which CA signs by `ca.trust`.
+and expiry count (`ca.certificates`). What a token allows is decided by `ca.tokens`, which CA signs by `trust`.
 """
 
 from __future__ import annotations
@@ -43,23 +43,16 @@ from pyswarm_common.model import (
 )
 from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.validate import refuse
-from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.ca.removed import require_present
 from pyswarm_manager.ca.tokens import Grant, grant_of, used_once
-from pyswarm_manager.ca.trust import signing_authority, trusted_roots
+from pyswarm_manager.removed import require_present
 from pyswarm_manager.store.changes import Change, Create, Update
+from pyswarm_manager.trust import signing_authority, trusted_roots
+from pyswarm_manager.writes import Writer, cluster_of, retried
 
 MAX_CSR_BYTES = 16 * 1024
 KEPT_KEYS = 2
 """The present key of a node, and the one before: the answer with the present certificate may have been lost."""
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-
-
-def cluster_of(writer: Writer) -> Cluster:
-    cluster = writer.store.view.cluster
-    if cluster is None:
-        raise Unavailable("this manager does not know its swarm yet: try again in a moment")
-    return cluster
 
 
 async def issue(

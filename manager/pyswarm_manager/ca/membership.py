@@ -13,12 +13,12 @@ from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Forbidden, 
 from pyswarm_common.model import CertificateStatus, ManagerStatus, Node, NodeRole, NodeState, NodeStatus
 from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.nodes import is_unseen
-from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.ca.issuing import cluster_of, member_node
-from pyswarm_manager.ca.removed import remembered, removal
+from pyswarm_manager.ca.issuing import member_node
 from pyswarm_manager.managers.quorum import rest_without
 from pyswarm_manager.raft.core.types import MemberRole
+from pyswarm_manager.removed import remembered, removal
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import Writer, cluster_of, retried
 
 MAX_RAFT_ID = 1 << 63
 LEAVE_REFUSED = (

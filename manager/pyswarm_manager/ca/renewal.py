@@ -18,15 +18,15 @@ from pyswarm_common.identity.renewal import read_expired_request
 from pyswarm_common.identity.verification import key_digest
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.ca import issuing
-from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import trusted_roots
+from pyswarm_manager.writes import Writer, cluster_of
 
 
 async def renew_expired(writer: Writer, request: ca_pb2.RenewExpiredRequest) -> ca_pb2.RenewCertificateResponse:
     """A new certificate for the same key, with the role that the cluster wants of the node now. On the leader."""
-    cluster = issuing.cluster_of(writer)
+    cluster = cluster_of(writer)
     asks = read_expired_request(request, trusted_roots(cluster), writer.clock())
     if asks.cluster_id != cluster.id:
         raise Forbidden("the certificate belongs to another cluster")

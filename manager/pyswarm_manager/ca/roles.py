@@ -20,11 +20,11 @@ from msgspec.structs import replace
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.model import Node, NodeRole
-from pyswarm_manager.api.ports import RaftPort
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.managers.quorum import Members, check_step, is_heard, leaving
+from pyswarm_manager.ports import RaftPort
 from pyswarm_manager.store.changes import Event, Update
 from pyswarm_manager.store.tables import Kind, Tables
+from pyswarm_manager.writes import StorePort
 
 _log = logging.getLogger(__name__)
 

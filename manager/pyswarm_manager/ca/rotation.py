@@ -22,12 +22,12 @@ from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.identity import RootAuthority, read_authority, root_digest
 from pyswarm_common.identity.roots import check_bridge
 from pyswarm_common.model import Cluster, JoinTokens, Node, NodeRole, NodeState, RootRotation
-from pyswarm_manager.api.writes import Writer, retried
 from pyswarm_manager.ca.tokens import renewed_tokens
-from pyswarm_manager.ca.trust import present_authority, signing_authority
 from pyswarm_manager.store.changes import Change, Update, delete
 from pyswarm_manager.store.recording import describe
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import present_authority, signing_authority
+from pyswarm_manager.writes import Writer, retried
 
 BATCH = 30
 """Nodes that may be fetching new certificates at once."""

@@ -14,13 +14,13 @@ from pyswarm.v1 import security_pb2 as pb
 from pyswarm.v1 import security_pb2_grpc
 from pyswarm_common.errors import Unavailable
 from pyswarm_common.ids import IdSource
+from pyswarm_manager import unlocking
 from pyswarm_manager.api.caller import Context, forwarded_by
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
-from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.writes import StorePort, Writer
-from pyswarm_manager.ca import rotation, tokens, unlocking
-from pyswarm_manager.ca.issuing import cluster_of
+from pyswarm_manager.ca import rotation, tokens
+from pyswarm_manager.ports import Clock, RaftPort
+from pyswarm_manager.writes import StorePort, Writer, cluster_of
 
 
 class SecurityServicer(security_pb2_grpc.SecurityServicer):

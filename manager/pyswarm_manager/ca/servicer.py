@@ -19,9 +19,9 @@ from pyswarm_common.ids import IdSource
 from pyswarm_common.rpc import Caller, Peer, peer_of
 from pyswarm_manager.api.caller import ANYONE_PEER, Context, caller_of, forwarded_by, require_manager
 from pyswarm_manager.api.forward import LeaderForwarder, refuse_forwarded
-from pyswarm_manager.api.ports import Clock, RaftPort
-from pyswarm_manager.api.writes import StorePort, Writer
 from pyswarm_manager.ca import issuing, membership, renewal
+from pyswarm_manager.ports import Clock, RaftPort
+from pyswarm_manager.writes import StorePort, Writer, cluster_of
 
 R = TypeVar("R", bound=Message)
 _SERVICE = "/pyswarm.v1.CA/"
@@ -46,7 +46,7 @@ class CAServicer(ca_pb2_grpc.CAServicer):
     # ---- for machines without a certificate
 
     def root_certificate(self) -> ca_pb2.GetRootCertificateResponse:
-        cluster = issuing.cluster_of(self._writer)
+        cluster = cluster_of(self._writer)
         rotation = cluster.root_rotation
         return ca_pb2.GetRootCertificateResponse(
             root_ca_cert=cluster.root_ca_cert,

@@ -19,11 +19,11 @@ from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument
 from pyswarm_common.identity import JoinToken, root_digest
 from pyswarm_common.model import Cluster, LimitedJoinToken, NodeRole
 from pyswarm_manager.api.validate import refuse
-from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.ca.trust import known_digests, token_root
 from pyswarm_manager.store.changes import Create, delete
 from pyswarm_manager.store.recording import describe
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import known_digests, token_root
+from pyswarm_manager.writes import Writer, retried
 
 MAX_TOKENS = 1_000
 MAX_EXPIRY_S = 10 * 365 * 24 * 3600.0

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable
 
 from pyswarm_common.errors import NotFound, OutOfSequence, PyswarmError, Unavailable, Unknown
-from pyswarm_manager.api.ports import Clock
 from pyswarm_manager.ca import rotation
-from pyswarm_manager.ca.removed import forgettable
 from pyswarm_manager.ca.roles import RolesStore
 from pyswarm_manager.ca.tokens import is_reapable
+from pyswarm_manager.ports import Clock
+from pyswarm_manager.removed import forgettable
 from pyswarm_manager.store.changes import Change, Event, delete
 from pyswarm_manager.store.tables import Kind, Tables
 

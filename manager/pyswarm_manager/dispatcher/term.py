@@ -17,7 +17,6 @@ from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster, Node, NodeDescription, NodeState, RemovedNode, Task, TaskStatus
-from pyswarm_manager.ca.trust import trusted_roots
 from pyswarm_manager.dispatcher.core import reports
 from pyswarm_manager.dispatcher.core.heartbeats import (
     CHECK_INTERVAL_S,
@@ -30,6 +29,7 @@ from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.dispatcher.writer import ReportWriter
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.trust import trusted_roots
 
 _log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from pyswarm_common.errors import NotFound, PyswarmError
 from pyswarm_common.model import NodeRole
-from pyswarm_manager.api.ports import RaftPort
-from pyswarm_manager.api.writes import StorePort
 from pyswarm_manager.managers.count import Change, Demote, History, Promote, Timing, next_manager_change
 from pyswarm_manager.managers.quorum import check_demotion
+from pyswarm_manager.ports import RaftPort
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import StorePort
 
 _log = logging.getLogger(__name__)
 

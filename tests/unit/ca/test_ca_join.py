@@ -31,11 +31,11 @@ from pyswarm_common.identity import (
 )
 from pyswarm_common.identity.join_client import fetch_root_certificate, join_address, request_certificate
 from pyswarm_common.model import Availability, NodeRole, NodeState
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.ca import issuing, rotation
 from pyswarm_manager.ca.https import MAX_BODY_BYTES, WRONG_TOKENS, JoinServer, WrongTokens
-from pyswarm_manager.ca.trust import signing_authority, token_root, trusted_roots
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.trust import signing_authority, token_root, trusted_roots
+from pyswarm_manager.writes import Writer
 
 
 @contextlib.asynccontextmanager

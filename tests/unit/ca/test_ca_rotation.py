@@ -40,13 +40,13 @@ from pyswarm_common.model import (
 from pyswarm_manager.ca import rotation
 from pyswarm_manager.ca.certificates import _told
 from pyswarm_manager.ca.issuing import sign
-from pyswarm_manager.ca.removed import removal
 from pyswarm_manager.ca.tokens import grant_of
-from pyswarm_manager.ca.trust import present_authority, signing_authority, token_root, trusted_roots
+from pyswarm_manager.removed import removal
 from pyswarm_manager.store.apply import Applied, apply
 from pyswarm_manager.store.changes import Change, ChangeSet, Create, Update
 from pyswarm_manager.store.encoding import decode_change_set, encode_change_set
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.trust import present_authority, signing_authority, token_root, trusted_roots
 
 NOW = time.time()
 CLUSTER = "c" * 25

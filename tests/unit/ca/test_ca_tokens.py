@@ -19,11 +19,11 @@ from pyswarm_common.identity import JoinToken, generate_key, make_csr
 from pyswarm_common.identity.join_client import request_certificate
 from pyswarm_common.ids import id_from_bits
 from pyswarm_common.model import LimitedJoinToken, NodeRole
-from pyswarm_manager.api.writes import Writer
 from pyswarm_manager.ca import issuing, tokens, upkeep
 from pyswarm_manager.ca.https import WRONG_TOKENS, JoinServer
-from pyswarm_manager.ca.removed import removal
+from pyswarm_manager.removed import removal
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import Writer, cluster_of
 
 
 class Clock:
@@ -48,7 +48,7 @@ class Office:
 
     async def make(self, **fields: Any) -> str:
         request = security_pb2.CreateJoinTokenRequest(**fields)
-        made = await tokens.create(self.writer, issuing.cluster_of(self.writer), request)
+        made = await tokens.create(self.writer, cluster_of(self.writer), request)
         assert made.join_token.secret_hash == b""
         return str(made.token)
 

@@ -8,7 +8,7 @@ from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Cluster, ClusterSpec
 from pyswarm_manager.api.clusters import to_message, without_secrets
-from pyswarm_manager.ca.unlocking import key_for, shown
+from pyswarm_manager.unlocking import key_for, shown
 
 SECRET = bytes(range(32))
 

@@ -12,9 +12,8 @@ from pyswarm.v1 import security_pb2 as pb
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Cluster, ClusterSpec
-from pyswarm_manager.api.writes import Writer, retried
-from pyswarm_manager.ca.issuing import cluster_of
 from pyswarm_manager.store.changes import Update
+from pyswarm_manager.writes import Writer, cluster_of, retried
 
 
 def key_for(spec: ClusterSpec, present: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What every write of the control API shares: the store, ids, and reading again when somebody else was faster."""
+"""What every write on the leader shares: the store, ids, and reading again when somebody else was faster."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from pyswarm_common.errors import InvalidArgument, OutOfSequence
+from pyswarm_common.errors import InvalidArgument, OutOfSequence, Unavailable
 from pyswarm_common.ids import IdSource
-from pyswarm_manager.api.ports import Clock, RaftPort
+from pyswarm_common.model import Cluster
+from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.changes import Change
 from pyswarm_manager.store.tables import Tables
 
@@ -37,6 +38,14 @@ class Writer:
     clock: Clock
     manager_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the look at the managers' majority until what it allowed is committed, by all that take one away."""
+
+
+def cluster_of(writer: Writer) -> Cluster:
+    """The cluster object. Raises Unavailable before it is known here."""
+    cluster = writer.store.view.cluster
+    if cluster is None:
+        raise Unavailable("this manager does not know its swarm yet: try again in a moment")
+    return cluster
 
 
 def check_read_version(kind: str, object_id: str, spec_version: int, read: int, current: int) -> None:

@@ -1,4 +1,4 @@
-"""What the API needs of Raft. `pyswarm_manager.raft.driver.RaftNode` is one; tests bring a single member in memory."""
+"""What the parts of a manager need of Raft (`raft.driver.RaftNode` is one; tests bring one in memory), and of a clock."""
 
 from __future__ import annotations
 
