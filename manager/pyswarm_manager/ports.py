@@ -1,4 +1,4 @@
-"""What the parts of a manager need of Raft (`raft.driver.RaftNode` is one; tests bring one in memory), and of a clock."""
+"""What the parts of a manager need of Raft, as `raft.driver.RaftNode` or a single member in memory, and of a clock."""
 
 from __future__ import annotations
 
