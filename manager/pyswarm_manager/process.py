@@ -73,7 +73,7 @@ class Manager:
         self._dispatcher = Dispatcher(
             store, time.time, new_id, lambda: raft.leader_address, self._silent_members, seeds=self._seeds
         )
-        speakers = Speakers(store, lambda: raft.hears_leader)
+        speakers = Speakers(store, lambda: raft.heard_leader)
         self._whereabouts = Whereabouts(config, paths, identity, store, raft, speakers, removed.set)
         self._set_own_address = set_own_address
         self._manager_changes = asyncio.Lock()

@@ -4,6 +4,7 @@ A manager's certificate alone opens the Raft service; this binds each raft id to
 certificate speaks for its own member only. The claim is committed before a member is added (`ca.membership`), so
 whoever is up to date knows it. A member that has heard no leader lately may be behind: it lets in managers that it does
 not know, since one of them may be the leader that it has to catch up with; never one whose raft id another node has.
+The leader that it hears stays let in: what says who that is may be in the snapshot which it is about to bring.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class WatchedStore(StorePort, Protocol):
 class Speakers:
     """The bindings as of the store now."""
 
-    def __init__(self, store: WatchedStore, hears_leader: Callable[[], bool]) -> None:
+    def __init__(self, store: WatchedStore, heard_leader: Callable[[], int | None]) -> None:
         self._store = store
-        self._hears_leader = hears_leader
+        self._heard_leader = heard_leader
         self._nodes: dict[int, str] | None = None
         self.version = 0
         """Changes with the bindings: a stream that was let in is looked at again."""
@@ -51,7 +52,7 @@ class Speakers:
             return None
         if owner is not None:
             return f"raft id {raft_id:x} is of another node than the one that speaks ({node_id})"
-        if self._hears_leader():
+        if self._heard_leader() not in (None, raft_id):
             return f"no manager has raft id {raft_id:x}: node {node_id} may not speak under it"
         return None
 

@@ -222,10 +222,12 @@ class RaftNode:
         return self._loop.address_of(raft_id)
 
     @property
-    def hears_leader(self) -> bool:
-        """This member leads, or has heard from the leader within an election timeout: it is not behind by much."""
+    def heard_leader(self) -> int | None:
+        """The leader that was heard within an election timeout, or this member, if it leads. That it is heard does not
+        mean that this member has what the leader has: it may be waiting for a snapshot."""
         state = self._loop.core.state
-        return self.is_leader or (self.leader_id is not None and state.election_elapsed < state.options.election_ticks)
+        is_heard = self.is_leader or state.election_elapsed < state.options.election_ticks
+        return self.leader_id if is_heard else None
 
     @property
     def term(self) -> int:

@@ -211,19 +211,28 @@ def manager(node_id: str, raft_id: int) -> Node:
 
 def test_a_raft_id_is_spoken_for_by_its_node_alone() -> None:
     store: Any = FakeStore(manager("a", 1), manager("b", 2))
-    hears_leader = True
-    speakers = Speakers(store, lambda: hears_leader)
+    heard_leader: int | None = 1
+    speakers = Speakers(store, lambda: heard_leader)
     assert speakers.refusal(1, "a") is None
     assert "another node" in (speakers.refusal(1, "b") or "")
     assert "no manager" in (speakers.refusal(3, "b") or "")
-    hears_leader = False  # perhaps it is we who are behind
+    heard_leader = None  # perhaps it is we who are behind
     assert speakers.refusal(3, "c") is None
     assert "another node" in (speakers.refusal(1, "c") or "")
 
 
+def test_the_leader_that_is_heard_may_bring_the_snapshot_that_names_it() -> None:
+    store: Any = FakeStore()  # of a member that has only joined
+    speakers = Speakers(store, lambda: 5)
+    assert speakers.refusal(5, "leader") is None
+    assert speakers.refusal(6, "another") is not None
+    store.put(manager("owner", 5))
+    assert "another node" in (speakers.refusal(5, "leader") or "")
+
+
 def test_a_changed_claim_is_looked_at_again() -> None:
     store: Any = FakeStore(manager("a", 1))
-    speakers = Speakers(store, lambda: True)
+    speakers = Speakers(store, lambda: 7)
     assert speakers.refusal(1, "a") is None
     before = speakers.version
     store.put(Node(id="worker"))
