@@ -118,17 +118,7 @@ def found(
         now=now,
         lifetime_s=min(spec.node_cert_expiry_s, root.signing_certificate.not_valid_after_utc.timestamp() - now),
     )
-    tokens = JoinTokens(worker=str(JoinToken.generate(root.cert_pem)), manager=str(JoinToken.generate(root.cert_pem)))
-    cluster = Cluster(
-        id=cluster_id,
-        spec=spec,
-        root_ca_cert=root.cert_pem,
-        root_ca_key=root.key_pem,
-        root_ca_chain=root.chain_pem,
-        join_tokens=tokens,
-        backup_key=secrets.token_bytes(KEY_BYTES),
-        unlock_key=key_for(spec, b""),
-    )
+    cluster = _cluster(cluster_id, spec, root)
     node = Node(
         id=node_id,
         spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
@@ -140,3 +130,18 @@ def found(
     )
     identity = NodeIdentity(certificate, key_to_pem(key), root.cert_pem)
     return Founding(Bootstrap(cluster, node), identity, raft_id)
+
+
+def _cluster(cluster_id: str, spec: ClusterSpec, root: RootAuthority) -> Cluster:
+    """With the secrets of its own, drawn now."""
+    tokens = JoinTokens(worker=str(JoinToken.generate(root.cert_pem)), manager=str(JoinToken.generate(root.cert_pem)))
+    return Cluster(
+        id=cluster_id,
+        spec=spec,
+        root_ca_cert=root.cert_pem,
+        root_ca_key=root.key_pem,
+        root_ca_chain=root.chain_pem,
+        join_tokens=tokens,
+        backup_key=secrets.token_bytes(KEY_BYTES),
+        unlock_key=key_for(spec, b""),
+    )
