@@ -13,6 +13,7 @@ from typing import Any
 
 from pyswarm.v1 import locking_pb2 as pb
 from pyswarm.v1 import locking_pb2_grpc
+from pyswarm_common.errors import Exhausted
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.model import Cluster
 from pyswarm_manager.at_rest import AtRest, Disk
@@ -51,6 +52,9 @@ class LockingServicer(locking_pb2_grpc.LockingServicer):
 
     async def SealKeyring(self, request: pb.SealKeyringRequest, context: Any) -> pb.SealKeyringResponse:
         master = LockKey(request.master_key) if request.master_key else None
-        await self._disk.on_disk(lambda: self._at_rest.relock(master))
+        try:
+            await self._disk.on_disk(lambda: self._at_rest.relock(master))
+        except OSError as error:  # the old keyring is whole, and locked as it was; the daemon asks again
+            raise Exhausted(f"the manager's keyring cannot be written: {error.strerror}") from error
         self._identity.master = master
         return pb.SealKeyringResponse()

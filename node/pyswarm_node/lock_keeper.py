@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0
 _SEAL_TIMEOUT_S = 30.0
+_MANAGER_ENDED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
 
 
 class LockKeeper:
@@ -39,6 +40,7 @@ class LockKeeper:
         """`channel` is None while no manager answers here; whoever changes the node's files holds `changing`."""
         self._lock, self._identity = lock, identity
         self._channel, self._changing = channel, changing
+        self._told = ""
 
     async def run(self) -> None:
         """For ever."""
@@ -48,9 +50,19 @@ class LockKeeper:
                 try:
                     await self._follow(locking_pb2_grpc.LockingStub(channel))
                 except (grpc.aio.AioRpcError, PyswarmError, OSError) as error:
-                    if _is_news(error):
-                        _log.warning("this machine's keys cannot be locked as the cluster wants now: %s", error)
+                    self._tell(error)
             await asyncio.sleep(_RETRY_S)
+
+    def _tell(self, error: Exception) -> None:
+        """Once for each reason: it is tried again every second. That the manager ends, or has not started, is none."""
+        reason = str(error)
+        if isinstance(error, grpc.aio.AioRpcError):
+            if error.code() in _MANAGER_ENDED:
+                return
+            reason = error.details() or "no answer"
+        if reason != self._told:
+            self._told = reason
+            _log.warning("this machine's keys cannot be locked as the cluster wants now: %s", reason)
 
     async def _follow(self, stub: locking_pb2_grpc.LockingAsyncStub) -> None:
         async for state in stub.FollowUnlockKey(locking_pb2.FollowUnlockKeyRequest()):
@@ -59,6 +71,7 @@ class LockKeeper:
                     await self._close(stub, LockKey(state.unlock_key))
                 else:
                     await self._open(stub)
+            self._told = ""
 
     async def _close(self, stub: locking_pb2_grpc.LockingAsyncStub, unlock_key: LockKey) -> None:
         was_closed = self._lock.master is not None
@@ -80,9 +93,3 @@ class LockKeeper:
         master = None if opened else self._lock.master
         request = locking_pb2.SealKeyringRequest(master_key=b"" if master is None else master.secret)
         await stub.SealKeyring(request, timeout=_SEAL_TIMEOUT_S)
-
-
-def _is_news(error: Exception) -> bool:
-    """A manager that ends, or has not started yet, is not."""
-    ended = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
-    return not (isinstance(error, grpc.aio.AioRpcError) and error.code() in ended)
