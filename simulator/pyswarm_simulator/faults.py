@@ -127,7 +127,12 @@ class Faults:
         elif host.agent_loop is not None and host.agent_loop.is_alive:
             self._cluster.note(f"kill agent {host.name}")
             host.kill_agent()
-            self._later(0.7, lambda: self._restart_agent(host))
+            if self._world.chance(self._profile.daemon_kill):
+                host.kill_manager()
+                self._tell_lost(host)
+                self._later(0.7, lambda: self._restart_daemon(host))
+            else:
+                self._later(0.7, lambda: self._restart_agent(host))
 
     def _watch_elections(self, known_term: int) -> None:
         """Some leaders reach few others from the moment they are elected, and are killed soon after."""
@@ -160,6 +165,12 @@ class Faults:
     def _restart_agent(self, host: Host) -> None:
         if host.is_up and host.agent_loop is not None and not host.agent_loop.is_alive:
             host.start_agent()
+
+    def _restart_daemon(self, host: Host) -> None:
+        if host.is_up and not host.loops:
+            host.start_daemon()
+        else:
+            self._restart_agent(host)
 
     def _tell_lost(self, host: Host) -> None:
         """Most of the others notice at once that it refuses connections."""

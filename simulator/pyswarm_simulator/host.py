@@ -277,6 +277,10 @@ class Host:
     def power_on(self) -> None:
         """Boot: the daemon starts, and the manager if there is one."""
         self.is_up = True
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        """Agent and manager, as far as its state and its certificate say."""
         self.start_agent()
         self.is_manager_removed = False
         if self.raft_disk is not None and self.certificate is NodeRole.MANAGER:

@@ -25,6 +25,8 @@ class Profile:
     cut_every: float = 3.0
     # -- processes and hosts
     kill_every: float = 3.0
+    daemon_kill: float = 0.0
+    """How likely a daemon that is killed takes its manager along, as the real one does."""
     power_off_every: float = 8.0
     freeze_every: float = 6.0
     topple: float = 0.0
@@ -166,6 +168,7 @@ def _lengthened(profile: Profile) -> Profile:
         profile,
         name=f"{LONG}-{profile.name}",
         fault_s=60.0,
+        daemon_kill=1.0,
         lose_log_every=4.0,
         full_disk_every=min(profile.full_disk_every, 15.0),
     )
