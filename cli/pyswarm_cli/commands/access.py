@@ -119,8 +119,13 @@ def create_certificate(ctx: click.Context, role: str, name: str, expires: float 
     request = access_pb2.CreateClientCertificateRequest(
         name=name, role=_role(role), lifetime_s=expires or 0.0, csr=make_csr(key)
     )
-    made = call(connect(ctx).access.CreateClientCertificate, request)
-    write_credentials(directory, key_to_pem(key), made.certificate, made.root_ca_cert)
+    access = connect(ctx).access
+    made = call(access.CreateClientCertificate, request)
+    try:
+        write_credentials(directory, key_to_pem(key), made.certificate, made.root_ca_cert)
+    except OSError:  # a certificate whose key nobody has, and a name that is taken
+        call(access.RemoveClientCertificate, access_pb2.RemoveClientCertificateRequest(certificate=made.credential.id))
+        raise
     click.echo(made.credential.id)
     address = made.manager_addresses[0] if made.manager_addresses else "MANAGER:2377"
     click.echo(f"Written to {directory}. Use it so: pyswarm -H tcp://{address} --tls-dir {directory} node ls", err=True)
@@ -134,12 +139,19 @@ def check_empty(directory: Path) -> None:
 
 
 def write_credentials(directory: Path, key: bytes, certificate: bytes, root: bytes) -> None:
-    """Readable by their owner alone."""
+    """Readable by their owner alone. All three, or none."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, content in ((KEY_FILE, key), (CERT_FILE, certificate), (ROOT_FILE, root)):
-        descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+    written: list[Path] = []
+    try:
+        for name, content in ((KEY_FILE, key), (CERT_FILE, certificate), (ROOT_FILE, root)):
+            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            written.append(directory / name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(directory)) from error
 
 
 @click.command(help="List client certificates.")

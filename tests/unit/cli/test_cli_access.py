@@ -84,6 +84,10 @@ class FakeManager(
             manager_addresses=["10.0.0.1:2377"],
         )
 
+    def RemoveClientCertificate(self, request: Any, context: Any) -> Any:
+        self.asked.append(request)
+        return access_pb2.RemoveClientCertificateResponse(id=request.certificate)
+
     def ListAuditRecords(self, request: Any, context: Any) -> Any:
         copy = access_pb2.ListAuditRecordsRequest()
         copy.CopyFrom(request)
@@ -191,6 +195,16 @@ def test_a_certificates_key_never_leaves_this_machine(manager: FakeManager, run:
     assert again.code == 1
     assert "choose another directory" in again.err
     assert len(manager.asked) == 1
+
+
+def test_a_certificate_that_cannot_be_written_is_removed_again(manager: FakeManager, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "alice" / "ca.pem").parent.mkdir()
+    (tmp_path / "alice" / "ca.pem").symlink_to(tmp_path / "nowhere" / "ca.pem")  # passes for absent, cannot be made
+    done = run("client-cert", "create", "--role", "viewer", "--name", "alice", "-o", str(tmp_path / "alice"))
+    assert done.code == 1
+    assert done.err == f"File exists: {tmp_path / 'alice'}\n"
+    assert manager.asked[-1] == access_pb2.RemoveClientCertificateRequest(certificate="c1")
+    assert [path.name for path in (tmp_path / "alice").iterdir()] == ["ca.pem"]
 
 
 @pytest.mark.parametrize("argv", [["--name", "x"], ["--role", "viewer"], ["--role", "king", "--name", "x"]])
