@@ -186,7 +186,7 @@ def refusal(error: Any, timeout_s: float = CALL_TIMEOUT_S) -> errors.PyswarmErro
     if lost_calls.is_lost(error):
         return errors.Unavailable(lost_calls.told("the daemon"))
     if lost_calls.is_unsent(error):
-        return errors.Unavailable("it cannot be reached any more, and nothing was done: is it running?")
+        return errors.Unavailable("it cannot be reached, and nothing was done: is it running, and the address right?")
     meaning = _BY_CODE.get(code)
     if meaning is errors.InvalidArgument:
         return errors.InvalidArgument(_with_violations(details, error))
