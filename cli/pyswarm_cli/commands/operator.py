@@ -41,14 +41,16 @@ def raft_state(ctx: click.Context, format_: str) -> None:
 
 
 @click.command(help="Hand leadership to NODE, or to the manager that has most of the log. Waits until it leads.")
-@click.argument("node", required=False, default="")
+@click.argument("node", required=False)
 @click.pass_context
-def transfer_leadership(ctx: click.Context, node: str) -> None:
+def transfer_leadership(ctx: click.Context, node: str | None) -> None:
     """`operator raft transfer-leadership`."""
+    if node == "":
+        raise click.UsageError("the name of the node is empty: leave it out for whoever has most of the log")
     connection = connect(ctx)
     if node == "self":
         node = call(connection.operator.GetRaftState, pb.GetRaftStateRequest()).node_id
-    request = pb.TransferLeadershipRequest(node=node)
+    request = pb.TransferLeadershipRequest(node=node or "")
     found = call(connection.operator.TransferLeadership, request, _SLOW_CALL_S)
     click.echo(f"{view.name_of(found)} {'leads already' if found.unchanged else 'leads now'}.")
 

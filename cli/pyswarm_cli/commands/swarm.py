@@ -172,7 +172,13 @@ def _rotated(connection: Connection, role: str) -> Any:
 @click.option("--backup-interval", type=DURATION, help="Time between automatic backups (m|h); 0: none")
 @click.option("--backups-kept", type=click.IntRange(1, 1000), help="Automatic backups that each manager keeps")
 @click.option("--cert-expiry", type=DURATION, help="Validity of node certificates (ms|s|m|h)")
-@click.option("--autolock", type=bool, help="Whether managers need an unlock key to start again (true|false)")
+@click.option(
+    "--autolock",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+    help="Whether managers need an unlock key to start again (true|false)",
+)
 @click.option("--managers", type=click.IntRange(0, 15), help="Managers that the swarm keeps by itself; 0: by hand")
 @click.option("--manager-grace", type=DURATION, help="A manager that is silent so long is replaced (default 30s)")
 @click.pass_context

@@ -166,7 +166,7 @@ def _kind(text: str) -> Kind | None:
         return Kind(text.lower().replace("-", "_").removesuffix("s"))
     except ValueError:
         known = ", ".join(kind.value for kind in Kind)
-        raise InvalidArgument(f"there is no kind {text[:64]!r}: choose one of {known}", [("kind", "unknown")]) from None
+        raise InvalidArgument(f"there is no kind {text[:64]!r}: choose one of {known}") from None
 
 
 def _inspected(frozen: Frozen, kind: Kind | None, limit: int) -> pb.InspectStoreResponse:

@@ -119,6 +119,7 @@ def test_leadership_is_handed_over(daemon: Prepared, run: Run) -> None:
     assert daemon.requests[-1].node == "n2"
     daemon.answers["transfer"] = pb.TransferLeadershipResponse(node_id="id2", hostname="n2", unchanged=True)
     assert run("operator", "raft", "transfer-leadership")[1] == "n2 leads already.\n"
+    assert run("operator", "raft", "transfer-leadership", "")[0] == 1
     daemon.answers["transfer"] = "node n2 is not reachable, so it cannot lead: start it first"
     code, _, err = run("operator", "raft", "transfer-leadership", "n2")
     assert (code, err.startswith("Error response from daemon: node n2 is not reachable")) == (1, True)

@@ -124,6 +124,7 @@ def test_init_and_update_show_the_key_when_there_is_one(daemon: Daemon, run: Run
     assert done.out.startswith("Swarm updated.\n")
     assert f"\n    {KEY}\n" in done.out
     assert daemon.spec.autolock
+    assert KEY in run("update", "--autolock").out
     assert run("update", "--autolock=false").out == "Swarm updated.\n"
     assert not daemon.spec.autolock
 
