@@ -105,7 +105,8 @@ def test_the_log_is_the_same_on_every_manager_and_outlives_its_leader(cluster: C
         assert after.startswith(before[other])
         done = elsewhere(cluster, people / "operator", "network", "rm", "by-people", to=other)
         assert done.returncode == 0, done.stderr
-        (line,) = cluster.run(other, "events", "--audit", "--filter", "method=RemoveNetwork").splitlines()
+        filters = ["--filter", "method=RemoveNetwork", "--filter", "object=by-people"]
+        (line,) = cluster.run(other, "events", "--audit", *filters).splitlines()
         assert (
             "certificate a-operator (operator, 192.168.77.15) Control/RemoveNetwork: remove network by-people" in line
         )
