@@ -58,6 +58,7 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         """Without `admission` callers are not told apart: for members that have no certificates."""
         self._node, self._cluster_id = node, cluster_id
         self._admission, self._announcements = admission, announcements
+        self._told = ""
 
     async def Exchange(  # noqa: N802  gRPC's name
         self, request_iterator: AsyncIterator[pb.RaftBatch], context: Context
@@ -130,7 +131,9 @@ class RaftServicer(raft_pb2_grpc.RaftServicer):
         node_id = peer_of(context).node_id
         refusal = self._admission.refusal(peers.sender, node_id)
         if refusal is not None:
-            _log.warning("a manager was refused: %s", refusal)
+            if refusal != self._told:  # it dials again several times a second
+                self._told = refusal
+                _log.warning("a manager was refused: %s", refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
 
     async def _refuse_removed(self, context: Context) -> None:
