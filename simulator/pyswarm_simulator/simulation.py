@@ -78,7 +78,8 @@ def _collect_quietly() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             gc.enable()
-            gc.collect()
+            while gc.collect():
+                pass  # destructors of the first round leave more, which would stay frozen in every run after this one
             gc.unfreeze()
     finally:
         sys.unraisablehook = hook

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
 from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.network import Network, Pipe
+from pyswarm_simulator.profile import PROFILES
+from pyswarm_simulator.simulation import run
 from pyswarm_simulator.world import NeverRests, ProcessLoop, World, new_loop
 
 
@@ -135,3 +139,13 @@ def test_bad_weather_loses_doubles_and_reorders_messages() -> None:
     assert len(set(arrived)) < 100
     assert len(arrived) > len(set(arrived))
     assert arrived != sorted(arrived)
+
+
+def test_nothing_of_a_run_stays_in_memory() -> None:
+    """A soak runs thousands in one process."""
+    quiet = replace(PROFILES["calm"], fault_s=1.0)
+    run(1, quiet)
+    before = len(gc.get_objects())
+    for seed in range(2, 5):
+        run(seed, quiet)
+    assert len(gc.get_objects()) - before < 1000  # one run alone makes many thousands
