@@ -8,6 +8,7 @@ from functools import partial
 from pyswarm.v1 import control_pb2
 from pyswarm_common.model import Availability, Node, NodeRole
 from pyswarm_manager.managers.quorum import is_heard
+from pyswarm_manager.raft.core.state import RaftState
 from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
@@ -29,6 +30,12 @@ def term_led_by(manager: ManagerProcess) -> int:
         return 0
     state = manager.raft._loop.core.state
     return state.term if state.role is Role.LEADER else 0
+
+
+def _shared_by_majority(state: RaftState) -> int:
+    """Up to where a majority's logs are known to agree with the leader's."""
+    found = sorted((p.match for p in state.progress.values()), reverse=True)
+    return found[state.quorum() - 2] if len(found) >= state.quorum() - 1 > 0 else 0
 
 
 class Faults:
@@ -146,13 +153,33 @@ class Faults:
         self._world.after_s(_WATCH_S, lambda: self._watch_elections(known_term))
 
     def _undermine(self, host: Host) -> None:
-        network = self._cluster.network
+        manager = host.manager
+        if manager is None or manager.raft is None:
+            return
+        state, network = manager.raft._loop.core.state, self._cluster.network
         network.heal()
-        lost = [name for name in self._cluster.hosts if name != host.name and self._world.chance(0.6)]
+        if state.log.committed < state.term_start_index - 1 and self._world.chance(0.7):
+            self._cluster.note(f"watch {host.name}, which inherited what is not committed")
+            self._topple_when_inherited(host, self._world.now + 0.06)
+            return
+        reach = self._world.rng.choice((0.0, 0.3))
+        lost = [name for name in self._cluster.hosts if name != host.name and not self._world.chance(reach)]
         for name in lost:
             network.cut(host.name, name)
         self._cluster.note(f"undermine {host.name}: cut from {' '.join(lost)}")
         self._world.after_s(self._world.rng.uniform(0.005, 0.06), lambda: self._topple(host))
+
+    def _topple_when_inherited(self, host: Host, deadline: float) -> None:
+        """Kill a leader at the worst moment: what it inherited is on a majority, and nothing of its own term is."""
+        manager = host.manager
+        if manager is None or manager.raft is None or not manager.loop.is_alive:
+            return
+        state = manager.raft._loop.core.state
+        is_worst = state.role is Role.LEADER and _shared_by_majority(state) == state.term_start_index - 1
+        if is_worst or self._world.now > deadline:
+            self._topple(host)
+        else:
+            self._world.after_s(_WATCH_S / 4, lambda: self._topple_when_inherited(host, deadline))
 
     def _topple(self, host: Host) -> None:
         if not (self._is_on and host.is_up and host.manager is not None and host.manager.loop.is_alive):

@@ -129,7 +129,7 @@ PROFILES = {
             transfer_every=NEVER,
             churn_every=NEVER,
             topple=0.9,
-            register_every=0.03,
+            register_every=0.015,
             change_every=2.0,
             snapshot_entries=300,
         ),

@@ -41,6 +41,8 @@ class RaftChecks:
         if before is None or before[2] != now[2]:
             self._check_log(core)
         self._check_commit(core, log.base_index if before is None else before[3])
+        if before is not None and before[:2] == now[:2] and state.role is Role.LEADER and log.committed > before[3]:
+            self._check_commit_rule(core)
 
     def _check_leader(self, core: Raft) -> None:
         """Election safety, and leader completeness at the moment of election."""
@@ -66,6 +68,15 @@ class RaftChecks:
             known = self._entries.setdefault((entry.index, entry.term), (entry.data, previous))
             if known != (entry.data, previous):
                 raise Violation(f"log matching: two different entries at index {entry.index} of term {entry.term}")
+
+    def _check_commit_rule(self, core: Raft) -> None:
+        """What a leader commits by counting is of its own term; older entries commit with it (paper, section 5.4.2)."""
+        log = core.state.log
+        if log.term(log.committed) != core.state.term:
+            raise Violation(
+                f"commit rule: {core.state.id:x} leads in term {core.state.term} and commits up to {log.committed}, "
+                f"which is of term {log.term(log.committed)}"
+            )
 
     def _check_commit(self, core: Raft, before: int) -> None:
         """Committed once, committed for ever; and only what a majority has on disk."""
