@@ -37,7 +37,7 @@ def _missing(cluster: SimCluster) -> Iterator[str]:
     for host in cluster.hosts.values():
         if host.node_id in view.nodes:
             yield from _host(view, host)
-        elif host.runtime.running():
+        elif host.is_up and host.runtime.running():
             yield f"{host.name} is no node any more, and still runs {len(host.runtime.running())} containers"
 
 
