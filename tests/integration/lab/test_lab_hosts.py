@@ -109,6 +109,8 @@ def test_a_killed_daemon_is_started_again_by_start_and_by_nothing_else(tmp_path:
     program.chmod(0o755)
     lab = Lab.up(f"it-d-{os.getpid()}", 1, 0, init=False, daemon=["/bin/sh", str(program)], base=tmp_path / "labs")
     try:
+        # Not its child, which has the same arguments until it becomes `sleep`.
+        eventually(lambda: len(lab.processes("n1", "pyswarmd")) == 1)
         (first,) = lab.processes("n1", "pyswarmd")
         lab.kill("n1", "pyswarmd")
         assert not first.is_alive()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,9 @@ def test_processes_are_found_by_the_module_and_folder_they_were_started_with(tmp
     argv = [sys.executable, "-c", "import time; time.sleep(60)", "-m", "some.module", str(tmp_path / "n1")]
     with subprocess.Popen(argv) as process:
         try:
-            assert [found.pid for found in running("some.module", tmp_path)] == [process.pid]
+            while not (found := running("some.module", tmp_path)):
+                time.sleep(0.001)  # the kernel shows the arguments a moment after it has let the parent go on
+            assert [one.pid for one in found] == [process.pid]
             assert running("some.module", tmp_path / "n2") == []
             assert running("other.module", tmp_path) == []
         finally:
