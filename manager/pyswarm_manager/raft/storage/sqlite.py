@@ -263,6 +263,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if "locked" in str(error):
             raise StorageFailed(f"the Raft log {path} is in use by another process: stop that manager first") from error
         raise _corrupt(path, f"it is not a database ({error})") from error
+    _sync(path)
     # Only for speed: a disk that has no room for it says so at the first write that needs room.
     with contextlib.suppress(OSError):
         _reserve(_wal(path))
@@ -282,6 +283,17 @@ def _examine(path: Path) -> None:
     damage = find_damage(content)
     if damage is not None:
         raise _corrupt(path, damage)
+
+
+def _sync(path: Path) -> None:
+    """What a killed process had written and not yet synced is read as if it were durable: make it so first."""
+    for file in (path, path.with_name(path.name + "-wal")):
+        if file.exists():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _reserve(wal: Path) -> None:
