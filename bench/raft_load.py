@@ -1,8 +1,9 @@
 """Elections that nobody needs: three managers on a machine whose every core is busy with something else.
 
-    python -m bench.raft_load [--seconds 60] [--burners 4] [--json FILE]
+    python -m bench.raft_load [--seconds 60] [--burners 4] [--niceness 0] [--json FILE]
 
-The burners are processes that only compute, at the same priority as the managers. One client writes all the while.
+The burners are processes that only compute, at the same priority as the managers unless told otherwise (a long run
+beside other work at that priority takes 19: then they only fill what that leaves). One client writes all the while.
 Prints by how much the term rose (each election raises it), and how long writes took. No election is needed, so the
 figure should be 0.
 """
@@ -36,9 +37,10 @@ _BURN = "while True: pass"
 
 
 @contextlib.contextmanager
-def burners(count: int) -> Iterator[None]:
+def burners(count: int, niceness: int) -> Iterator[None]:
     """Processes that keep the cores busy for as long as the block lasts."""
-    processes = [subprocess.Popen([sys.executable, "-c", _BURN]) for _ in range(count)]
+    command = ["nice", "-n", str(niceness), sys.executable, "-c", _BURN]
+    processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
     finally:
@@ -47,17 +49,18 @@ def burners(count: int) -> Iterator[None]:
             process.wait()
 
 
-async def measure(root: Path, seconds: float, count: int) -> dict[str, Any]:
+async def measure(root: Path, seconds: float, count: int, niceness: int) -> dict[str, Any]:
     async with manager_cluster(root) as cluster:
         await cluster.start_three()
         before = await _term(cluster)
-        with burners(count):
+        with burners(count, niceness):
             latencies, failed = await _write(cluster, seconds)
             after = await _term(cluster)
         ordered = sorted(latencies)
         return {
             "seconds": seconds,
             "burners": count,
+            "niceness": niceness,
             "cores": os.cpu_count(),
             "load_average": round(os.getloadavg()[0], 1),
             "elections": after - before,
@@ -94,10 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--burners", type=int, default=2 * (os.cpu_count() or 1))
+    parser.add_argument("--niceness", type=int, default=0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pyswarm-bench-") as directory:
-        figures = uvloop.run(measure(Path(directory), arguments.seconds, arguments.burners))
+        figures = uvloop.run(measure(Path(directory), arguments.seconds, arguments.burners, arguments.niceness))
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.json is not None:
