@@ -163,9 +163,8 @@ def _health(check: HealthCheck | None, options: Options) -> HealthCheck | None:
 def _apply_to_resources(resources: ResourceRequirements, options: Options) -> ResourceRequirements:
     return _with(
         resources,
-        limits=_amounts(resources.limits, options, "limit"),
+        limits=_with(_amounts(resources.limits, options, "limit"), pids=options["limit_pids"]),
         reservations=_amounts(resources.reservations, options, "reserve"),
-        pids_limit=options["limit_pids"],
     )
 
 

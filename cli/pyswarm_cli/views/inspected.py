@@ -164,7 +164,7 @@ def service_spec(spec: ServiceSpec) -> Json:
 
 def task_spec(spec: TaskSpec) -> Json:
     """The template of a service's tasks."""
-    limits = {**_resources(spec.resources.limits), **_given(Pids=spec.resources.pids_limit)}
+    limits = {**_resources(spec.resources.limits), **_given(Pids=spec.resources.limits.pids)}
     placement = _given(
         Constraints=list(spec.placement.constraints),
         Preferences=[{"Spread": {"SpreadDescriptor": item.spread_descriptor}} for item in spec.placement.preferences],

@@ -6,7 +6,7 @@ each field is written once, in access.proto.
 
 from __future__ import annotations
 
-from pyswarm_common.model.specs import Struct
+from pyswarm_common.model.base import Struct
 
 
 class AuditTarget(Struct, frozen=True):

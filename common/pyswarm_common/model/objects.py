@@ -5,17 +5,28 @@ Times are unix seconds (float). Objects are immutable: a change is `msgspec.stru
 
 from __future__ import annotations
 
+from pyswarm_common.model.base import Struct
 from pyswarm_common.model.specs import (
     ClusterSpec,
+    FileSpec,
+    GenericResource,
     NetworkSpec,
     NodeSpec,
     PortConfig,
     Resources,
     ServiceSpec,
-    Struct,
     TaskSpec,
 )
-from pyswarm_common.model.states import CredentialKind, NodeRole, NodeState, PersonRole, TaskState, UpdateState
+from pyswarm_common.model.states import (
+    CredentialKind,
+    CronRunState,
+    HealthState,
+    NodeRole,
+    NodeState,
+    PersonRole,
+    TaskState,
+    UpdateState,
+)
 from pyswarm_common.secrecy import shown_without
 
 
@@ -23,6 +34,11 @@ class Meta(Struct, frozen=True):
     version: int = 0
     created_at: float = 0.0
     updated_at: float = 0.0
+
+
+class Plugin(Struct, frozen=True):
+    type: str = ""
+    name: str = ""
 
 
 class NodeDescription(Struct, frozen=True):
@@ -35,6 +51,8 @@ class NodeDescription(Struct, frozen=True):
     data_path_address: str = ""
     agent_address: str = ""
     capabilities: dict[str, str] = {}
+    plugins: tuple[Plugin, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 class NodeStatus(Struct, frozen=True):
@@ -70,6 +88,7 @@ class Node(Struct, frozen=True):
     key_digests: tuple[str, ...] = ()
     demotion_forced: bool = False
     certificate: CertificateStatus = CertificateStatus()
+    drain_started_at: float = 0.0
 
 
 class VirtualIP(Struct, frozen=True):
@@ -89,6 +108,40 @@ class UpdateStatus(Struct, frozen=True):
     message: str = ""
 
 
+class JobStatus(Struct, frozen=True):
+    iteration: int = 0
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class CronRun(Struct, frozen=True):
+    tick_at: float = 0.0
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    iteration: int = 0
+    state: CronRunState = CronRunState.RUNNING
+    message: str = ""
+
+
+class CronStatus(Struct, frozen=True):
+    last_tick_at: float = 0.0
+    runs: tuple[CronRun, ...] = ()
+
+
+class AutoscaleDecision(Struct, frozen=True):
+    decided_at: float = 0.0
+    from_replicas: int = 0
+    to_replicas: int = 0
+    reason: str = ""
+
+
+class AutoscaleStatus(Struct, frozen=True):
+    replicas: int = 0
+    decisions: tuple[AutoscaleDecision, ...] = ()
+
+
 class Service(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
@@ -97,6 +150,19 @@ class Service(Struct, frozen=True):
     spec_version: int = 0
     endpoint: Endpoint = Endpoint()
     update_status: UpdateStatus | None = None
+    job_status: JobStatus | None = None
+    cron_status: CronStatus | None = None
+    autoscale_status: AutoscaleStatus | None = None
+    revision: int = 0
+
+
+class ServiceRevision(Struct, frozen=True):
+    id: str
+    meta: Meta = Meta()
+    service_id: str = ""
+    number: int = 0
+    spec: ServiceSpec = ServiceSpec()
+    author: str = ""
 
 
 class ContainerStatus(Struct, frozen=True):
@@ -104,6 +170,7 @@ class ContainerStatus(Struct, frozen=True):
     pid: int = 0
     exit_code: int = 0
     oom_killed: bool = False
+    health: HealthState = HealthState.NONE
 
 
 class TaskStatus(Struct, frozen=True):
@@ -138,6 +205,9 @@ class Task(Struct, frozen=True):
     labels: dict[str, str] = {}
     running_at: float = 0.0
     ended_at: float = 0.0
+    job_iteration: int = 0
+    generic_resources: tuple[GenericResource, ...] = ()
+    restart_requested: int = 0
 
     @property
     def name(self) -> str:
@@ -152,6 +222,22 @@ class Network(Struct, frozen=True):
     vni: int = 0
     subnets: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
+
+
+class Secret(Struct, frozen=True):
+    id: str
+    meta: Meta = Meta()
+    spec: FileSpec = FileSpec()
+    number: int = 0
+    superseded: bool = False
+
+
+class Config(Struct, frozen=True):
+    id: str
+    meta: Meta = Meta()
+    spec: FileSpec = FileSpec()
+    number: int = 0
+    superseded: bool = False
 
 
 class JoinTokens(Struct, frozen=True):
@@ -224,4 +310,16 @@ class Credential(Struct, frozen=True):
     created_by: str = ""
 
 
-AnyObject = Cluster | Node | Service | Task | Network | Credential | LimitedJoinToken | RemovedNode
+AnyObject = (
+    Cluster
+    | Node
+    | Service
+    | ServiceRevision
+    | Task
+    | Network
+    | Secret
+    | Config
+    | Credential
+    | LimitedJoinToken
+    | RemovedNode
+)

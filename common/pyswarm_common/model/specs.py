@@ -6,84 +6,67 @@ The meaning of each field is written once, in the .proto file.
 
 from __future__ import annotations
 
-import msgspec
-
+from pyswarm_common.model.base import Struct
+from pyswarm_common.model.container import ContainerSpec
 from pyswarm_common.model.states import (
     Availability,
+    DependencyCondition,
     EndpointMode,
     FailureAction,
-    MountType,
     NodeRole,
+    OverlapPolicy,
+    PlacementStrategy,
     Protocol,
     PublishMode,
     RestartCondition,
     ServiceMode,
+    TaintEffect,
     UpdateOrder,
 )
+from pyswarm_common.secrecy import shown_without
 
 DEFAULT_RESTART_DELAY_S = 5.0
 DEFAULT_UPDATE_MONITOR_S = 5.0
 DEFAULT_STOP_GRACE_PERIOD_S = 10.0
 
 
-class Struct(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """Base of every model value: immutable, encoded as a map without its defaults, so that fields can be added."""
+class Taint(Struct, frozen=True):
+    key: str = ""
+    value: str = ""
+    effect: TaintEffect = TaintEffect.NO_SCHEDULE
 
 
 class NodeSpec(Struct, frozen=True):
     labels: dict[str, str] = {}
     role: NodeRole = NodeRole.WORKER
     availability: Availability = Availability.ACTIVE
+    taints: tuple[Taint, ...] = ()
+    drain_deadline_s: float = 0.0
+
+
+class GenericResource(Struct, frozen=True):
+    kind: str = ""
+    count: int = 0
+    value: str = ""
+
+
+class Platform(Struct, frozen=True):
+    architecture: str = ""
+    os: str = ""
 
 
 class Resources(Struct, frozen=True):
     nano_cpus: int = 0
     memory_bytes: int = 0
-
-
-class Mount(Struct, frozen=True):
-    type: MountType = MountType.BIND
-    source: str = ""
-    target: str = ""
-    read_only: bool = False
-    tmpfs_size_bytes: int = 0
-
-
-class HealthCheck(Struct, frozen=True):
-    test: tuple[str, ...] = ()
-    interval_s: float = 0.0
-    timeout_s: float = 0.0
-    retries: int = 0
-    start_period_s: float = 0.0
-
-
-class ContainerSpec(Struct, frozen=True):
-    image: str = ""
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    hostname: str = ""
-    dir: str = ""
-    user: str = ""
-    labels: dict[str, str] = {}
-    mounts: tuple[Mount, ...] = ()
-    stop_signal: str = ""
-    stop_grace_period_s: float | None = None
-    healthcheck: HealthCheck | None = None
-    dns: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    init: bool = False
-    tty: bool = False
-    read_only: bool = False
-    cap_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
-    sysctls: dict[str, str] = {}
+    pids: int = 0
+    generic: tuple[GenericResource, ...] = ()
 
 
 class ResourceRequirements(Struct, frozen=True):
     limits: Resources = Resources()
     reservations: Resources = Resources()
-    pids_limit: int = 0
+    memory_swap_bytes: int | None = None
+    memory_swappiness: int | None = None
 
 
 class RestartPolicy(Struct, frozen=True):
@@ -91,21 +74,40 @@ class RestartPolicy(Struct, frozen=True):
     delay_s: float | None = None
     max_attempts: int = 0
     window_s: float = 0.0
+    max_delay_s: float = 0.0
 
 
 class PlacementPreference(Struct, frozen=True):
     spread_descriptor: str = ""
 
 
+class Toleration(Struct, frozen=True):
+    key: str = ""
+    value: str | None = None
+    effects: tuple[TaintEffect, ...] = ()
+
+
+class Affinity(Struct, frozen=True):
+    service: str = ""
+    anti: bool = False
+    topology: str = ""
+    weight: int = 0
+
+
 class Placement(Struct, frozen=True):
     constraints: tuple[str, ...] = ()
     preferences: tuple[PlacementPreference, ...] = ()
     max_replicas_per_node: int = 0
+    tolerations: tuple[Toleration, ...] = ()
+    affinities: tuple[Affinity, ...] = ()
+    strategy: PlacementStrategy = PlacementStrategy.DEFAULT
+    platforms: tuple[Platform, ...] = ()
 
 
 class NetworkAttachmentSpec(Struct, frozen=True):
     target: str = ""
     aliases: tuple[str, ...] = ()
+    driver_options: dict[str, str] = {}
 
 
 class TaskSpec(Struct, frozen=True):
@@ -139,6 +141,33 @@ class EndpointSpec(Struct, frozen=True):
     ports: tuple[PortConfig, ...] = ()
 
 
+class JobSpec(Struct, frozen=True):
+    max_concurrent: int | None = None
+    total_completions: int | None = None
+
+
+class CronSpec(Struct, frozen=True):
+    schedule: str = ""
+    time_zone: str = ""
+    overlap: OverlapPolicy = OverlapPolicy.FORBID
+    starting_deadline_s: float = 0.0
+    history_limit: int = 0
+
+
+class AutoscaleSpec(Struct, frozen=True):
+    min_replicas: int = 0
+    max_replicas: int = 0
+    cpu_percent: int = 0
+    memory_percent: int = 0
+    scale_down_window_s: float | None = None
+    scale_up_window_s: float | None = None
+
+
+class ServiceDependency(Struct, frozen=True):
+    service: str = ""
+    condition: DependencyCondition = DependencyCondition.STARTED
+
+
 class ServiceSpec(Struct, frozen=True):
     name: str = ""
     labels: dict[str, str] = {}
@@ -148,6 +177,25 @@ class ServiceSpec(Struct, frozen=True):
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
     endpoint: EndpointSpec = EndpointSpec()
+    job: JobSpec | None = None
+    cron: CronSpec | None = None
+    autoscale: AutoscaleSpec | None = None
+    depends_on: tuple[ServiceDependency, ...] = ()
+    stopped: bool = False
+    priority: int = 0
+    rebalance: bool = False
+
+
+class FileSpec(Struct, frozen=True):
+    """Of a secret or a config."""
+
+    name: str = ""
+    labels: dict[str, str] = {}
+    templating: str = ""
+    data: bytes = b""
+
+    def __repr__(self) -> str:
+        return shown_without(self, "data")
 
 
 class NetworkSpec(Struct, frozen=True):
@@ -175,6 +223,9 @@ class ClusterSpec(Struct, frozen=True):
     backup_interval_s: float = 12 * 3600.0
     backups_kept: int = 5
     autolock: bool = False
+    orphan_after_s: float = 0.0
+    revision_limit: int = 0
+    placement_strategy: PlacementStrategy = PlacementStrategy.DEFAULT
 
     @property
     def manager_grace_s(self) -> float:

@@ -70,6 +70,18 @@ class UpdateOrder(IntEnum):
     START_FIRST = 1
 
 
+class TaintEffect(IntEnum):
+    NO_SCHEDULE = 0
+    PREFER_NO_SCHEDULE = 1
+    NO_EXECUTE = 2
+
+
+class PlacementStrategy(IntEnum):
+    DEFAULT = 0
+    SPREAD = 1
+    BINPACK = 2
+
+
 class Protocol(IntEnum):
     TCP = 0
     UDP = 1
@@ -89,6 +101,41 @@ class EndpointMode(IntEnum):
 class ServiceMode(IntEnum):
     REPLICATED = 0
     GLOBAL = 1
+    REPLICATED_JOB = 2
+    GLOBAL_JOB = 3
+    CRON = 4
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks run to completion."""
+        return self >= ServiceMode.REPLICATED_JOB
+
+
+class OverlapPolicy(IntEnum):
+    FORBID = 0
+    ALLOW = 1
+    REPLACE = 2
+
+
+class CronRunState(IntEnum):
+    RUNNING = 0
+    COMPLETE = 1
+    FAILED = 2
+    SKIPPED = 3
+    REPLACED = 4
+
+
+class DependencyCondition(IntEnum):
+    STARTED = 0
+    HEALTHY = 1
+    COMPLETED = 2
+
+
+class HealthState(IntEnum):
+    NONE = 0
+    STARTING = 1
+    HEALTHY = 2
+    UNHEALTHY = 3
 
 
 class UpdateState(IntEnum):

@@ -67,6 +67,29 @@ AVAILABILITY_DRAIN: Availability.ValueType  # 2
 """Its tasks move elsewhere."""
 Global___Availability: _TypeAlias = Availability  # noqa: Y015
 
+class _TaintEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaintEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaintEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TAINT_EFFECT_NO_SCHEDULE: _TaintEffect.ValueType  # 0
+    """No new task without a toleration."""
+    TAINT_EFFECT_PREFER_NO_SCHEDULE: _TaintEffect.ValueType  # 1
+    """Rather not, if there is another node."""
+    TAINT_EFFECT_NO_EXECUTE: _TaintEffect.ValueType  # 2
+    """No task without a toleration: those that run there move."""
+
+class TaintEffect(_TaintEffect, metaclass=_TaintEffectEnumTypeWrapper): ...
+
+TAINT_EFFECT_NO_SCHEDULE: TaintEffect.ValueType  # 0
+"""No new task without a toleration."""
+TAINT_EFFECT_PREFER_NO_SCHEDULE: TaintEffect.ValueType  # 1
+"""Rather not, if there is another node."""
+TAINT_EFFECT_NO_EXECUTE: TaintEffect.ValueType  # 2
+"""No task without a toleration: those that run there move."""
+Global___TaintEffect: _TypeAlias = TaintEffect  # noqa: Y015
+
 class _NodeState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -126,6 +149,27 @@ RESTART_CONDITION_ANY: RestartCondition.ValueType  # 0
 RESTART_CONDITION_ON_FAILURE: RestartCondition.ValueType  # 1
 RESTART_CONDITION_NONE: RestartCondition.ValueType  # 2
 Global___RestartCondition: _TypeAlias = RestartCondition  # noqa: Y015
+
+class _PlacementStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PlacementStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PlacementStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PLACEMENT_STRATEGY_DEFAULT: _PlacementStrategy.ValueType  # 0
+    """The cluster's."""
+    PLACEMENT_STRATEGY_SPREAD: _PlacementStrategy.ValueType  # 1
+    PLACEMENT_STRATEGY_BINPACK: _PlacementStrategy.ValueType  # 2
+    """Fill a node before the next one is begun."""
+
+class PlacementStrategy(_PlacementStrategy, metaclass=_PlacementStrategyEnumTypeWrapper): ...
+
+PLACEMENT_STRATEGY_DEFAULT: PlacementStrategy.ValueType  # 0
+"""The cluster's."""
+PLACEMENT_STRATEGY_SPREAD: PlacementStrategy.ValueType  # 1
+PLACEMENT_STRATEGY_BINPACK: PlacementStrategy.ValueType  # 2
+"""Fill a node before the next one is begun."""
+Global___PlacementStrategy: _TypeAlias = PlacementStrategy  # noqa: Y015
 
 class _FailureAction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -218,12 +262,60 @@ class _ServiceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ServiceMo
     DESCRIPTOR: _descriptor.EnumDescriptor
     SERVICE_MODE_REPLICATED: _ServiceMode.ValueType  # 0
     SERVICE_MODE_GLOBAL: _ServiceMode.ValueType  # 1
+    SERVICE_MODE_REPLICATED_JOB: _ServiceMode.ValueType  # 2
+    """A number of tasks that run to completion."""
+    SERVICE_MODE_GLOBAL_JOB: _ServiceMode.ValueType  # 3
+    """One task to completion on each node."""
+    SERVICE_MODE_CRON: _ServiceMode.ValueType  # 4
+    """A replicated job for each tick of a schedule."""
 
 class ServiceMode(_ServiceMode, metaclass=_ServiceModeEnumTypeWrapper): ...
 
 SERVICE_MODE_REPLICATED: ServiceMode.ValueType  # 0
 SERVICE_MODE_GLOBAL: ServiceMode.ValueType  # 1
+SERVICE_MODE_REPLICATED_JOB: ServiceMode.ValueType  # 2
+"""A number of tasks that run to completion."""
+SERVICE_MODE_GLOBAL_JOB: ServiceMode.ValueType  # 3
+"""One task to completion on each node."""
+SERVICE_MODE_CRON: ServiceMode.ValueType  # 4
+"""A replicated job for each tick of a schedule."""
 Global___ServiceMode: _TypeAlias = ServiceMode  # noqa: Y015
+
+class _OverlapPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlapPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverlapPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAP_POLICY_FORBID: _OverlapPolicy.ValueType  # 0
+    OVERLAP_POLICY_ALLOW: _OverlapPolicy.ValueType  # 1
+    OVERLAP_POLICY_REPLACE: _OverlapPolicy.ValueType  # 2
+    """The run that is still going is ended."""
+
+class OverlapPolicy(_OverlapPolicy, metaclass=_OverlapPolicyEnumTypeWrapper): ...
+
+OVERLAP_POLICY_FORBID: OverlapPolicy.ValueType  # 0
+OVERLAP_POLICY_ALLOW: OverlapPolicy.ValueType  # 1
+OVERLAP_POLICY_REPLACE: OverlapPolicy.ValueType  # 2
+"""The run that is still going is ended."""
+Global___OverlapPolicy: _TypeAlias = OverlapPolicy  # noqa: Y015
+
+class _DependencyCondition:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DependencyConditionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DependencyCondition.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEPENDENCY_CONDITION_STARTED: _DependencyCondition.ValueType  # 0
+    DEPENDENCY_CONDITION_HEALTHY: _DependencyCondition.ValueType  # 1
+    DEPENDENCY_CONDITION_COMPLETED: _DependencyCondition.ValueType  # 2
+
+class DependencyCondition(_DependencyCondition, metaclass=_DependencyConditionEnumTypeWrapper): ...
+
+DEPENDENCY_CONDITION_STARTED: DependencyCondition.ValueType  # 0
+DEPENDENCY_CONDITION_HEALTHY: DependencyCondition.ValueType  # 1
+DEPENDENCY_CONDITION_COMPLETED: DependencyCondition.ValueType  # 2
+Global___DependencyCondition: _TypeAlias = DependencyCondition  # noqa: Y015
 
 class _UpdateState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -249,6 +341,31 @@ UPDATE_STATE_ROLLBACK_STARTED: UpdateState.ValueType  # 4
 UPDATE_STATE_ROLLBACK_PAUSED: UpdateState.ValueType  # 5
 UPDATE_STATE_ROLLBACK_COMPLETED: UpdateState.ValueType  # 6
 Global___UpdateState: _TypeAlias = UpdateState  # noqa: Y015
+
+class _CronRunState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CronRunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CronRunState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CRON_RUN_STATE_RUNNING: _CronRunState.ValueType  # 0
+    CRON_RUN_STATE_COMPLETE: _CronRunState.ValueType  # 1
+    CRON_RUN_STATE_FAILED: _CronRunState.ValueType  # 2
+    CRON_RUN_STATE_SKIPPED: _CronRunState.ValueType  # 3
+    """Not begun: the one before was still running, or it was too late."""
+    CRON_RUN_STATE_REPLACED: _CronRunState.ValueType  # 4
+    """Ended by the next tick."""
+
+class CronRunState(_CronRunState, metaclass=_CronRunStateEnumTypeWrapper): ...
+
+CRON_RUN_STATE_RUNNING: CronRunState.ValueType  # 0
+CRON_RUN_STATE_COMPLETE: CronRunState.ValueType  # 1
+CRON_RUN_STATE_FAILED: CronRunState.ValueType  # 2
+CRON_RUN_STATE_SKIPPED: CronRunState.ValueType  # 3
+"""Not begun: the one before was still running, or it was too late."""
+CRON_RUN_STATE_REPLACED: CronRunState.ValueType  # 4
+"""Ended by the next tick."""
+Global___CronRunState: _TypeAlias = CronRunState  # noqa: Y015
 
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -311,6 +428,27 @@ TASK_STATE_ORPHANED: TaskState.ValueType  # 832
 """Its node is lost for longer than the orphan time."""
 Global___TaskState: _TypeAlias = TaskState  # noqa: Y015
 
+class _HealthState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HealthStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HealthState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HEALTH_STATE_NONE: _HealthState.ValueType  # 0
+    """Without a health check."""
+    HEALTH_STATE_STARTING: _HealthState.ValueType  # 1
+    HEALTH_STATE_HEALTHY: _HealthState.ValueType  # 2
+    HEALTH_STATE_UNHEALTHY: _HealthState.ValueType  # 3
+
+class HealthState(_HealthState, metaclass=_HealthStateEnumTypeWrapper): ...
+
+HEALTH_STATE_NONE: HealthState.ValueType  # 0
+"""Without a health check."""
+HEALTH_STATE_STARTING: HealthState.ValueType  # 1
+HEALTH_STATE_HEALTHY: HealthState.ValueType  # 2
+HEALTH_STATE_UNHEALTHY: HealthState.ValueType  # 3
+Global___HealthState: _TypeAlias = HealthState  # noqa: Y015
+
 @_typing.final
 class Meta(_message.Message):
     """What every object carries."""
@@ -342,6 +480,33 @@ class Meta(_message.Message):
 Global___Meta: _TypeAlias = Meta  # noqa: Y015
 
 @_typing.final
+class Taint(_message.Message):
+    """Keeps tasks away from a node unless they tolerate it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    value: _builtins.str
+    effect: Global___TaintEffect.ValueType
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: Global___TaintEffect.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Taint: _TypeAlias = Taint  # noqa: Y015
+
+@_typing.final
 class NodeSpec(_message.Message):
     """What a user decides about a node."""
 
@@ -370,20 +535,30 @@ class NodeSpec(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     AVAILABILITY_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
+    DRAIN_DEADLINE_S_FIELD_NUMBER: _builtins.int
     role: Global___NodeRole.ValueType
     availability: Global___Availability.ValueType
+    drain_deadline_s: _builtins.float
+    """With drain: seconds after which what still runs on the node is stopped without waiting for its successor; zero:
+    never.
+    """
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Taint]: ...
     def __init__(
         self,
         *,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         role: Global___NodeRole.ValueType = ...,
         availability: Global___Availability.ValueType = ...,
+        taints: _abc.Iterable[Global___Taint] | None = ...,
+        drain_deadline_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "labels", b"labels", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability", b"availability", "drain_deadline_s", b"drain_deadline_s", "labels", b"labels", "role", b"role", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,21 +572,105 @@ class Resources(_message.Message):
 
     NANO_CPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PIDS_FIELD_NUMBER: _builtins.int
+    GENERIC_FIELD_NUMBER: _builtins.int
     nano_cpus: _builtins.int
     memory_bytes: _builtins.int
+    pids: _builtins.int
+    """Processes. As a limit, zero is none."""
+    @_builtins.property
+    def generic(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenericResource]: ...
     def __init__(
         self,
         *,
         nano_cpus: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        pids: _builtins.int = ...,
+        generic: _abc.Iterable[Global___GenericResource] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "nano_cpus", b"nano_cpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generic", b"generic", "memory_bytes", b"memory_bytes", "nano_cpus", b"nano_cpus", "pids", b"pids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
+
+@_typing.final
+class GenericResource(_message.Message):
+    """A resource the operator names: a number of something alike (discrete), or one certain thing (named)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    count: _builtins.int
+    """Discrete: how many. Zero for a named one."""
+    value: _builtins.str
+    """Named: which one ("UUID1")."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        count: _builtins.int = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenericResource: _TypeAlias = GenericResource  # noqa: Y015
+
+@_typing.final
+class Plugin(_message.Message):
+    """Something on a node that containers may ask for by name: {"Volume", "local"}, {"Network", "overlay"}, {"Log", "json-file"}."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
+
+@_typing.final
+class Platform(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    OS_FIELD_NUMBER: _builtins.int
+    architecture: _builtins.str
+    """As Go spells them: "amd64", "arm64"."""
+    os: _builtins.str
+    def __init__(
+        self,
+        *,
+        architecture: _builtins.str = ...,
+        os: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "os", b"os"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Platform: _TypeAlias = Platform  # noqa: Y015
 
 @_typing.final
 class NodeDescription(_message.Message):
@@ -468,6 +727,8 @@ class NodeDescription(_message.Message):
     DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     AGENT_ADDRESS_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
+    PLUGINS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -485,6 +746,12 @@ class NodeDescription(_message.Message):
     def capabilities(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What preflight chose or missed: "oci_runtime" -> "crun 1.8", "cgroups" -> "v1", …"""
 
+    @_builtins.property
+    def plugins(self) -> _containers.RepeatedCompositeFieldContainer[Global___Plugin]: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths of device nodes that containers may be given ("/dev/kvm")."""
+
     def __init__(
         self,
         *,
@@ -497,10 +764,12 @@ class NodeDescription(_message.Message):
         data_path_address: _builtins.str = ...,
         agent_address: _builtins.str = ...,
         capabilities: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plugins: _abc.Iterable[Global___Plugin] | None = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "os", b"os", "resources", b"resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "devices", b"devices", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "os", b"os", "plugins", b"plugins", "resources", b"resources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,6 +889,7 @@ class Node(_message.Message):
     KEY_DIGESTS_FIELD_NUMBER: _builtins.int
     DEMOTION_FORCED_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    DRAIN_STARTED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     role: Global___NodeRole.ValueType
     """The role its certificate has; `spec.role` is the role wanted."""
@@ -647,6 +917,10 @@ class Node(_message.Message):
     def certificate(self) -> Global___CertificateStatus:
         """The certificate it showed last."""
 
+    @_builtins.property
+    def drain_started_at(self) -> _timestamp_pb2.Timestamp:
+        """When the drain that is wanted now began, by the leader's clock; unset when it is not drained."""
+
     def __init__(
         self,
         *,
@@ -661,10 +935,11 @@ class Node(_message.Message):
         key_digests: _abc.Iterable[_builtins.str] | None = ...,
         demotion_forced: _builtins.bool = ...,
         certificate: Global___CertificateStatus | None = ...,
+        drain_started_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "description", b"description", "drain_started_at", b"drain_started_at", "manager_status", b"manager_status", "meta", b"meta", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "demotion_forced", b"demotion_forced", "description", b"description", "id", b"id", "ingress_addresses", b"ingress_addresses", "key_digests", b"key_digests", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "demotion_forced", b"demotion_forced", "description", b"description", "drain_started_at", b"drain_started_at", "id", b"id", "ingress_addresses", b"ingress_addresses", "key_digests", b"key_digests", "manager_status", b"manager_status", "meta", b"meta", "role", b"role", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,11 +949,59 @@ Global___Node: _TypeAlias = Node  # noqa: Y015
 class Mount(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class VolumeLabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class VolumeOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TYPE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
     TMPFS_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TMPFS_MODE_FIELD_NUMBER: _builtins.int
+    BIND_PROPAGATION_FIELD_NUMBER: _builtins.int
+    BIND_NON_RECURSIVE_FIELD_NUMBER: _builtins.int
+    VOLUME_NO_COPY_FIELD_NUMBER: _builtins.int
+    VOLUME_LABELS_FIELD_NUMBER: _builtins.int
+    VOLUME_DRIVER_FIELD_NUMBER: _builtins.int
+    VOLUME_OPTIONS_FIELD_NUMBER: _builtins.int
+    VOLUME_SUBPATH_FIELD_NUMBER: _builtins.int
     type: Global___MountType.ValueType
     source: _builtins.str
     """Path on the host (bind), name of the volume (volume), empty (tmpfs)."""
@@ -686,6 +1009,21 @@ class Mount(_message.Message):
     """Absolute path in the container."""
     read_only: _builtins.bool
     tmpfs_size_bytes: _builtins.int
+    tmpfs_mode: _builtins.int
+    """Permission bits of the tmpfs; zero: 1777 (octal)."""
+    bind_propagation: _builtins.str
+    """"rprivate" (default), "private", "rshared", "shared", "rslave", "slave"."""
+    bind_non_recursive: _builtins.bool
+    volume_no_copy: _builtins.bool
+    """Do not copy into a new volume what the image has at the target."""
+    volume_driver: _builtins.str
+    """Empty: "local"."""
+    volume_subpath: _builtins.str
+    """A path within the volume to mount instead of its root."""
+    @_builtins.property
+    def volume_labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def volume_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -694,10 +1032,18 @@ class Mount(_message.Message):
         target: _builtins.str = ...,
         read_only: _builtins.bool = ...,
         tmpfs_size_bytes: _builtins.int = ...,
+        tmpfs_mode: _builtins.int = ...,
+        bind_propagation: _builtins.str = ...,
+        bind_non_recursive: _builtins.bool = ...,
+        volume_no_copy: _builtins.bool = ...,
+        volume_labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        volume_driver: _builtins.str = ...,
+        volume_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        volume_subpath: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_size_bytes", b"tmpfs_size_bytes", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bind_non_recursive", b"bind_non_recursive", "bind_propagation", b"bind_propagation", "read_only", b"read_only", "source", b"source", "target", b"target", "tmpfs_mode", b"tmpfs_mode", "tmpfs_size_bytes", b"tmpfs_size_bytes", "type", b"type", "volume_driver", b"volume_driver", "volume_labels", b"volume_labels", "volume_no_copy", b"volume_no_copy", "volume_options", b"volume_options", "volume_subpath", b"volume_subpath"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -705,7 +1051,7 @@ Global___Mount: _TypeAlias = Mount  # noqa: Y015
 
 @_typing.final
 class HealthCheck(_message.Message):
-    """A command that tells whether a container is healthy."""
+    """A command or a probe by the agent that tells whether a container is healthy."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -714,13 +1060,18 @@ class HealthCheck(_message.Message):
     TIMEOUT_S_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     START_PERIOD_S_FIELD_NUMBER: _builtins.int
+    START_INTERVAL_S_FIELD_NUMBER: _builtins.int
     interval_s: _builtins.float
     timeout_s: _builtins.float
     retries: _builtins.int
     start_period_s: _builtins.float
+    start_interval_s: _builtins.float
+    """Instead of `interval_s` during the start period; zero: 5 s."""
     @_builtins.property
     def test(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """["NONE"], ["CMD", argv…] or ["CMD-SHELL", command]."""
+        """["NONE"], ["CMD", argv…], ["CMD-SHELL", command], ["HTTP", "http://:8080/path"] (2xx and 3xx are healthy; the
+        container's own address where none is given) or ["TCP", ":8080"] (a connection is healthy).
+        """
 
     def __init__(
         self,
@@ -730,14 +1081,160 @@ class HealthCheck(_message.Message):
         timeout_s: _builtins.float = ...,
         retries: _builtins.int = ...,
         start_period_s: _builtins.float = ...,
+        start_interval_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_s", b"interval_s", "retries", b"retries", "start_period_s", b"start_period_s", "test", b"test", "timeout_s", b"timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_s", b"interval_s", "retries", b"retries", "start_interval_s", b"start_interval_s", "start_period_s", b"start_period_s", "test", b"test", "timeout_s", b"timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HealthCheck: _TypeAlias = HealthCheck  # noqa: Y015
+
+@_typing.final
+class Ulimit(_message.Message):
+    """A limit on what a process of the container may use; -1 is unlimited."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"nofile", "nproc", …"""
+    soft: _builtins.int
+    hard: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        soft: _builtins.int = ...,
+        hard: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hard", b"hard", "name", b"name", "soft", b"soft"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ulimit: _TypeAlias = Ulimit  # noqa: Y015
+
+@_typing.final
+class LogDriver(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class OptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"json-file", "local", "journald", "syslog", "none", …; empty: the node's default."""
+    @_builtins.property
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogDriver: _TypeAlias = LogDriver  # noqa: Y015
+
+@_typing.final
+class DeviceMapping(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_PATH_FIELD_NUMBER: _builtins.int
+    CONTAINER_PATH_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    host_path: _builtins.str
+    container_path: _builtins.str
+    """Empty: as on the host."""
+    permissions: _builtins.str
+    """Any of "rwm"; empty: all."""
+    def __init__(
+        self,
+        *,
+        host_path: _builtins.str = ...,
+        container_path: _builtins.str = ...,
+        permissions: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_path", b"container_path", "host_path", b"host_path", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceMapping: _TypeAlias = DeviceMapping  # noqa: Y015
+
+@_typing.final
+class FileReference(_message.Message):
+    """A secret or config in a container: as a file (`target`), as an environment variable (`env`), or both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    GID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    target: _builtins.str
+    """Absolute, or relative to /run/secrets (secrets) or / (configs). Empty: not as a file."""
+    uid: _builtins.str
+    gid: _builtins.str
+    mode: _builtins.int
+    """Permission bits."""
+    env: _builtins.str
+    """Name of the variable; empty: not in the environment."""
+    pinned: _builtins.bool
+    """Stay with the object of this id, rather than follow the name to its next version."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        target: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        gid: _builtins.str = ...,
+        mode: _builtins.int = ...,
+        env: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["env", b"env", "gid", b"gid", "id", b"id", "mode", b"mode", "name", b"name", "pinned", b"pinned", "target", b"target", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileReference: _TypeAlias = FileReference  # noqa: Y015
 
 @_typing.final
 class ContainerSpec(_message.Message):
@@ -805,6 +1302,25 @@ class ContainerSpec(_message.Message):
     CAP_ADD_FIELD_NUMBER: _builtins.int
     CAP_DROP_FIELD_NUMBER: _builtins.int
     SYSCTLS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    DNS_OPTIONS_FIELD_NUMBER: _builtins.int
+    DNS_SEARCH_FIELD_NUMBER: _builtins.int
+    ULIMITS_FIELD_NUMBER: _builtins.int
+    OOM_SCORE_ADJ_FIELD_NUMBER: _builtins.int
+    LOG_DRIVER_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
+    PRIVILEGED_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    NO_NEW_PRIVILEGES_FIELD_NUMBER: _builtins.int
+    SECCOMP_PROFILE_FIELD_NUMBER: _builtins.int
+    APPARMOR_PROFILE_FIELD_NUMBER: _builtins.int
+    SHM_SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    PID_MODE_FIELD_NUMBER: _builtins.int
+    IPC_MODE_FIELD_NUMBER: _builtins.int
+    STDIN_OPEN_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    CONFIGS_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     hostname: _builtins.str
     dir: _builtins.str
@@ -814,6 +1330,25 @@ class ContainerSpec(_message.Message):
     init: _builtins.bool
     tty: _builtins.bool
     read_only: _builtins.bool
+    oom_score_adj: _builtins.int
+    """-1000 to 1000."""
+    isolation: _builtins.str
+    """"default" or empty; other technologies are Windows'."""
+    privileged: _builtins.bool
+    no_new_privileges: _builtins.bool
+    seccomp_profile: _builtins.str
+    """"" is the default profile, "unconfined" none; anything else is a profile in JSON."""
+    apparmor_profile: _builtins.str
+    """"" is the host's default, "unconfined" none; anything else names a profile loaded on the node."""
+    shm_size_bytes: _builtins.int
+    """Of /dev/shm; zero: 64 MiB."""
+    pid_mode: _builtins.str
+    """"" (its own) or "host"."""
+    ipc_mode: _builtins.str
+    """"" (its own) or "host"."""
+    stdin_open: _builtins.bool
+    registry_auth: _builtins.bytes
+    """Credentials for the image's registry (docker's X-Registry-Auth, JSON). Write-only: never shown."""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Overrides the image's entrypoint."""
@@ -844,6 +1379,24 @@ class ContainerSpec(_message.Message):
     def cap_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Supplementary groups, by name or number."""
+
+    @_builtins.property
+    def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ulimits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Ulimit]: ...
+    @_builtins.property
+    def log_driver(self) -> Global___LogDriver: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceMapping]: ...
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileReference]: ...
+    @_builtins.property
+    def configs(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileReference]: ...
     def __init__(
         self,
         *,
@@ -867,10 +1420,29 @@ class ContainerSpec(_message.Message):
         cap_add: _abc.Iterable[_builtins.str] | None = ...,
         cap_drop: _abc.Iterable[_builtins.str] | None = ...,
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        dns_options: _abc.Iterable[_builtins.str] | None = ...,
+        dns_search: _abc.Iterable[_builtins.str] | None = ...,
+        ulimits: _abc.Iterable[Global___Ulimit] | None = ...,
+        oom_score_adj: _builtins.int = ...,
+        log_driver: Global___LogDriver | None = ...,
+        isolation: _builtins.str = ...,
+        privileged: _builtins.bool = ...,
+        devices: _abc.Iterable[Global___DeviceMapping] | None = ...,
+        no_new_privileges: _builtins.bool = ...,
+        seccomp_profile: _builtins.str = ...,
+        apparmor_profile: _builtins.str = ...,
+        shm_size_bytes: _builtins.int = ...,
+        pid_mode: _builtins.str = ...,
+        ipc_mode: _builtins.str = ...,
+        stdin_open: _builtins.bool = ...,
+        secrets: _abc.Iterable[Global___FileReference] | None = ...,
+        configs: _abc.Iterable[Global___FileReference] | None = ...,
+        registry_auth: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period_s", b"_stop_grace_period_s", "healthcheck", b"healthcheck", "stop_grace_period_s", b"stop_grace_period_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period_s", b"_stop_grace_period_s", "healthcheck", b"healthcheck", "log_driver", b"log_driver", "stop_grace_period_s", b"stop_grace_period_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period_s", b"_stop_grace_period_s", "args", b"args", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "dir", b"dir", "dns", b"dns", "env", b"env", "healthcheck", b"healthcheck", "hostname", b"hostname", "hosts", b"hosts", "image", b"image", "init", b"init", "labels", b"labels", "mounts", b"mounts", "read_only", b"read_only", "stop_grace_period_s", b"stop_grace_period_s", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stop_grace_period_s", b"_stop_grace_period_s", "apparmor_profile", b"apparmor_profile", "args", b"args", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "configs", b"configs", "devices", b"devices", "dir", b"dir", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "env", b"env", "groups", b"groups", "healthcheck", b"healthcheck", "hostname", b"hostname", "hosts", b"hosts", "image", b"image", "init", b"init", "ipc_mode", b"ipc_mode", "isolation", b"isolation", "labels", b"labels", "log_driver", b"log_driver", "mounts", b"mounts", "no_new_privileges", b"no_new_privileges", "oom_score_adj", b"oom_score_adj", "pid_mode", b"pid_mode", "privileged", b"privileged", "read_only", b"read_only", "registry_auth", b"registry_auth", "seccomp_profile", b"seccomp_profile", "secrets", b"secrets", "shm_size_bytes", b"shm_size_bytes", "stdin_open", b"stdin_open", "stop_grace_period_s", b"stop_grace_period_s", "stop_signal", b"stop_signal", "sysctls", b"sysctls", "tty", b"tty", "ulimits", b"ulimits", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__stop_grace_period_s: _TypeAlias = _typing.Literal["stop_grace_period_s"]  # noqa: Y015
     _WhichOneofArgType__stop_grace_period_s: _TypeAlias = _typing.Literal["_stop_grace_period_s", b"_stop_grace_period_s"]  # noqa: Y015
@@ -884,9 +1456,12 @@ class ResourceRequirements(_message.Message):
 
     LIMITS_FIELD_NUMBER: _builtins.int
     RESERVATIONS_FIELD_NUMBER: _builtins.int
-    PIDS_LIMIT_FIELD_NUMBER: _builtins.int
-    pids_limit: _builtins.int
-    """Processes at most; zero is no limit."""
+    MEMORY_SWAP_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_SWAPPINESS_FIELD_NUMBER: _builtins.int
+    memory_swap_bytes: _builtins.int
+    """Memory and swap together; unset: the default, -1: unlimited."""
+    memory_swappiness: _builtins.int
+    """0 to 100; unset: the node's default."""
     @_builtins.property
     def limits(self) -> Global___Resources:
         """Enforced by cgroups; zero is none."""
@@ -900,13 +1475,21 @@ class ResourceRequirements(_message.Message):
         *,
         limits: Global___Resources | None = ...,
         reservations: Global___Resources | None = ...,
-        pids_limit: _builtins.int = ...,
+        memory_swap_bytes: _builtins.int | None = ...,
+        memory_swappiness: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "reservations", b"reservations"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_memory_swap_bytes", b"_memory_swap_bytes", "_memory_swappiness", b"_memory_swappiness", "limits", b"limits", "memory_swap_bytes", b"memory_swap_bytes", "memory_swappiness", b"memory_swappiness", "reservations", b"reservations"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "pids_limit", b"pids_limit", "reservations", b"reservations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_memory_swap_bytes", b"_memory_swap_bytes", "_memory_swappiness", b"_memory_swappiness", "limits", b"limits", "memory_swap_bytes", b"memory_swap_bytes", "memory_swappiness", b"memory_swappiness", "reservations", b"reservations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__memory_swap_bytes: _TypeAlias = _typing.Literal["memory_swap_bytes"]  # noqa: Y015
+    _WhichOneofArgType__memory_swap_bytes: _TypeAlias = _typing.Literal["_memory_swap_bytes", b"_memory_swap_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__memory_swappiness: _TypeAlias = _typing.Literal["memory_swappiness"]  # noqa: Y015
+    _WhichOneofArgType__memory_swappiness: _TypeAlias = _typing.Literal["_memory_swappiness", b"_memory_swappiness"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_swap_bytes) -> _WhichOneofReturnType__memory_swap_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_swappiness) -> _WhichOneofReturnType__memory_swappiness | None: ...
 
 Global___ResourceRequirements: _TypeAlias = ResourceRequirements  # noqa: Y015
 
@@ -918,13 +1501,18 @@ class RestartPolicy(_message.Message):
     DELAY_S_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     WINDOW_S_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_S_FIELD_NUMBER: _builtins.int
     condition: Global___RestartCondition.ValueType
     delay_s: _builtins.float
-    """Between the end of a task and the start of its replacement. Unset: 5 s."""
+    """Between the end of a task and the start of its replacement; doubled with each failure in a row, up to
+    `max_delay_s`. Unset: 5 s.
+    """
     max_attempts: _builtins.int
     """Zero: no limit."""
     window_s: _builtins.float
     """Attempts older than this do not count. Zero: all count."""
+    max_delay_s: _builtins.float
+    """Zero: 5 min, or `delay_s` if that is longer."""
     def __init__(
         self,
         *,
@@ -932,10 +1520,11 @@ class RestartPolicy(_message.Message):
         delay_s: _builtins.float | None = ...,
         max_attempts: _builtins.int = ...,
         window_s: _builtins.float = ...,
+        max_delay_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delay_s", b"_delay_s", "delay_s", b"delay_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_s", b"_delay_s", "condition", b"condition", "delay_s", b"delay_s", "max_attempts", b"max_attempts", "window_s", b"window_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delay_s", b"_delay_s", "condition", b"condition", "delay_s", b"delay_s", "max_attempts", b"max_attempts", "max_delay_s", b"max_delay_s", "window_s", b"window_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delay_s: _TypeAlias = _typing.Literal["delay_s"]  # noqa: Y015
     _WhichOneofArgType__delay_s: _TypeAlias = _typing.Literal["_delay_s", b"_delay_s"]  # noqa: Y015
@@ -965,30 +1554,115 @@ class PlacementPreference(_message.Message):
 Global___PlacementPreference: _TypeAlias = PlacementPreference  # noqa: Y015
 
 @_typing.final
+class Toleration(_message.Message):
+    """Lets tasks go to nodes with a matching taint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Empty: every key."""
+    value: _builtins.str
+    """Unset: every value."""
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedScalarFieldContainer[Global___TaintEffect.ValueType]:
+        """Empty: every effect."""
+
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.str | None = ...,
+        effects: _abc.Iterable[Global___TaintEffect.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "effects", b"effects", "key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
+
+@_typing.final
+class Affinity(_message.Message):
+    """Near to (or away from) the tasks of a service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ANTI_FIELD_NUMBER: _builtins.int
+    TOPOLOGY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Name of the service; it may be the own one."""
+    anti: _builtins.bool
+    """Away from it."""
+    topology: _builtins.str
+    """Nodes with equal values of this label count as one place ("node.labels.zone"); empty: each node is a place."""
+    weight: _builtins.int
+    """Zero: a must. Otherwise (1 to 100) a wish, the stronger the higher."""
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        anti: _builtins.bool = ...,
+        topology: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anti", b"anti", "service", b"service", "topology", b"topology", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
+
+@_typing.final
 class Placement(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONSTRAINTS_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
     MAX_REPLICAS_PER_NODE_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
+    AFFINITIES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    PLATFORMS_FIELD_NUMBER: _builtins.int
     max_replicas_per_node: _builtins.int
     """Zero: no limit."""
+    strategy: Global___PlacementStrategy.ValueType
     @_builtins.property
     def constraints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"node.role==worker", "node.labels.disk!=hdd", …"""
 
     @_builtins.property
     def preferences(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementPreference]: ...
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]: ...
+    @_builtins.property
+    def affinities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Affinity]: ...
+    @_builtins.property
+    def platforms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Platform]:
+        """What the image runs on; none: anywhere."""
+
     def __init__(
         self,
         *,
         constraints: _abc.Iterable[_builtins.str] | None = ...,
         preferences: _abc.Iterable[Global___PlacementPreference] | None = ...,
         max_replicas_per_node: _builtins.int = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
+        affinities: _abc.Iterable[Global___Affinity] | None = ...,
+        strategy: Global___PlacementStrategy.ValueType = ...,
+        platforms: _abc.Iterable[Global___Platform] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "max_replicas_per_node", b"max_replicas_per_node", "preferences", b"preferences"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinities", b"affinities", "constraints", b"constraints", "max_replicas_per_node", b"max_replicas_per_node", "platforms", b"platforms", "preferences", b"preferences", "strategy", b"strategy", "tolerations", b"tolerations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1000,21 +1674,45 @@ class NetworkAttachmentSpec(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class DriverOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     TARGET_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Id or name in a request; always the id in what is stored."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def driver_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
         target: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "driver_options", b"driver_options", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1156,6 +1854,144 @@ class EndpointSpec(_message.Message):
 Global___EndpointSpec: _TypeAlias = EndpointSpec  # noqa: Y015
 
 @_typing.final
+class JobSpec(_message.Message):
+    """How often a job's task runs. Modes replicated-job and cron."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_CONCURRENT_FIELD_NUMBER: _builtins.int
+    TOTAL_COMPLETIONS_FIELD_NUMBER: _builtins.int
+    max_concurrent: _builtins.int
+    """Tasks at the same time; unset: `total_completions`."""
+    total_completions: _builtins.int
+    """Successful tasks until the job is done; unset: 1."""
+    def __init__(
+        self,
+        *,
+        max_concurrent: _builtins.int | None = ...,
+        total_completions: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent", b"_max_concurrent", "_total_completions", b"_total_completions", "max_concurrent", b"max_concurrent", "total_completions", b"total_completions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_concurrent", b"_max_concurrent", "_total_completions", b"_total_completions", "max_concurrent", b"max_concurrent", "total_completions", b"total_completions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_concurrent: _TypeAlias = _typing.Literal["max_concurrent"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent: _TypeAlias = _typing.Literal["_max_concurrent", b"_max_concurrent"]  # noqa: Y015
+    _WhichOneofReturnType__total_completions: _TypeAlias = _typing.Literal["total_completions"]  # noqa: Y015
+    _WhichOneofArgType__total_completions: _TypeAlias = _typing.Literal["_total_completions", b"_total_completions"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent) -> _WhichOneofReturnType__max_concurrent | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_completions) -> _WhichOneofReturnType__total_completions | None: ...
+
+Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
+class CronSpec(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    TIME_ZONE_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    STARTING_DEADLINE_S_FIELD_NUMBER: _builtins.int
+    HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    schedule: _builtins.str
+    """Five fields, or @hourly, @daily, …, or @every <duration>."""
+    time_zone: _builtins.str
+    """IANA name; empty: UTC."""
+    overlap: Global___OverlapPolicy.ValueType
+    starting_deadline_s: _builtins.float
+    """A tick missed by more than this is passed over; zero: 5 min."""
+    history_limit: _builtins.int
+    """Runs kept in the history; zero: 10."""
+    def __init__(
+        self,
+        *,
+        schedule: _builtins.str = ...,
+        time_zone: _builtins.str = ...,
+        overlap: Global___OverlapPolicy.ValueType = ...,
+        starting_deadline_s: _builtins.float = ...,
+        history_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_limit", b"history_limit", "overlap", b"overlap", "schedule", b"schedule", "starting_deadline_s", b"starting_deadline_s", "time_zone", b"time_zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CronSpec: _TypeAlias = CronSpec  # noqa: Y015
+
+@_typing.final
+class AutoscaleSpec(_message.Message):
+    """Lets the leader choose the number of replicas. Replicated services only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    CPU_PERCENT_FIELD_NUMBER: _builtins.int
+    MEMORY_PERCENT_FIELD_NUMBER: _builtins.int
+    SCALE_DOWN_WINDOW_S_FIELD_NUMBER: _builtins.int
+    SCALE_UP_WINDOW_S_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    max_replicas: _builtins.int
+    cpu_percent: _builtins.int
+    """Wanted average use of the cpu limit (or reservation) in percent; zero: not looked at."""
+    memory_percent: _builtins.int
+    scale_down_window_s: _builtins.float
+    """How long a lower (higher) number must have been right before it is taken. Unset: 300 s (30 s)."""
+    scale_up_window_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int = ...,
+        max_replicas: _builtins.int = ...,
+        cpu_percent: _builtins.int = ...,
+        memory_percent: _builtins.int = ...,
+        scale_down_window_s: _builtins.float | None = ...,
+        scale_up_window_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale_down_window_s", b"_scale_down_window_s", "_scale_up_window_s", b"_scale_up_window_s", "scale_down_window_s", b"scale_down_window_s", "scale_up_window_s", b"scale_up_window_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale_down_window_s", b"_scale_down_window_s", "_scale_up_window_s", b"_scale_up_window_s", "cpu_percent", b"cpu_percent", "max_replicas", b"max_replicas", "memory_percent", b"memory_percent", "min_replicas", b"min_replicas", "scale_down_window_s", b"scale_down_window_s", "scale_up_window_s", b"scale_up_window_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale_down_window_s: _TypeAlias = _typing.Literal["scale_down_window_s"]  # noqa: Y015
+    _WhichOneofArgType__scale_down_window_s: _TypeAlias = _typing.Literal["_scale_down_window_s", b"_scale_down_window_s"]  # noqa: Y015
+    _WhichOneofReturnType__scale_up_window_s: _TypeAlias = _typing.Literal["scale_up_window_s"]  # noqa: Y015
+    _WhichOneofArgType__scale_up_window_s: _TypeAlias = _typing.Literal["_scale_up_window_s", b"_scale_up_window_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale_down_window_s) -> _WhichOneofReturnType__scale_down_window_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale_up_window_s) -> _WhichOneofReturnType__scale_up_window_s | None: ...
+
+Global___AutoscaleSpec: _TypeAlias = AutoscaleSpec  # noqa: Y015
+
+@_typing.final
+class ServiceDependency(_message.Message):
+    """The first tasks are started when another service is that far."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """Name of the service."""
+    condition: Global___DependencyCondition.ValueType
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        condition: Global___DependencyCondition.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceDependency: _TypeAlias = ServiceDependency  # noqa: Y015
+
+@_typing.final
 class ServiceSpec(_message.Message):
     """What a user says a service should be."""
 
@@ -1189,10 +2025,23 @@ class ServiceSpec(_message.Message):
     UPDATE_FIELD_NUMBER: _builtins.int
     ROLLBACK_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    REBALANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     mode: Global___ServiceMode.ValueType
     replicas: _builtins.int
     """Replicated services only. Unset: 1."""
+    stopped: _builtins.bool
+    """Without tasks until it is started again; the number of replicas is kept."""
+    priority: _builtins.int
+    """Higher goes first, and takes the place of lower where there is none left. -1000 to 1000."""
+    rebalance: _builtins.bool
+    """Tasks may be moved when a node comes or returns."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1203,6 +2052,14 @@ class ServiceSpec(_message.Message):
     def rollback(self) -> Global___UpdateConfig: ...
     @_builtins.property
     def endpoint(self) -> Global___EndpointSpec: ...
+    @_builtins.property
+    def job(self) -> Global___JobSpec: ...
+    @_builtins.property
+    def cron(self) -> Global___CronSpec: ...
+    @_builtins.property
+    def autoscale(self) -> Global___AutoscaleSpec: ...
+    @_builtins.property
+    def depends_on(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceDependency]: ...
     def __init__(
         self,
         *,
@@ -1214,10 +2071,17 @@ class ServiceSpec(_message.Message):
         update: Global___UpdateConfig | None = ...,
         rollback: Global___UpdateConfig | None = ...,
         endpoint: Global___EndpointSpec | None = ...,
+        job: Global___JobSpec | None = ...,
+        cron: Global___CronSpec | None = ...,
+        autoscale: Global___AutoscaleSpec | None = ...,
+        depends_on: _abc.Iterable[Global___ServiceDependency] | None = ...,
+        stopped: _builtins.bool = ...,
+        priority: _builtins.int = ...,
+        rebalance: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "endpoint", b"endpoint", "replicas", b"replicas", "rollback", b"rollback", "task", b"task", "update", b"update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "autoscale", b"autoscale", "cron", b"cron", "endpoint", b"endpoint", "job", b"job", "replicas", b"replicas", "rollback", b"rollback", "task", b"task", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "endpoint", b"endpoint", "labels", b"labels", "mode", b"mode", "name", b"name", "replicas", b"replicas", "rollback", b"rollback", "task", b"task", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_replicas", b"_replicas", "autoscale", b"autoscale", "cron", b"cron", "depends_on", b"depends_on", "endpoint", b"endpoint", "job", b"job", "labels", b"labels", "mode", b"mode", "name", b"name", "priority", b"priority", "rebalance", b"rebalance", "replicas", b"replicas", "rollback", b"rollback", "stopped", b"stopped", "task", b"task", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
     _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
@@ -1307,6 +2171,167 @@ class UpdateStatus(_message.Message):
 Global___UpdateStatus: _TypeAlias = UpdateStatus  # noqa: Y015
 
 @_typing.final
+class JobStatus(_message.Message):
+    """How far the present run of a job is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITERATION_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    iteration: _builtins.int
+    """Counts the runs; tasks carry the one they belong to."""
+    succeeded: _builtins.int
+    failed: _builtins.int
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """Unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        iteration: _builtins.int = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "failed", b"failed", "iteration", b"iteration", "started_at", b"started_at", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class CronRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TICK_AT_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    iteration: _builtins.int
+    state: Global___CronRunState.ValueType
+    message: _builtins.str
+    @_builtins.property
+    def tick_at(self) -> _timestamp_pb2.Timestamp:
+        """The time that the schedule says."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        tick_at: _timestamp_pb2.Timestamp | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
+        iteration: _builtins.int = ...,
+        state: Global___CronRunState.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at", "tick_at", b"tick_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "iteration", b"iteration", "message", b"message", "started_at", b"started_at", "state", b"state", "tick_at", b"tick_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CronRun: _TypeAlias = CronRun  # noqa: Y015
+
+@_typing.final
+class CronStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_TICK_AT_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def last_tick_at(self) -> _timestamp_pb2.Timestamp:
+        """The last tick that was decided upon; the next one is computed from it."""
+
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___CronRun]:
+        """Oldest first; bounded."""
+
+    def __init__(
+        self,
+        *,
+        last_tick_at: _timestamp_pb2.Timestamp | None = ...,
+        runs: _abc.Iterable[Global___CronRun] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_tick_at", b"last_tick_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_tick_at", b"last_tick_at", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CronStatus: _TypeAlias = CronStatus  # noqa: Y015
+
+@_typing.final
+class AutoscaleDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    FROM_REPLICAS_FIELD_NUMBER: _builtins.int
+    TO_REPLICAS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    from_replicas: _builtins.int
+    to_replicas: _builtins.int
+    reason: _builtins.str
+    """"cpu 93 % of 70 %"."""
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        from_replicas: _builtins.int = ...,
+        to_replicas: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "from_replicas", b"from_replicas", "reason", b"reason", "to_replicas", b"to_replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoscaleDecision: _TypeAlias = AutoscaleDecision  # noqa: Y015
+
+@_typing.final
+class AutoscaleStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    replicas: _builtins.int
+    """What stands for `replicas`; zero: nothing decided yet."""
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___AutoscaleDecision]:
+        """Oldest first; bounded."""
+
+    def __init__(
+        self,
+        *,
+        replicas: _builtins.int = ...,
+        decisions: _abc.Iterable[Global___AutoscaleDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoscaleStatus: _TypeAlias = AutoscaleStatus  # noqa: Y015
+
+@_typing.final
 class Service(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1317,9 +2342,15 @@ class Service(_message.Message):
     SPEC_VERSION_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     UPDATE_STATUS_FIELD_NUMBER: _builtins.int
+    JOB_STATUS_FIELD_NUMBER: _builtins.int
+    CRON_STATUS_FIELD_NUMBER: _builtins.int
+    AUTOSCALE_STATUS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     spec_version: _builtins.int
     """Raft index at which `spec` was written."""
+    revision: _builtins.int
+    """Number of the present spec in the service's history, from 1."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1332,6 +2363,12 @@ class Service(_message.Message):
     def endpoint(self) -> Global___Endpoint: ...
     @_builtins.property
     def update_status(self) -> Global___UpdateStatus: ...
+    @_builtins.property
+    def job_status(self) -> Global___JobStatus: ...
+    @_builtins.property
+    def cron_status(self) -> Global___CronStatus: ...
+    @_builtins.property
+    def autoscale_status(self) -> Global___AutoscaleStatus: ...
     def __init__(
         self,
         *,
@@ -1342,14 +2379,58 @@ class Service(_message.Message):
         spec_version: _builtins.int = ...,
         endpoint: Global___Endpoint | None = ...,
         update_status: Global___UpdateStatus | None = ...,
+        job_status: Global___JobStatus | None = ...,
+        cron_status: Global___CronStatus | None = ...,
+        autoscale_status: Global___AutoscaleStatus | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "meta", b"meta", "previous_spec", b"previous_spec", "spec", b"spec", "update_status", b"update_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "spec", b"spec", "update_status", b"update_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "id", b"id", "meta", b"meta", "previous_spec", b"previous_spec", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "revision", b"revision", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Service: _TypeAlias = Service  # noqa: Y015
+
+@_typing.final
+class ServiceRevision(_message.Message):
+    """A spec that a service had or has. Written with the change that made it; bounded per service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    service_id: _builtins.str
+    number: _builtins.int
+    """From 1; never used again."""
+    author: _builtins.str
+    """Who wrote it, as the audit log says; "planner" for a rollback by itself."""
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def spec(self) -> Global___ServiceSpec: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: Global___Meta | None = ...,
+        service_id: _builtins.str = ...,
+        number: _builtins.int = ...,
+        spec: Global___ServiceSpec | None = ...,
+        author: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "id", b"id", "meta", b"meta", "number", b"number", "service_id", b"service_id", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceRevision: _TypeAlias = ServiceRevision  # noqa: Y015
 
 @_typing.final
 class ContainerStatus(_message.Message):
@@ -1359,10 +2440,12 @@ class ContainerStatus(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     OOM_KILLED_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     pid: _builtins.int
     exit_code: _builtins.int
     oom_killed: _builtins.bool
+    health: Global___HealthState.ValueType
     def __init__(
         self,
         *,
@@ -1370,10 +2453,11 @@ class ContainerStatus(_message.Message):
         pid: _builtins.int = ...,
         exit_code: _builtins.int = ...,
         oom_killed: _builtins.bool = ...,
+        health: Global___HealthState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "oom_killed", b"oom_killed", "pid", b"pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exit_code", b"exit_code", "health", b"health", "oom_killed", b"oom_killed", "pid", b"pid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1486,6 +2570,9 @@ class Task(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     RUNNING_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    JOB_ITERATION_FIELD_NUMBER: _builtins.int
+    GENERIC_RESOURCES_FIELD_NUMBER: _builtins.int
+    RESTART_REQUESTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     service_name: _builtins.str
@@ -1497,6 +2584,10 @@ class Task(_message.Message):
     desired_state: Global___TaskState.ValueType
     start_at: _builtins.float
     """A replacement waits at READY until then (restart delay); zero is at once."""
+    job_iteration: _builtins.int
+    """Jobs: the run it belongs to."""
+    restart_requested: _builtins.int
+    """Raised for one slot to replace its task although the spec is the same (`task restart`)."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -1523,6 +2614,10 @@ class Task(_message.Message):
     def ended_at(self) -> _timestamp_pb2.Timestamp:
         """When the managers learnt that it ended, by the leader's clock; unset before that."""
 
+    @_builtins.property
+    def generic_resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenericResource]:
+        """What it was given of its generic reservations: named ones, and counts of discrete ones."""
+
     def __init__(
         self,
         *,
@@ -1543,10 +2638,13 @@ class Task(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         running_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        job_iteration: _builtins.int = ...,
+        generic_resources: _abc.Iterable[Global___GenericResource] | None = ...,
+        restart_requested: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "meta", b"meta", "running_at", b"running_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "ended_at", b"ended_at", "id", b"id", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "ended_at", b"ended_at", "generic_resources", b"generic_resources", "id", b"id", "job_iteration", b"job_iteration", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "restart_requested", b"restart_requested", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1685,6 +2783,134 @@ class Network(_message.Message):
 Global___Network: _TypeAlias = Network  # noqa: Y015
 
 @_typing.final
+class FileSpec(_message.Message):
+    """---------------------------------------------------------------- secrets and configs
+
+    What a user says of a secret or a config.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TEMPLATING_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    templating: _builtins.str
+    """"golang": placeholders are filled in for each task; empty: as it is."""
+    data: _builtins.bytes
+    """500 KiB at most in a secret, 1,000 KiB in a config. Of a secret write-only: never shown."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        templating: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "labels", b"labels", "name", b"name", "templating", b"templating"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileSpec: _TypeAlias = FileSpec  # noqa: Y015
+
+@_typing.final
+class Secret(_message.Message):
+    """One version of a secret. Its data never changes; the next version is another object of the same name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    number: _builtins.int
+    """From 1."""
+    superseded: _builtins.bool
+    """A later version has taken its name."""
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def spec(self) -> Global___FileSpec: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: Global___Meta | None = ...,
+        spec: Global___FileSpec | None = ...,
+        number: _builtins.int = ...,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "meta", b"meta", "number", b"number", "spec", b"spec", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Secret: _TypeAlias = Secret  # noqa: Y015
+
+@_typing.final
+class Config(_message.Message):
+    """One version of a config, as with secrets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    META_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    number: _builtins.int
+    superseded: _builtins.bool
+    @_builtins.property
+    def meta(self) -> Global___Meta: ...
+    @_builtins.property
+    def spec(self) -> Global___FileSpec: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        meta: Global___Meta | None = ...,
+        spec: Global___FileSpec | None = ...,
+        number: _builtins.int = ...,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["meta", b"meta", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "meta", b"meta", "number", b"number", "spec", b"spec", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Config: _TypeAlias = Config  # noqa: Y015
+
+@_typing.final
 class ClusterSpec(_message.Message):
     """---------------------------------------------------------------- cluster"""
 
@@ -1702,6 +2928,9 @@ class ClusterSpec(_message.Message):
     BACKUP_INTERVAL_S_FIELD_NUMBER: _builtins.int
     BACKUPS_KEPT_FIELD_NUMBER: _builtins.int
     AUTOLOCK_FIELD_NUMBER: _builtins.int
+    ORPHAN_AFTER_S_FIELD_NUMBER: _builtins.int
+    REVISION_LIMIT_FIELD_NUMBER: _builtins.int
+    PLACEMENT_STRATEGY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     task_history_limit: _builtins.int
     """Ended tasks kept per slot."""
@@ -1721,6 +2950,12 @@ class ClusterSpec(_message.Message):
     """How many of them each manager keeps."""
     autolock: _builtins.bool
     """The managers' keys lie on their disks under the unlock key, and a manager that restarts waits for it."""
+    orphan_after_s: _builtins.float
+    """After how long a node that is down counts as lost, and its tasks as ORPHANED; zero: 24 h."""
+    revision_limit: _builtins.int
+    """Specs kept per service; zero: 10."""
+    placement_strategy: Global___PlacementStrategy.ValueType
+    """For services that name none; DEFAULT is spread."""
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CIDRs from which networks get their subnets."""
@@ -1740,10 +2975,13 @@ class ClusterSpec(_message.Message):
         backup_interval_s: _builtins.float = ...,
         backups_kept: _builtins.int = ...,
         autolock: _builtins.bool = ...,
+        orphan_after_s: _builtins.float = ...,
+        revision_limit: _builtins.int = ...,
+        placement_strategy: Global___PlacementStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autolock", b"autolock", "backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autolock", b"autolock", "backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "orphan_after_s", b"orphan_after_s", "placement_strategy", b"placement_strategy", "revision_limit", b"revision_limit", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

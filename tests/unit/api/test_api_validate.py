@@ -186,7 +186,11 @@ C = "task.container."
             "task.resources.reservations.memory_bytes",
             "the memory reservation must not be above the memory limit",
         ),
-        (task(resources=ResourceRequirements(pids_limit=-1)), "task.resources.pids_limit", "cannot be negative"),
+        (
+            task(resources=ResourceRequirements(limits=Resources(pids=-1))),
+            "task.resources.limits.pids",
+            "cannot be negative",
+        ),
         (task(restart=RestartPolicy(delay_s=-1.0)), "task.restart.delay_s", "restart-delay cannot be negative"),
         (task(restart=RestartPolicy(window_s=-1.0)), "task.restart.window_s", "restart-window cannot be negative"),
         (

@@ -98,7 +98,7 @@ def test_the_flags_of_placement_resources_restart_and_rollout() -> None:
     assert task.placement.preferences == (PlacementPreference(spread_descriptor="node.labels.zone"),)
     assert task.placement.max_replicas_per_node == 2
     assert (task.resources.limits.nano_cpus, task.resources.limits.memory_bytes) == (500_000_000, 64 << 20)
-    assert (task.resources.reservations.nano_cpus, task.resources.pids_limit) == (100_000_000, 50)
+    assert (task.resources.reservations.nano_cpus, task.resources.limits.pids) == (100_000_000, 50)
     assert (task.restart.condition, task.restart.delay_s) == (RestartCondition.ON_FAILURE, 1.0)
     assert (task.restart.max_attempts, task.restart.window_s) == (3, 60.0)
     assert spec.update == UpdateConfig(

@@ -29,7 +29,7 @@ from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.identity.people import ApiToken
 from pyswarm_common.identity.tokens import JoinToken
 from pyswarm_common.masked_logs import mask_logs
-from pyswarm_common.model import Cluster, JoinTokens, Node
+from pyswarm_common.model import Cluster, ContainerSpec, FileSpec, JoinTokens, Node
 from pyswarm_common.model.objects import RootRotation
 from pyswarm_common.secrecy import HIDDEN, masked, shown_without
 from pyswarm_manager.backup.contents import Captured
@@ -84,6 +84,8 @@ HOLDERS = (
     Snapshot(1, 1, data=b"x" + RAW),
     Captured(1, 1, CLUSTER, (CLUSTER,), ()),
     ChangeSet((Create(CLUSTER),), 0.0),
+    ContainerSpec(registry_auth=RAW),
+    FileSpec(name="password", data=RAW),
     Event(CLUSTER, CLUSTER),
     TABLES,
 )
@@ -98,6 +100,8 @@ NO_SECRETS = {
     "_Create.join_token": "an object with a hash",
     "_Update.join_token": "an object with a hash",
     "_Calls.tokens": "a bucket that limits a rate",
+    "Taint.key": "a word that the operator names a taint by",
+    "Toleration.key": "the same word",
     "Constraint.key": "what a placement constraint looks at",
     "Link.master": "a bridge",
     "VethEnd.master": "a bridge",

@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from pyswarm_manager.raft.core.types import HardState
 from pyswarm_simulator.disk import DiskThread, DiskWeather
+from pyswarm_simulator.manager import RaftDisk
 from pyswarm_simulator.network import Network, Pipe
 from pyswarm_simulator.profile import PROFILES
 from pyswarm_simulator.simulation import run
@@ -111,6 +113,38 @@ def test_a_disk_works_in_order_and_tells_only_the_living() -> None:
     loop.kill()
     world.run_until(10.0)
     assert not lost.done()
+
+
+def test_what_a_killed_process_had_under_way_is_written_at_its_end_in_order_or_never() -> None:
+    """Its successor, which may begin at once, must not find its own writes overwritten by it."""
+    lengths = set()
+    for seed in range(60):
+        world, written = World(seed), []
+        loop = loop_of(world)
+        thread = DiskThread(world, loop, DiskWeather(slow=0.5))
+        for number in range(5):
+            thread.submit(written.append, number)
+        loop.kill()
+        reached = len(written)
+        world.run_until(10.0)
+        assert written == list(range(reached))
+        lengths.add(reached)
+    assert lengths == set(range(6))
+
+
+def test_what_a_killed_manager_had_not_synced_is_lost_with_the_power_unless_it_was_counted_on() -> None:
+    lost = set()
+    for seed in range(60):
+        for is_read in (False, True):
+            world, weather = World(seed), DiskWeather()
+            loop, disk = loop_of(world), RaftDisk(weather)
+            disk.initialise(1, HardState(), ())
+            DiskThread(world, loop, weather).submit(disk.save, HardState(term=7), (), None)
+            loop.kill()
+            found = disk.load() if is_read else disk._written
+            disk.crash()
+            lost.add((is_read, disk.durable() != found))
+    assert lost == {(False, False), (False, True), (True, False)}
 
 
 def test_a_cut_holds_a_pipe_up_and_loses_nothing() -> None:

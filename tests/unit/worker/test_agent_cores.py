@@ -67,7 +67,7 @@ def test_a_container_of_a_task() -> None:
         stop_grace_period_s=0.0,
         dns=("9.9.9.9",),
     )
-    limits = ResourceRequirements(limits=Resources(nano_cpus=5, memory_bytes=6), pids_limit=7)
+    limits = ResourceRequirements(limits=Resources(nano_cpus=5, memory_bytes=6, pids=7))
     whole = Task(id=TASK_ID, service_name="web", slot=2, spec=TaskSpec(container=spec, resources=limits))
     config = container_config(whole, "/ns")
     assert config.name == f"web.2.{TASK_ID}"

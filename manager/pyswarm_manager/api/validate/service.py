@@ -91,8 +91,8 @@ def _check_requirements(requirements: ResourceRequirements) -> Iterator[Violatio
     ):
         if 0 < limit < reservation:
             yield f"reservations.{path}", f"the {name} reservation must not be above the {name} limit"
-    if requirements.pids_limit < 0:
-        yield "pids_limit", "the limit of processes cannot be negative (0 is no limit)"
+    if requirements.limits.pids < 0:
+        yield "limits.pids", "the limit of processes cannot be negative (0 is no limit)"
 
 
 def _check_resources(resources: Resources) -> Iterator[Violation]:
