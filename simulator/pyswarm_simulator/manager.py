@@ -45,7 +45,7 @@ class RemovedFromCluster(Exception):
 
 
 class RaftDisk(MemoryStorage):
-    """One manager's log on its host's disk, which may be full."""
+    """One manager's log on its host's disk, which may be full, and which a killed process may have left unsynced."""
 
     def __init__(self, weather: DiskWeather) -> None:
         super().__init__()
@@ -58,6 +58,11 @@ class RaftDisk(MemoryStorage):
     def save_snapshot(self, snapshot: Snapshot, first_kept: int) -> None:
         self._refuse_if_full()
         super().save_snapshot(snapshot, first_kept)
+
+    def sync(self) -> None:
+        """Not by a process that is gone."""
+        if not self._weather.is_cut_short:
+            super().sync()
 
     def _refuse_if_full(self) -> None:
         if self._weather.is_full:

@@ -154,13 +154,21 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         """What was last written of it into the trace."""
         self.held: deque[asyncio.Handle] = deque()
         self.failures: list[dict[str, Any]] = []
+        self._when_killed: list[Callable[[], None]] = []
 
     # -- what the world does to it -------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """Nothing of it runs any more."""
+        """Nothing of it runs any more, and what the kernel still does for it is done."""
         self.is_alive = False
         self.silent_since = self.world.now
+        endings, self._when_killed = self._when_killed, []
+        for ending in endings:
+            ending()
+
+    def when_killed(self, ending: Callable[[], None]) -> None:
+        """What the machine does as soon as the process is gone."""
+        self._when_killed.append(ending)
 
     def freeze(self) -> None:
         """As SIGSTOP does."""

@@ -42,6 +42,13 @@ def _skip_fsync() -> Iterator[None]:
         yield
 
 
+@planted("count on what a killed predecessor did not sync", "storm", 60)
+def _trust_what_was_not_synced() -> Iterator[None]:
+    """A restarted manager takes whatever it reads for durable."""
+    with replaced(MemoryStorage, "load", lambda self: self._written):
+        yield
+
+
 @planted("apply before commit", "partitions", 40)
 def _apply_before_commit() -> Iterator[None]:
     """What is in the log is taken for committed."""

@@ -16,7 +16,8 @@ class MemoryStorage:
         self._written: Stored | None = None
 
     def load(self) -> Stored | None:
-        """What is stored."""
+        """What is stored, and synced from now on: it is counted on."""
+        self.sync()
         return self._written
 
     def initialise(self, raft_id: int, hard_state: HardState, entries: Sequence[Entry]) -> None:

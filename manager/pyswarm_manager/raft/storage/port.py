@@ -41,7 +41,8 @@ class RaftStorage(Protocol):
     """One member's memory."""
 
     def load(self) -> Stored | None:
-        """What is stored; None on a fresh disk. Raises StorageCorrupt."""
+        """What is stored; None on a fresh disk. A power cut would not take it back, not even what a killed process had
+        written and not synced: the caller counts on it. Raises StorageCorrupt."""
         ...
 
     def initialise(self, raft_id: int, hard_state: HardState, entries: Sequence[Entry]) -> None:
