@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -171,3 +173,67 @@ def test_what_was_saved_survives_a_crash_behind_the_room_reserved_in_the_wal(tmp
     assert reserved > 8_000_000
     assert wal.stat().st_size < 2 * reserved, "the WAL was never begun again"
     live.close()
+
+
+class SyncedFiles:
+    """What a power cut would leave: each file as it was when it was last synced by its name here. Syncs that SQLite
+    makes by itself are not seen, so this is the least that is left."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fsync = os.fsync
+        self._contents = {file.name: file.read_bytes() for file in directory.iterdir()}
+
+    def fsync(self, descriptor: int) -> None:
+        self._fsync(descriptor)
+        file = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if file.parent == self._directory:
+            self._contents[file.name] = file.read_bytes()
+
+    def cut_power(self, into: Path) -> Path:
+        into.mkdir()
+        for name, content in self._contents.items():
+            (into / name).write_bytes(content)
+        return into / "raft.db"
+
+
+def test_what_a_killed_process_had_not_synced_is_synced_before_it_is_counted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live"
+    live.mkdir()
+    killed = open_storage(live / "raft.db")
+    killed.initialise(7, HardState(1, 0, 0), [])
+    synced = SyncedFiles(live)
+    killed._db.execute("PRAGMA synchronous = OFF")  # its last write is in the page cache, and the sync never comes
+    killed.save(HardState(2, 9, 0), [Entry(1, 2, EntryKind.NORMAL, b"x")], None)
+    assert stored_in(synced.cut_power(tmp_path / "without a successor")) == (HardState(1, 0, 0), 0)
+    synced._directory = Path(shutil.copytree(live, tmp_path / "taken up"))  # the dead process's locks are free
+    killed.close()
+
+    monkeypatch.setattr(os, "fsync", synced.fsync)
+    successor = open_storage(tmp_path / "taken up" / "raft.db")
+    found = successor.load()
+    assert found is not None
+    after_power_cut = synced.cut_power(tmp_path / "without power")
+    successor.close()
+    assert stored_in(after_power_cut) == (found.hard_state, len(found.entries)) == (HardState(2, 9, 0), 1)
+
+
+def stored_in(path: Path) -> tuple[HardState, int]:
+    storage = open_storage(path)
+    stored = storage.load()
+    storage.close()
+    assert stored is not None
+    return stored.hard_state, len(stored.entries)
+
+
+def test_a_log_that_cannot_be_synced_is_not_counted_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageFailed, match="cannot be synced.*look at its disk"):
+            open_storage(path)
+    open_storage(path).close()  # and no lock is left

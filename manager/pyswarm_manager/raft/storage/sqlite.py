@@ -263,7 +263,11 @@ def _open(path: Path) -> sqlite3.Connection:
         if "locked" in str(error):
             raise StorageFailed(f"the Raft log {path} is in use by another process: stop that manager first") from error
         raise _corrupt(path, f"it is not a database ({error})") from error
-    _sync(path)
+    try:
+        _sync(path)
+    except OSError as error:
+        db.close()
+        raise StorageFailed(f"the Raft log {path} cannot be synced ({error}): look at its disk") from error
     # Only for speed: a disk that has no room for it says so at the first write that needs room.
     with contextlib.suppress(OSError):
         _reserve(_wal(path))
@@ -287,13 +291,12 @@ def _examine(path: Path) -> None:
 
 def _sync(path: Path) -> None:
     """What a killed process had written and not yet synced is read as if it were durable: make it so first."""
-    for file in (path, path.with_name(path.name + "-wal")):
-        if file.exists():
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    for file in (path, _wal(path), path.parent):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _reserve(wal: Path) -> None:
