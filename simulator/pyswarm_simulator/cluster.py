@@ -146,7 +146,8 @@ class SimCluster:
 
     def opened(self, manager: ManagerProcess) -> None:
         assert manager.raft is not None
-        self._cores[manager.loop] = manager.raft._loop.core
+        core = self._cores[manager.loop] = manager.raft._loop.core
+        self.checked(partial(self.raft_checks.opened, core))
         self.note(f"manager {manager.host} started, applied {manager.raft.applied_index}")
 
     def agent_opened(self, host: Host) -> None:

@@ -1,8 +1,8 @@
 """Disks: a thread that takes virtual time, and a Raft log that holds what was synced.
 
 A process that ends while writes are under way never hears of them. How many of them reached the disk is a matter of
-chance, and whether the last of those was synced; but it is settled when the process ends. Nothing of it comes later, over
-what its successor wrote: a process is not gone, and its locks are not free, before its system calls are done.
+chance, and whether the last of those was synced; but that is settled when the process ends. Nothing of it comes later,
+over what its successor wrote: a process is not gone, and its locks are not free, before its system calls are done.
 What a transaction wrote is there whole or not at all, which is what SQLite promises and the real storage builds on.
 """
 

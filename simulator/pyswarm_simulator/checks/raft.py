@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyswarm_manager.raft.core.log import RaftLog
 from pyswarm_manager.raft.core.messages import Message, VoteRequest, VoteResponse
 from pyswarm_manager.raft.core.raft import Raft
 from pyswarm_manager.raft.core.types import Role
 from pyswarm_manager.raft.storage.memory import MemoryStorage
 from pyswarm_simulator.checks.violation import Violation
+
+
+def _end(log: RaftLog) -> tuple[int, int]:
+    return log.last_index, log.last_term
 
 
 class RaftChecks:
@@ -26,6 +31,12 @@ class RaftChecks:
     def began(self, raft_id: int, disk: MemoryStorage) -> None:
         """This disk is that member's memory from now on."""
         self._disks[raft_id] = disk
+
+    def opened(self, core: Raft) -> None:
+        """A core, as it begins: what it knows, it counts on, so no power cut may take it back."""
+        state, disk = core.state, self._disks[core.state.id].durable()
+        if disk is None or disk.hard_state.term != state.term or not self._has_on_disk(state.id, *_end(state.log)):
+            raise Violation(f"{state.id:x} begins with what is not on its disk for good")
 
     def looked_at(self, core: Raft) -> None:
         """A core, after something happened to it."""

@@ -186,7 +186,7 @@ class SyncedFiles:
 
     def fsync(self, descriptor: int) -> None:
         self._fsync(descriptor)
-        file = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
         if file.parent == self._directory:
             self._contents[file.name] = file.read_bytes()
 
@@ -234,6 +234,6 @@ def test_a_log_that_cannot_be_synced_is_not_counted_on(path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fail)
-        with pytest.raises(StorageFailed, match="cannot be synced.*look at its disk"):
+        with pytest.raises(StorageFailed, match=r"cannot be synced.*look at its disk"):
             open_storage(path)
     open_storage(path).close()  # and no lock is left
