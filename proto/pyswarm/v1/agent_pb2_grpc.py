@@ -50,6 +50,11 @@ class AgentStub:
                 request_serializer=pyswarm_dot_v1_dot_agent__pb2.ReadBlobRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_agent__pb2.BlobChunk.FromString,
                 _registered_method=True)
+        self.GetManagers = channel.unary_unary(
+                '/pyswarm.v1.Agent/GetManagers',
+                request_serializer=pyswarm_dot_v1_dot_agent__pb2.GetManagersRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_agent__pb2.GetManagersResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -76,6 +81,13 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetManagers(self, request, context):
+        """Where this node knows managers. Any node of the cluster may ask: who was away for long finds none where it was told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=pyswarm_dot_v1_dot_agent__pb2.ReadBlobRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_agent__pb2.BlobChunk.SerializeToString,
+            ),
+            'GetManagers': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetManagers,
+                    request_deserializer=pyswarm_dot_v1_dot_agent__pb2.GetManagersRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_agent__pb2.GetManagersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class Agent:
             '/pyswarm.v1.Agent/ReadBlob',
             pyswarm_dot_v1_dot_agent__pb2.ReadBlobRequest.SerializeToString,
             pyswarm_dot_v1_dot_agent__pb2.BlobChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetManagers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Agent/GetManagers',
+            pyswarm_dot_v1_dot_agent__pb2.GetManagersRequest.SerializeToString,
+            pyswarm_dot_v1_dot_agent__pb2.GetManagersResponse.FromString,
             options,
             channel_credentials,
             insecure,

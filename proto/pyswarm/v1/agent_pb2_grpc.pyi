@@ -38,6 +38,8 @@ class AgentStub:
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]
     """The bytes of a blob from an offset on. Any node of the cluster."""
+    GetManagers: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetManagersRequest, _agent_pb2.GetManagersResponse]
+    """Where this node knows managers. Any node of the cluster may ask: who was away for long finds none where it was told."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -48,6 +50,8 @@ class AgentAsyncStub(AgentStub):
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]  # type: ignore[assignment]
     """The bytes of a blob from an offset on. Any node of the cluster."""
+    GetManagers: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetManagersRequest, _agent_pb2.GetManagersResponse]  # type: ignore[assignment]
+    """Where this node knows managers. Any node of the cluster may ask: who was away for long finds none where it was told."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -73,5 +77,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_agent_pb2.BlobChunk], _abc.AsyncIterator[_agent_pb2.BlobChunk]]:
         """The bytes of a blob from an offset on. Any node of the cluster."""
+
+    @_abc_1.abstractmethod
+    def GetManagers(
+        self,
+        request: _agent_pb2.GetManagersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.GetManagersResponse, _abc.Awaitable[_agent_pb2.GetManagersResponse]]:
+        """Where this node knows managers. Any node of the cluster may ask: who was away for long finds none where it was told."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

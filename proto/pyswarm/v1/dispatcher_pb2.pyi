@@ -337,21 +337,27 @@ class ManagerList(_message.Message):
 
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SEEDS_FIELD_NUMBER: _builtins.int
+    AGENT_ADDRESSES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names (host:port) to resolve and dial when none of the addresses answers."""
 
+    @_builtins.property
+    def agent_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Agents (host:port) to ask for managers when nobody else answers: the managers' own, and those of a few other nodes."""
+
     def __init__(
         self,
         *,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         seeds: _abc.Iterable[_builtins.str] | None = ...,
+        agent_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "seeds", b"seeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "agent_addresses", b"agent_addresses", "seeds", b"seeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
