@@ -24,6 +24,7 @@ from pyswarm_common.model.states import (
     NodeRole,
     NodeState,
     PersonRole,
+    RebalanceState,
     TaskState,
     UpdateState,
 )
@@ -142,6 +143,14 @@ class AutoscaleStatus(Struct, frozen=True):
     decisions: tuple[AutoscaleDecision, ...] = ()
 
 
+class RebalanceStatus(Struct, frozen=True):
+    state: RebalanceState = RebalanceState.NONE
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    moves: int = 0
+    message: str = ""
+
+
 class Service(Struct, frozen=True):
     id: str
     meta: Meta = Meta()
@@ -154,6 +163,8 @@ class Service(Struct, frozen=True):
     cron_status: CronStatus | None = None
     autoscale_status: AutoscaleStatus | None = None
     revision: int = 0
+    awaits_dependencies: bool = False
+    rebalance_status: RebalanceStatus | None = None
 
 
 class ServiceRevision(Struct, frozen=True):
@@ -208,6 +219,10 @@ class Task(Struct, frozen=True):
     job_iteration: int = 0
     generic_resources: tuple[GenericResource, ...] = ()
     restart_requested: int = 0
+    failures_in_row: int = 0
+    ran_from: float = 0.0
+    replaces: str = ""
+    cause: str = ""
 
     @property
     def name(self) -> str:

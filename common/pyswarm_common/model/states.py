@@ -148,6 +148,12 @@ class UpdateState(IntEnum):
     ROLLBACK_COMPLETED = 6
 
 
+class RebalanceState(IntEnum):
+    NONE = 0
+    RUNNING = 1
+    COMPLETED = 2
+
+
 class PersonRole(IntEnum):
     """What a person may do; each may do what the one before it may."""
 

@@ -367,6 +367,25 @@ CRON_RUN_STATE_REPLACED: CronRunState.ValueType  # 4
 """Ended by the next tick."""
 Global___CronRunState: _TypeAlias = CronRunState  # noqa: Y015
 
+class _RebalanceState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RebalanceStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RebalanceState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REBALANCE_STATE_NONE: _RebalanceState.ValueType  # 0
+    REBALANCE_STATE_RUNNING: _RebalanceState.ValueType  # 1
+    """Asked for, or tasks are being moved."""
+    REBALANCE_STATE_COMPLETED: _RebalanceState.ValueType  # 2
+
+class RebalanceState(_RebalanceState, metaclass=_RebalanceStateEnumTypeWrapper): ...
+
+REBALANCE_STATE_NONE: RebalanceState.ValueType  # 0
+REBALANCE_STATE_RUNNING: RebalanceState.ValueType  # 1
+"""Asked for, or tasks are being moved."""
+REBALANCE_STATE_COMPLETED: RebalanceState.ValueType  # 2
+Global___RebalanceState: _TypeAlias = RebalanceState  # noqa: Y015
+
 class _TaskState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -2332,6 +2351,40 @@ class AutoscaleStatus(_message.Message):
 Global___AutoscaleStatus: _TypeAlias = AutoscaleStatus  # noqa: Y015
 
 @_typing.final
+class RebalanceStatus(_message.Message):
+    """Tasks moved so that they are spread as evenly as they would be if they were all placed now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    state: Global___RebalanceState.ValueType
+    started_at: _builtins.float
+    completed_at: _builtins.float
+    moves: _builtins.int
+    """Moves begun by this run."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: Global___RebalanceState.ValueType = ...,
+        started_at: _builtins.float = ...,
+        completed_at: _builtins.float = ...,
+        moves: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "message", b"message", "moves", b"moves", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RebalanceStatus: _TypeAlias = RebalanceStatus  # noqa: Y015
+
+@_typing.final
 class Service(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -2346,6 +2399,7 @@ class Service(_message.Message):
     CRON_STATUS_FIELD_NUMBER: _builtins.int
     AUTOSCALE_STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    REBALANCE_STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     spec_version: _builtins.int
     """Raft index at which `spec` was written."""
@@ -2369,6 +2423,10 @@ class Service(_message.Message):
     def cron_status(self) -> Global___CronStatus: ...
     @_builtins.property
     def autoscale_status(self) -> Global___AutoscaleStatus: ...
+    @_builtins.property
+    def rebalance_status(self) -> Global___RebalanceStatus:
+        """Unset: its tasks were never moved for balance."""
+
     def __init__(
         self,
         *,
@@ -2383,10 +2441,11 @@ class Service(_message.Message):
         cron_status: Global___CronStatus | None = ...,
         autoscale_status: Global___AutoscaleStatus | None = ...,
         revision: _builtins.int = ...,
+        rebalance_status: Global___RebalanceStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "spec", b"spec", "update_status", b"update_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "rebalance_status", b"rebalance_status", "spec", b"spec", "update_status", b"update_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "revision", b"revision", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "rebalance_status", b"rebalance_status", "revision", b"revision", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2573,6 +2632,8 @@ class Task(_message.Message):
     JOB_ITERATION_FIELD_NUMBER: _builtins.int
     GENERIC_RESOURCES_FIELD_NUMBER: _builtins.int
     RESTART_REQUESTED_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     service_id: _builtins.str
     service_name: _builtins.str
@@ -2588,6 +2649,10 @@ class Task(_message.Message):
     """Jobs: the run it belongs to."""
     restart_requested: _builtins.int
     """Raised for one slot to replace its task although the spec is the same (`task restart`)."""
+    replaces: _builtins.str
+    """Id of the task of its slot that it moves to another node: that one leaves when this one runs."""
+    cause: _builtins.str
+    """Why it was made, if not for the usual reasons ("preempted by service web (priority 10)")."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -2641,10 +2706,12 @@ class Task(_message.Message):
         job_iteration: _builtins.int = ...,
         generic_resources: _abc.Iterable[Global___GenericResource] | None = ...,
         restart_requested: _builtins.int = ...,
+        replaces: _builtins.str = ...,
+        cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "meta", b"meta", "running_at", b"running_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["desired_state", b"desired_state", "ended_at", b"ended_at", "generic_resources", b"generic_resources", "id", b"id", "job_iteration", b"job_iteration", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "restart_requested", b"restart_requested", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired_state", b"desired_state", "ended_at", b"ended_at", "generic_resources", b"generic_resources", "id", b"id", "job_iteration", b"job_iteration", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "replaces", b"replaces", "restart_requested", b"restart_requested", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
