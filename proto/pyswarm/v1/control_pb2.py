@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pyswarm/v1/control.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\x8e\x01\n\x0bListOptions\x12,\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\r\n\x05names\x18\x05 \x03(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\"A\n\x11GetClusterRequest\x12,\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetClusterResponse\x12$\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Cluster\"\x89\x01\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.pyswarm.v1.ClusterSpec\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\"=\n\x15UpdateClusterResponse\x12$\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Cluster\"a\n\x10ListNodesRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12#\n\x05roles\x18\x02 \x03(\x0e\x32\x14.pyswarm.v1.NodeRole\"M\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.pyswarm.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\"1\n\x0fGetNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Node\"h\n\x11UpdateNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.NodeSpec\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"4\n\x12UpdateNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Node\"0\n\x11RemoveNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x14\n\x12RemoveNodeResponse\"w\n\x13ListServicesRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12&\n\x05modes\x18\x02 \x03(\x0e\x32\x17.pyswarm.v1.ServiceMode\x12\x0e\n\x06status\x18\x03 \x01(\x08\"H\n\x11ServiceTaskCounts\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x04\x12\x0f\n\x07running\x18\x02 \x01(\x04\x12\x11\n\tcompleted\x18\x03 \x01(\x04\"\xe8\x01\n\x14ListServicesResponse\x12%\n\x08services\x18\x01 \x03(\x0b\x32\x13.pyswarm.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12@\n\x08statuses\x18\x03 \x03(\x0b\x32..pyswarm.v1.ListServicesResponse.StatusesEntry\x1aN\n\rStatusesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.pyswarm.v1.ServiceTaskCounts:\x02\x38\x01\"R\n\x11GetServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"=\n\x14\x43reateServiceRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ServiceSpec\"=\n\x15\x43reateServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"t\n\x14UpdateServiceRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.pyswarm.v1.ServiceSpec\x12\x10\n\x08rollback\x18\x04 \x01(\x08\"=\n\x15UpdateServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"\'\n\x14RemoveServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"+\n\x15RemoveServiceResponse\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\x92\x01\n\x10ListTasksRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12\x13\n\x0bservice_ids\x18\x02 \x03(\t\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12-\n\x0e\x64\x65sired_states\x18\x04 \x03(\x0e\x32\x15.pyswarm.v1.TaskState\"M\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\"1\n\x0fGetTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Task\"?\n\x13ListNetworksRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\"V\n\x14ListNetworksResponse\x12%\n\x08networks\x18\x01 \x03(\x0b\x32\x13.pyswarm.v1.Network\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x11GetNetworkRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetNetworkResponse\x12$\n\x07network\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Network\"=\n\x14\x43reateNetworkRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.NetworkSpec\"=\n\x15\x43reateNetworkResponse\x12$\n\x07network\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Network\"\'\n\x14RemoveNetworkRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\"+\n\x15RemoveNetworkResponse\x12\x12\n\nnetwork_id\x18\x01 \x01(\t*B\n\x0b\x43onsistency\x12\x1c\n\x18\x43ONSISTENCY_LINEARIZABLE\x10\x00\x12\x15\n\x11\x43ONSISTENCY_LOCAL\x10\x01\x32\xd0\n\n\x07\x43ontrol\x12K\n\nGetCluster\x12\x1d.pyswarm.v1.GetClusterRequest\x1a\x1e.pyswarm.v1.GetClusterResponse\x12T\n\rUpdateCluster\x12 .pyswarm.v1.UpdateClusterRequest\x1a!.pyswarm.v1.UpdateClusterResponse\x12H\n\tListNodes\x12\x1c.pyswarm.v1.ListNodesRequest\x1a\x1d.pyswarm.v1.ListNodesResponse\x12\x42\n\x07GetNode\x12\x1a.pyswarm.v1.GetNodeRequest\x1a\x1b.pyswarm.v1.GetNodeResponse\x12K\n\nUpdateNode\x12\x1d.pyswarm.v1.UpdateNodeRequest\x1a\x1e.pyswarm.v1.UpdateNodeResponse\x12K\n\nRemoveNode\x12\x1d.pyswarm.v1.RemoveNodeRequest\x1a\x1e.pyswarm.v1.RemoveNodeResponse\x12Q\n\x0cListServices\x12\x1f.pyswarm.v1.ListServicesRequest\x1a .pyswarm.v1.ListServicesResponse\x12K\n\nGetService\x12\x1d.pyswarm.v1.GetServiceRequest\x1a\x1e.pyswarm.v1.GetServiceResponse\x12T\n\rCreateService\x12 .pyswarm.v1.CreateServiceRequest\x1a!.pyswarm.v1.CreateServiceResponse\x12T\n\rUpdateService\x12 .pyswarm.v1.UpdateServiceRequest\x1a!.pyswarm.v1.UpdateServiceResponse\x12T\n\rRemoveService\x12 .pyswarm.v1.RemoveServiceRequest\x1a!.pyswarm.v1.RemoveServiceResponse\x12H\n\tListTasks\x12\x1c.pyswarm.v1.ListTasksRequest\x1a\x1d.pyswarm.v1.ListTasksResponse\x12\x42\n\x07GetTask\x12\x1a.pyswarm.v1.GetTaskRequest\x1a\x1b.pyswarm.v1.GetTaskResponse\x12Q\n\x0cListNetworks\x12\x1f.pyswarm.v1.ListNetworksRequest\x1a .pyswarm.v1.ListNetworksResponse\x12K\n\nGetNetwork\x12\x1d.pyswarm.v1.GetNetworkRequest\x1a\x1e.pyswarm.v1.GetNetworkResponse\x12T\n\rCreateNetwork\x12 .pyswarm.v1.CreateNetworkRequest\x1a!.pyswarm.v1.CreateNetworkResponse\x12T\n\rRemoveNetwork\x12 .pyswarm.v1.RemoveNetworkRequest\x1a!.pyswarm.v1.RemoveNetworkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pyswarm/v1/control.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\x8e\x01\n\x0bListOptions\x12,\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\r\n\x05names\x18\x05 \x03(\t\x12\x0e\n\x06labels\x18\x06 \x03(\t\"A\n\x11GetClusterRequest\x12,\n\x0b\x63onsistency\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetClusterResponse\x12$\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Cluster\"\x89\x01\n\x14UpdateClusterRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.pyswarm.v1.ClusterSpec\x12\x1b\n\x13rotate_worker_token\x18\x03 \x01(\x08\x12\x1c\n\x14rotate_manager_token\x18\x04 \x01(\x08\"=\n\x15UpdateClusterResponse\x12$\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Cluster\"a\n\x10ListNodesRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12#\n\x05roles\x18\x02 \x03(\x0e\x32\x14.pyswarm.v1.NodeRole\"M\n\x11ListNodesResponse\x12\x1f\n\x05nodes\x18\x01 \x03(\x0b\x32\x10.pyswarm.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\"1\n\x0fGetNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Node\"h\n\x11UpdateNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\"\n\x04spec\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.NodeSpec\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\"4\n\x12UpdateNodeResponse\x12\x1e\n\x04node\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Node\"0\n\x11RemoveNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"\x14\n\x12RemoveNodeResponse\"w\n\x13ListServicesRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12&\n\x05modes\x18\x02 \x03(\x0e\x32\x17.pyswarm.v1.ServiceMode\x12\x0e\n\x06status\x18\x03 \x01(\x08\"H\n\x11ServiceTaskCounts\x12\x0f\n\x07\x64\x65sired\x18\x01 \x01(\x04\x12\x0f\n\x07running\x18\x02 \x01(\x04\x12\x11\n\tcompleted\x18\x03 \x01(\x04\"\xe8\x01\n\x14ListServicesResponse\x12%\n\x08services\x18\x01 \x03(\x0b\x32\x13.pyswarm.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12@\n\x08statuses\x18\x03 \x03(\x0b\x32..pyswarm.v1.ListServicesResponse.StatusesEntry\x1aN\n\rStatusesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.pyswarm.v1.ServiceTaskCounts:\x02\x38\x01\"R\n\x11GetServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"=\n\x14\x43reateServiceRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ServiceSpec\"=\n\x15\x43reateServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"\x89\x01\n\x14UpdateServiceRequest\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12%\n\x04spec\x18\x03 \x01(\x0b\x32\x17.pyswarm.v1.ServiceSpec\x12\x10\n\x08rollback\x18\x04 \x01(\x08\x12\x13\n\x0brollback_to\x18\x05 \x01(\x04\"=\n\x15UpdateServiceResponse\x12$\n\x07service\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Service\"\'\n\x14RemoveServiceRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"+\n\x15RemoveServiceResponse\x12\x12\n\nservice_id\x18\x01 \x01(\t\"\\\n\x1bListServiceRevisionsRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\"N\n\x1cListServiceRevisionsResponse\x12.\n\trevisions\x18\x01 \x03(\x0b\x32\x1b.pyswarm.v1.ServiceRevision\"\x92\x01\n\x10ListTasksRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\x12\x13\n\x0bservice_ids\x18\x02 \x03(\t\x12\x10\n\x08node_ids\x18\x03 \x03(\t\x12-\n\x0e\x64\x65sired_states\x18\x04 \x03(\x0e\x32\x15.pyswarm.v1.TaskState\"M\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.pyswarm.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x0eGetTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\"1\n\x0fGetTaskResponse\x12\x1e\n\x04task\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Task\"\"\n\x12RestartTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\"&\n\x13RestartTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"0\n\x11RemoveTaskRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"%\n\x12RemoveTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"?\n\x13ListNetworksRequest\x12(\n\x07options\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.ListOptions\"V\n\x14ListNetworksResponse\x12%\n\x08networks\x18\x01 \x03(\x0b\x32\x13.pyswarm.v1.Network\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"R\n\x11GetNetworkRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\x12,\n\x0b\x63onsistency\x18\x02 \x01(\x0e\x32\x17.pyswarm.v1.Consistency\":\n\x12GetNetworkResponse\x12$\n\x07network\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Network\"=\n\x14\x43reateNetworkRequest\x12%\n\x04spec\x18\x01 \x01(\x0b\x32\x17.pyswarm.v1.NetworkSpec\"=\n\x15\x43reateNetworkResponse\x12$\n\x07network\x18\x01 \x01(\x0b\x32\x13.pyswarm.v1.Network\"\'\n\x14RemoveNetworkRequest\x12\x0f\n\x07network\x18\x01 \x01(\t\"+\n\x15RemoveNetworkResponse\x12\x12\n\nnetwork_id\x18\x01 \x01(\t*B\n\x0b\x43onsistency\x12\x1c\n\x18\x43ONSISTENCY_LINEARIZABLE\x10\x00\x12\x15\n\x11\x43ONSISTENCY_LOCAL\x10\x01\x32\xd8\x0c\n\x07\x43ontrol\x12K\n\nGetCluster\x12\x1d.pyswarm.v1.GetClusterRequest\x1a\x1e.pyswarm.v1.GetClusterResponse\x12T\n\rUpdateCluster\x12 .pyswarm.v1.UpdateClusterRequest\x1a!.pyswarm.v1.UpdateClusterResponse\x12H\n\tListNodes\x12\x1c.pyswarm.v1.ListNodesRequest\x1a\x1d.pyswarm.v1.ListNodesResponse\x12\x42\n\x07GetNode\x12\x1a.pyswarm.v1.GetNodeRequest\x1a\x1b.pyswarm.v1.GetNodeResponse\x12K\n\nUpdateNode\x12\x1d.pyswarm.v1.UpdateNodeRequest\x1a\x1e.pyswarm.v1.UpdateNodeResponse\x12K\n\nRemoveNode\x12\x1d.pyswarm.v1.RemoveNodeRequest\x1a\x1e.pyswarm.v1.RemoveNodeResponse\x12Q\n\x0cListServices\x12\x1f.pyswarm.v1.ListServicesRequest\x1a .pyswarm.v1.ListServicesResponse\x12K\n\nGetService\x12\x1d.pyswarm.v1.GetServiceRequest\x1a\x1e.pyswarm.v1.GetServiceResponse\x12T\n\rCreateService\x12 .pyswarm.v1.CreateServiceRequest\x1a!.pyswarm.v1.CreateServiceResponse\x12T\n\rUpdateService\x12 .pyswarm.v1.UpdateServiceRequest\x1a!.pyswarm.v1.UpdateServiceResponse\x12T\n\rRemoveService\x12 .pyswarm.v1.RemoveServiceRequest\x1a!.pyswarm.v1.RemoveServiceResponse\x12i\n\x14ListServiceRevisions\x12\'.pyswarm.v1.ListServiceRevisionsRequest\x1a(.pyswarm.v1.ListServiceRevisionsResponse\x12H\n\tListTasks\x12\x1c.pyswarm.v1.ListTasksRequest\x1a\x1d.pyswarm.v1.ListTasksResponse\x12\x42\n\x07GetTask\x12\x1a.pyswarm.v1.GetTaskRequest\x1a\x1b.pyswarm.v1.GetTaskResponse\x12N\n\x0bRestartTask\x12\x1e.pyswarm.v1.RestartTaskRequest\x1a\x1f.pyswarm.v1.RestartTaskResponse\x12K\n\nRemoveTask\x12\x1d.pyswarm.v1.RemoveTaskRequest\x1a\x1e.pyswarm.v1.RemoveTaskResponse\x12Q\n\x0cListNetworks\x12\x1f.pyswarm.v1.ListNetworksRequest\x1a .pyswarm.v1.ListNetworksResponse\x12K\n\nGetNetwork\x12\x1d.pyswarm.v1.GetNetworkRequest\x1a\x1e.pyswarm.v1.GetNetworkResponse\x12T\n\rCreateNetwork\x12 .pyswarm.v1.CreateNetworkRequest\x1a!.pyswarm.v1.CreateNetworkResponse\x12T\n\rRemoveNetwork\x12 .pyswarm.v1.RemoveNetworkRequest\x1a!.pyswarm.v1.RemoveNetworkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTSERVICESRESPONSE_STATUSESENTRY']._loaded_options = None
   _globals['_LISTSERVICESRESPONSE_STATUSESENTRY']._serialized_options = b'8\001'
-  _globals['_CONSISTENCY']._serialized_start=2911
-  _globals['_CONSISTENCY']._serialized_end=2977
+  _globals['_CONSISTENCY']._serialized_start=3272
+  _globals['_CONSISTENCY']._serialized_end=3338
   _globals['_LISTOPTIONS']._serialized_start=65
   _globals['_LISTOPTIONS']._serialized_end=207
   _globals['_GETCLUSTERREQUEST']._serialized_start=209
@@ -78,38 +78,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESERVICEREQUEST']._serialized_end=1713
   _globals['_CREATESERVICERESPONSE']._serialized_start=1715
   _globals['_CREATESERVICERESPONSE']._serialized_end=1776
-  _globals['_UPDATESERVICEREQUEST']._serialized_start=1778
-  _globals['_UPDATESERVICEREQUEST']._serialized_end=1894
-  _globals['_UPDATESERVICERESPONSE']._serialized_start=1896
-  _globals['_UPDATESERVICERESPONSE']._serialized_end=1957
-  _globals['_REMOVESERVICEREQUEST']._serialized_start=1959
-  _globals['_REMOVESERVICEREQUEST']._serialized_end=1998
-  _globals['_REMOVESERVICERESPONSE']._serialized_start=2000
-  _globals['_REMOVESERVICERESPONSE']._serialized_end=2043
-  _globals['_LISTTASKSREQUEST']._serialized_start=2046
-  _globals['_LISTTASKSREQUEST']._serialized_end=2192
-  _globals['_LISTTASKSRESPONSE']._serialized_start=2194
-  _globals['_LISTTASKSRESPONSE']._serialized_end=2271
-  _globals['_GETTASKREQUEST']._serialized_start=2273
-  _globals['_GETTASKREQUEST']._serialized_end=2349
-  _globals['_GETTASKRESPONSE']._serialized_start=2351
-  _globals['_GETTASKRESPONSE']._serialized_end=2400
-  _globals['_LISTNETWORKSREQUEST']._serialized_start=2402
-  _globals['_LISTNETWORKSREQUEST']._serialized_end=2465
-  _globals['_LISTNETWORKSRESPONSE']._serialized_start=2467
-  _globals['_LISTNETWORKSRESPONSE']._serialized_end=2553
-  _globals['_GETNETWORKREQUEST']._serialized_start=2555
-  _globals['_GETNETWORKREQUEST']._serialized_end=2637
-  _globals['_GETNETWORKRESPONSE']._serialized_start=2639
-  _globals['_GETNETWORKRESPONSE']._serialized_end=2697
-  _globals['_CREATENETWORKREQUEST']._serialized_start=2699
-  _globals['_CREATENETWORKREQUEST']._serialized_end=2760
-  _globals['_CREATENETWORKRESPONSE']._serialized_start=2762
-  _globals['_CREATENETWORKRESPONSE']._serialized_end=2823
-  _globals['_REMOVENETWORKREQUEST']._serialized_start=2825
-  _globals['_REMOVENETWORKREQUEST']._serialized_end=2864
-  _globals['_REMOVENETWORKRESPONSE']._serialized_start=2866
-  _globals['_REMOVENETWORKRESPONSE']._serialized_end=2909
-  _globals['_CONTROL']._serialized_start=2980
-  _globals['_CONTROL']._serialized_end=4340
+  _globals['_UPDATESERVICEREQUEST']._serialized_start=1779
+  _globals['_UPDATESERVICEREQUEST']._serialized_end=1916
+  _globals['_UPDATESERVICERESPONSE']._serialized_start=1918
+  _globals['_UPDATESERVICERESPONSE']._serialized_end=1979
+  _globals['_REMOVESERVICEREQUEST']._serialized_start=1981
+  _globals['_REMOVESERVICEREQUEST']._serialized_end=2020
+  _globals['_REMOVESERVICERESPONSE']._serialized_start=2022
+  _globals['_REMOVESERVICERESPONSE']._serialized_end=2065
+  _globals['_LISTSERVICEREVISIONSREQUEST']._serialized_start=2067
+  _globals['_LISTSERVICEREVISIONSREQUEST']._serialized_end=2159
+  _globals['_LISTSERVICEREVISIONSRESPONSE']._serialized_start=2161
+  _globals['_LISTSERVICEREVISIONSRESPONSE']._serialized_end=2239
+  _globals['_LISTTASKSREQUEST']._serialized_start=2242
+  _globals['_LISTTASKSREQUEST']._serialized_end=2388
+  _globals['_LISTTASKSRESPONSE']._serialized_start=2390
+  _globals['_LISTTASKSRESPONSE']._serialized_end=2467
+  _globals['_GETTASKREQUEST']._serialized_start=2469
+  _globals['_GETTASKREQUEST']._serialized_end=2545
+  _globals['_GETTASKRESPONSE']._serialized_start=2547
+  _globals['_GETTASKRESPONSE']._serialized_end=2596
+  _globals['_RESTARTTASKREQUEST']._serialized_start=2598
+  _globals['_RESTARTTASKREQUEST']._serialized_end=2632
+  _globals['_RESTARTTASKRESPONSE']._serialized_start=2634
+  _globals['_RESTARTTASKRESPONSE']._serialized_end=2672
+  _globals['_REMOVETASKREQUEST']._serialized_start=2674
+  _globals['_REMOVETASKREQUEST']._serialized_end=2722
+  _globals['_REMOVETASKRESPONSE']._serialized_start=2724
+  _globals['_REMOVETASKRESPONSE']._serialized_end=2761
+  _globals['_LISTNETWORKSREQUEST']._serialized_start=2763
+  _globals['_LISTNETWORKSREQUEST']._serialized_end=2826
+  _globals['_LISTNETWORKSRESPONSE']._serialized_start=2828
+  _globals['_LISTNETWORKSRESPONSE']._serialized_end=2914
+  _globals['_GETNETWORKREQUEST']._serialized_start=2916
+  _globals['_GETNETWORKREQUEST']._serialized_end=2998
+  _globals['_GETNETWORKRESPONSE']._serialized_start=3000
+  _globals['_GETNETWORKRESPONSE']._serialized_end=3058
+  _globals['_CREATENETWORKREQUEST']._serialized_start=3060
+  _globals['_CREATENETWORKREQUEST']._serialized_end=3121
+  _globals['_CREATENETWORKRESPONSE']._serialized_start=3123
+  _globals['_CREATENETWORKRESPONSE']._serialized_end=3184
+  _globals['_REMOVENETWORKREQUEST']._serialized_start=3186
+  _globals['_REMOVENETWORKREQUEST']._serialized_end=3225
+  _globals['_REMOVENETWORKRESPONSE']._serialized_start=3227
+  _globals['_REMOVENETWORKRESPONSE']._serialized_end=3270
+  _globals['_CONTROL']._serialized_start=3341
+  _globals['_CONTROL']._serialized_end=4965
 # @@protoc_insertion_point(module_scope)

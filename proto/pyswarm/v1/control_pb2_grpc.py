@@ -94,6 +94,11 @@ class ControlStub:
                 request_serializer=pyswarm_dot_v1_dot_control__pb2.RemoveServiceRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_control__pb2.RemoveServiceResponse.FromString,
                 _registered_method=True)
+        self.ListServiceRevisions = channel.unary_unary(
+                '/pyswarm.v1.Control/ListServiceRevisions',
+                request_serializer=pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsResponse.FromString,
+                _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/pyswarm.v1.Control/ListTasks',
                 request_serializer=pyswarm_dot_v1_dot_control__pb2.ListTasksRequest.SerializeToString,
@@ -103,6 +108,16 @@ class ControlStub:
                 '/pyswarm.v1.Control/GetTask',
                 request_serializer=pyswarm_dot_v1_dot_control__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_control__pb2.GetTaskResponse.FromString,
+                _registered_method=True)
+        self.RestartTask = channel.unary_unary(
+                '/pyswarm.v1.Control/RestartTask',
+                request_serializer=pyswarm_dot_v1_dot_control__pb2.RestartTaskRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_control__pb2.RestartTaskResponse.FromString,
+                _registered_method=True)
+        self.RemoveTask = channel.unary_unary(
+                '/pyswarm.v1.Control/RemoveTask',
+                request_serializer=pyswarm_dot_v1_dot_control__pb2.RemoveTaskRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_control__pb2.RemoveTaskResponse.FromString,
                 _registered_method=True)
         self.ListNetworks = channel.unary_unary(
                 '/pyswarm.v1.Control/ListNetworks',
@@ -200,6 +215,12 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListServiceRevisions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTasks(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -208,6 +229,20 @@ class ControlServicer:
 
     def GetTask(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartTask(self, request, context):
+        """Replaces the task although nothing changed, in the order and at the pace of the service's updates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveTask(self, request, context):
+        """Forgets a task; one that has not ended is stopped first, and its service makes another one.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -294,6 +329,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=pyswarm_dot_v1_dot_control__pb2.RemoveServiceRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_control__pb2.RemoveServiceResponse.SerializeToString,
             ),
+            'ListServiceRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListServiceRevisions,
+                    request_deserializer=pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsResponse.SerializeToString,
+            ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
                     request_deserializer=pyswarm_dot_v1_dot_control__pb2.ListTasksRequest.FromString,
@@ -303,6 +343,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetTask,
                     request_deserializer=pyswarm_dot_v1_dot_control__pb2.GetTaskRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_control__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'RestartTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartTask,
+                    request_deserializer=pyswarm_dot_v1_dot_control__pb2.RestartTaskRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_control__pb2.RestartTaskResponse.SerializeToString,
+            ),
+            'RemoveTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveTask,
+                    request_deserializer=pyswarm_dot_v1_dot_control__pb2.RemoveTaskRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_control__pb2.RemoveTaskResponse.SerializeToString,
             ),
             'ListNetworks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListNetworks,
@@ -638,6 +688,33 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def ListServiceRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/ListServiceRevisions',
+            pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsRequest.SerializeToString,
+            pyswarm_dot_v1_dot_control__pb2.ListServiceRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListTasks(request,
             target,
             options=(),
@@ -681,6 +758,60 @@ class Control:
             '/pyswarm.v1.Control/GetTask',
             pyswarm_dot_v1_dot_control__pb2.GetTaskRequest.SerializeToString,
             pyswarm_dot_v1_dot_control__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/RestartTask',
+            pyswarm_dot_v1_dot_control__pb2.RestartTaskRequest.SerializeToString,
+            pyswarm_dot_v1_dot_control__pb2.RestartTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Control/RemoveTask',
+            pyswarm_dot_v1_dot_control__pb2.RemoveTaskRequest.SerializeToString,
+            pyswarm_dot_v1_dot_control__pb2.RemoveTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,8 +49,13 @@ class ControlStub:
     CreateService: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateServiceRequest, _control_pb2.CreateServiceResponse]
     UpdateService: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateServiceRequest, _control_pb2.UpdateServiceResponse]
     RemoveService: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceResponse]
+    ListServiceRevisions: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListServiceRevisionsRequest, _control_pb2.ListServiceRevisionsResponse]
     ListTasks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksResponse]
     GetTask: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetTaskRequest, _control_pb2.GetTaskResponse]
+    RestartTask: _grpc.UnaryUnaryMultiCallable[_control_pb2.RestartTaskRequest, _control_pb2.RestartTaskResponse]
+    """Replaces the task although nothing changed, in the order and at the pace of the service's updates."""
+    RemoveTask: _grpc.UnaryUnaryMultiCallable[_control_pb2.RemoveTaskRequest, _control_pb2.RemoveTaskResponse]
+    """Forgets a task; one that has not ended is stopped first, and its service makes another one."""
     ListNetworks: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListNetworksRequest, _control_pb2.ListNetworksResponse]
     GetNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetNetworkRequest, _control_pb2.GetNetworkResponse]
     CreateNetwork: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]
@@ -77,8 +82,13 @@ class ControlAsyncStub(ControlStub):
     CreateService: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateServiceRequest, _control_pb2.CreateServiceResponse]  # type: ignore[assignment]
     UpdateService: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateServiceRequest, _control_pb2.UpdateServiceResponse]  # type: ignore[assignment]
     RemoveService: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveServiceRequest, _control_pb2.RemoveServiceResponse]  # type: ignore[assignment]
+    ListServiceRevisions: _aio.UnaryUnaryMultiCallable[_control_pb2.ListServiceRevisionsRequest, _control_pb2.ListServiceRevisionsResponse]  # type: ignore[assignment]
     ListTasks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListTasksRequest, _control_pb2.ListTasksResponse]  # type: ignore[assignment]
     GetTask: _aio.UnaryUnaryMultiCallable[_control_pb2.GetTaskRequest, _control_pb2.GetTaskResponse]  # type: ignore[assignment]
+    RestartTask: _aio.UnaryUnaryMultiCallable[_control_pb2.RestartTaskRequest, _control_pb2.RestartTaskResponse]  # type: ignore[assignment]
+    """Replaces the task although nothing changed, in the order and at the pace of the service's updates."""
+    RemoveTask: _aio.UnaryUnaryMultiCallable[_control_pb2.RemoveTaskRequest, _control_pb2.RemoveTaskResponse]  # type: ignore[assignment]
+    """Forgets a task; one that has not ended is stopped first, and its service makes another one."""
     ListNetworks: _aio.UnaryUnaryMultiCallable[_control_pb2.ListNetworksRequest, _control_pb2.ListNetworksResponse]  # type: ignore[assignment]
     GetNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.GetNetworkRequest, _control_pb2.GetNetworkResponse]  # type: ignore[assignment]
     CreateNetwork: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateNetworkRequest, _control_pb2.CreateNetworkResponse]  # type: ignore[assignment]
@@ -170,6 +180,13 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_control_pb2.RemoveServiceResponse, _abc.Awaitable[_control_pb2.RemoveServiceResponse]]: ...
 
     @_abc_1.abstractmethod
+    def ListServiceRevisions(
+        self,
+        request: _control_pb2.ListServiceRevisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ListServiceRevisionsResponse, _abc.Awaitable[_control_pb2.ListServiceRevisionsResponse]]: ...
+
+    @_abc_1.abstractmethod
     def ListTasks(
         self,
         request: _control_pb2.ListTasksRequest,
@@ -182,6 +199,22 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.GetTaskResponse, _abc.Awaitable[_control_pb2.GetTaskResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RestartTask(
+        self,
+        request: _control_pb2.RestartTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RestartTaskResponse, _abc.Awaitable[_control_pb2.RestartTaskResponse]]:
+        """Replaces the task although nothing changed, in the order and at the pace of the service's updates."""
+
+    @_abc_1.abstractmethod
+    def RemoveTask(
+        self,
+        request: _control_pb2.RemoveTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.RemoveTaskResponse, _abc.Awaitable[_control_pb2.RemoveTaskResponse]]:
+        """Forgets a task; one that has not ended is stopped first, and its service makes another one."""
 
     @_abc_1.abstractmethod
     def ListNetworks(

@@ -2399,12 +2399,15 @@ class Service(_message.Message):
     CRON_STATUS_FIELD_NUMBER: _builtins.int
     AUTOSCALE_STATUS_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    AWAITS_DEPENDENCIES_FIELD_NUMBER: _builtins.int
     REBALANCE_STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     spec_version: _builtins.int
     """Raft index at which `spec` was written."""
     revision: _builtins.int
     """Number of the present spec in the service's history, from 1."""
+    awaits_dependencies: _builtins.bool
+    """Its first tasks wait for what it depends on; from its creation, or its start, until that is met."""
     @_builtins.property
     def meta(self) -> Global___Meta: ...
     @_builtins.property
@@ -2441,11 +2444,12 @@ class Service(_message.Message):
         cron_status: Global___CronStatus | None = ...,
         autoscale_status: Global___AutoscaleStatus | None = ...,
         revision: _builtins.int = ...,
+        awaits_dependencies: _builtins.bool = ...,
         rebalance_status: Global___RebalanceStatus | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "rebalance_status", b"rebalance_status", "spec", b"spec", "update_status", b"update_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "cron_status", b"cron_status", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "rebalance_status", b"rebalance_status", "revision", b"revision", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscale_status", b"autoscale_status", "awaits_dependencies", b"awaits_dependencies", "cron_status", b"cron_status", "endpoint", b"endpoint", "id", b"id", "job_status", b"job_status", "meta", b"meta", "previous_spec", b"previous_spec", "rebalance_status", b"rebalance_status", "revision", b"revision", "spec", b"spec", "spec_version", b"spec_version", "update_status", b"update_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2632,6 +2636,8 @@ class Task(_message.Message):
     JOB_ITERATION_FIELD_NUMBER: _builtins.int
     GENERIC_RESOURCES_FIELD_NUMBER: _builtins.int
     RESTART_REQUESTED_FIELD_NUMBER: _builtins.int
+    FAILURES_IN_ROW_FIELD_NUMBER: _builtins.int
+    RAN_FROM_FIELD_NUMBER: _builtins.int
     REPLACES_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -2649,6 +2655,10 @@ class Task(_message.Message):
     """Jobs: the run it belongs to."""
     restart_requested: _builtins.int
     """Raised for one slot to replace its task although the spec is the same (`task restart`)."""
+    failures_in_row: _builtins.int
+    """How many tasks of the slot before it, in a row, failed soon after they ran or never did: its restart's delay."""
+    ran_from: _builtins.float
+    """When its agent says it first ran, by the agent's clock: compared with `status.timestamp` only."""
     replaces: _builtins.str
     """Id of the task of its slot that it moves to another node: that one leaves when this one runs."""
     cause: _builtins.str
@@ -2667,7 +2677,9 @@ class Task(_message.Message):
 
     @_builtins.property
     def restart_times(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Times of the restarts of this slot that still count for the restart policy."""
+        """Times of the restarts of this slot that still count for the restart policy, each moved on by the delays after it:
+        a policy's window does not count the time in which nothing ran because of its delay.
+        """
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -2706,12 +2718,14 @@ class Task(_message.Message):
         job_iteration: _builtins.int = ...,
         generic_resources: _abc.Iterable[Global___GenericResource] | None = ...,
         restart_requested: _builtins.int = ...,
+        failures_in_row: _builtins.int = ...,
+        ran_from: _builtins.float = ...,
         replaces: _builtins.str = ...,
         cause: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "meta", b"meta", "running_at", b"running_at", "spec", b"spec", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired_state", b"desired_state", "ended_at", b"ended_at", "generic_resources", b"generic_resources", "id", b"id", "job_iteration", b"job_iteration", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "replaces", b"replaces", "restart_requested", b"restart_requested", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "desired_state", b"desired_state", "ended_at", b"ended_at", "failures_in_row", b"failures_in_row", "generic_resources", b"generic_resources", "id", b"id", "job_iteration", b"job_iteration", "labels", b"labels", "meta", b"meta", "networks", b"networks", "node_id", b"node_id", "ports", b"ports", "ran_from", b"ran_from", "replaces", b"replaces", "restart_requested", b"restart_requested", "restart_times", b"restart_times", "running_at", b"running_at", "service_id", b"service_id", "service_name", b"service_name", "slot", b"slot", "spec", b"spec", "spec_version", b"spec_version", "start_at", b"start_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
