@@ -57,7 +57,7 @@ def exec_process(spec: dict[str, Any], argv: Sequence[str]) -> dict[str, Any]:
 async def execute(
     oci: OciRuntime, container_id: str, bundle: Path, argv: Sequence[str], timeout_s: float | None, max_output: int
 ) -> ExecResult:
-    spec = _read_spec(bundle / "config.json")
+    spec = read_spec(bundle / "config.json")
     name = f"exec-{secrets.token_hex(8)}"
     process_file, pid_file = bundle / f"{name}.json", bundle / f"{name}.pid"
     process_file.write_bytes(msgspec.json.encode(exec_process(spec, argv)))
@@ -69,7 +69,8 @@ async def execute(
         pid_file.unlink(missing_ok=True)
 
 
-def _read_spec(path: Path) -> dict[str, Any]:
+def read_spec(path: Path) -> dict[str, Any]:
+    """A container's `config.json`, as it was started with."""
     try:
         return decode_json(read_bounded(path, MAX_SPEC), dict[str, Any])
     except ValueError as error:

@@ -134,7 +134,7 @@ class Launcher:
             devices=host_devices() if config.privileged else (),
             capabilities=self._capabilities,
         )
-        user = self._user(record, rootfs)
+        user = self.user_of(record, rootfs, record.config.user or record.image.user)
         group = self._groups.path_of(record.id)
         return build_spec(record.id, config, record.image, user, bundle, facts, group)
 
@@ -177,9 +177,8 @@ class Launcher:
             init=self._init,
         )
 
-    def _user(self, record: ContainerRecord, rootfs: Path) -> ProcessUser:
+    def user_of(self, record: ContainerRecord, rootfs: Path, wanted: str) -> ProcessUser:
         """The image's accounts do not change, so each spelling is looked up once per image."""
-        wanted = record.config.user or record.image.user
         key = (record.image_id, wanted)
         if key not in self._users:
             if len(self._users) >= USER_CACHE_SIZE:

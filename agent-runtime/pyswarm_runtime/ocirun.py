@@ -43,6 +43,21 @@ class OciRuntime:
             env={"PATH": os.defpath},
         )
 
+    async def exec_session(
+        self, container_id: str, process_file: Path, pid_file: Path, console: Path | None, *, with_input: bool
+    ) -> asyncio.subprocess.Process:
+        """With pipes for its streams; with `console`, its terminal comes by that socket instead."""
+        terminal = ["--console-socket", str(console)] if console is not None else []
+        piped, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        return await asyncio.create_subprocess_exec(
+            *self._base,
+            *("exec", "--process", str(process_file), "--pid-file", str(pid_file), *terminal, container_id),
+            stdin=piped if with_input and console is None else nothing,
+            stdout=nothing if console is not None else piped,
+            stderr=piped,
+            env={"PATH": os.defpath},
+        )
+
     def _run(self, *arguments: str) -> None:
         try:
             subprocess.run(

@@ -26,6 +26,7 @@ import msgspec
 
 from pyswarm_common.errors import FailedPrecondition, NotFound
 from pyswarm_runtime import cgroups, processes
+from pyswarm_runtime.access import ContainerAccess
 from pyswarm_runtime.container_store import ContainerRecord, ContainerStore, StoredState
 from pyswarm_runtime.etcfiles import hosts_file
 from pyswarm_runtime.execution import execute
@@ -75,6 +76,7 @@ class Runtime:
         self._launcher = Launcher(
             preflight, self._store, self._oci, self._groups, self.images.layers.directory, volumes
         )
+        self.access = ContainerAccess(self._containers, self._store, self._oci, self._launcher)
         self._watcher = DirectoryWatcher()
         self._exits = ExitBroadcast()
         self._exec_slots = asyncio.Semaphore(PARALLEL_EXECS)

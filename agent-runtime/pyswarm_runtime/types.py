@@ -135,6 +135,17 @@ class ExecResult(msgspec.Struct, frozen=True):
     timed_out: bool = False
 
 
+class ExecOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command is run beside a container's own process. Empty: as that is."""
+
+    tty: bool = False
+    stdin: bool = False
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    privileged: bool = False
+
+
 class LogRecord(msgspec.Struct, frozen=True):
     """One line of output, its newline included (absent where the process ended without one, or the line is huge)."""
 
