@@ -28,10 +28,11 @@ from pyswarm_runtime.types import ContainerState
 
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
-from .images import Connect, ImageFetcher
+from .images import ImageFetcher
+from .inquiries import Inquiries
 from .known_managers import KnownManagers
 from .networks import Networks
-from .peers import connector
+from .peers import ConnectAgent, connector
 from .ports import ContainerRuntime, ImageStore, Overlay
 from .server import AgentServer, AgentServicer
 from .session import Dial, Removed, Session
@@ -101,7 +102,7 @@ class AgentWires:
     """How the agent reaches others and is reached, its clock, its chance. The simulator puts its own in place."""
 
     dial: Dial | None = None
-    connect: Connect | None = None
+    connect: ConnectAgent | None = None
     serve: Callable[[AgentServicer, str], Server] = AgentServer
     clock: Callable[[], float] = time.time
     uniform: Callable[[float, float], float] = random.uniform
@@ -134,11 +135,13 @@ class Agent:
         )
         self._session_log = SessionLog(asyncio.get_running_loop().time())
         self._networks = Networks(overlay, self._session.say, self._forget_network)
-        fetcher = ImageFetcher(images, self._locate_image, wires.connect or connector(hooks.identity))
+        connect = wires.connect or connector(hooks.identity)
+        self._inquiries = Inquiries(self._known, connect, wires.uniform)
+        fetcher = ImageFetcher(images, self._locate_image, connect)
         host = Host(runtime, images, overlay, self._networks, fetcher)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
-        servicer = AgentServicer(self.tasks, runtime, images, self._name, self._removed.gate)
+        servicer = AgentServicer(self.tasks, runtime, images, self._name, self._removed.gate, lambda: self.managers)
         self._server = wires.serve(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -176,6 +179,7 @@ class Agent:
             group.create_task(self._outbox.run())
             group.create_task(self.tasks.run_exits())
             group.create_task(self._networks.run_retries())
+            group.create_task(self._inquiries.run())
             group.create_task(self._run_session())
 
     async def _run_session(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ AGENT_TABLE: Table = {
     "/pyswarm.v1.Agent/ReadTaskLogs": _MANAGERS,
     "/pyswarm.v1.Agent/GetImage": _NODES,
     "/pyswarm.v1.Agent/ReadBlob": _NODES,
+    "/pyswarm.v1.Agent/GetManagers": _NODES,
 }
 _STREAMS = {"stdout": logs_pb2.LogMessage.STREAM_STDOUT, "stderr": logs_pb2.LogMessage.STREAM_STDERR}
 _CONFIG_MEDIA_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -40,9 +41,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         images: ImageStore,
         node: Callable[[], tuple[str, str]],
         gate: PeerGate | None = None,
+        managers: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`node` gives (node id, host name); `gate` knows whom to refuse."""
+        """`node` gives (node id, host name); `gate` knows whom to refuse; `managers`: whom this node knows."""
         self.gate = gate
+        self._managers = managers
         self._tasks = tasks
         self._runtime = runtime
         self._images = images
@@ -90,6 +93,11 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
             raise NotFound(f"blob {request.digest} is not on this node")
         async for chunk in self._images.read_blob(request.digest, request.offset):
             yield agent_pb2.BlobChunk(data=chunk)
+
+    async def GetManagers(  # noqa: N802
+        self, request: agent_pb2.GetManagersRequest, context: Any
+    ) -> agent_pb2.GetManagersResponse:
+        return agent_pb2.GetManagersResponse(addresses=self._managers())
 
 
 class AgentServer:

@@ -57,6 +57,7 @@ class SavedState:
     managers: tuple[str, ...]
     seeds: tuple[str, ...]
     former_managers: tuple[str, ...]
+    informants: tuple[str, ...]
     trust: pb.TrustUpdate
 
 
@@ -192,8 +193,8 @@ def put_ingress(ingress: pb.IngressTable) -> Operation:
     return "INSERT OR REPLACE INTO facts VALUES ('ingress', ?)", (ingress.SerializeToString(),)
 
 
-def put_managers(addresses: Sequence[str], seeds: Sequence[str] = ()) -> Operation:
-    content = pb.ManagerList(addresses=addresses, seeds=seeds).SerializeToString()
+def put_managers(addresses: Sequence[str], seeds: Sequence[str] = (), informants: Sequence[str] = ()) -> Operation:
+    content = pb.ManagerList(addresses=addresses, seeds=seeds, agent_addresses=informants).SerializeToString()
     return "INSERT OR REPLACE INTO facts VALUES ('managers', ?)", (content,)
 
 
@@ -254,7 +255,8 @@ def _load(connection: sqlite3.Connection) -> SavedState:
     known = pb.ManagerList.FromString(facts.get("managers", b""))
     managers, seeds, tables = tuple(known.addresses), tuple(known.seeds), _load_tables(connection)
     former = tuple(pb.ManagerList.FromString(facts.get("former managers", b"")).addresses)
-    return SavedState(tasks, statuses, tuple(unacknowledged), tables, ingress, managers, seeds, former, trust)
+    informants, pending = tuple(known.agent_addresses), tuple(unacknowledged)
+    return SavedState(tasks, statuses, pending, tables, ingress, managers, seeds, former, informants, trust)
 
 
 def _load_tables(connection: sqlite3.Connection) -> dict[str, KnownTable]:
