@@ -115,6 +115,13 @@ class JobStatus(Struct, frozen=True):
     completed_at: float = 0.0
     succeeded: int = 0
     failed: int = 0
+    settled: int = 0
+    settled_failed: int = 0
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the run is over, and nothing of it was given up."""
+        return bool(self.completed_at) and not self.failed
 
 
 class CronRun(Struct, frozen=True):
@@ -124,11 +131,14 @@ class CronRun(Struct, frozen=True):
     iteration: int = 0
     state: CronRunState = CronRunState.RUNNING
     message: str = ""
+    succeeded: int = 0
+    failed: int = 0
 
 
 class CronStatus(Struct, frozen=True):
     last_tick_at: float = 0.0
     runs: tuple[CronRun, ...] = ()
+    schedule: str = ""
 
 
 class AutoscaleDecision(Struct, frozen=True):

@@ -30,6 +30,7 @@ class AgentMessage(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     TABLES_PROGRAMMED_FIELD_NUMBER: _builtins.int
     RESYNC_NETWORK_ID_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     resync_network_id: _builtins.str
     """Ask for the full table of this network again: an increment did not fit."""
     @_builtins.property
@@ -42,6 +43,8 @@ class AgentMessage(_message.Message):
     def images(self) -> Global___ImageInventory: ...
     @_builtins.property
     def tables_programmed(self) -> Global___TablesProgrammed: ...
+    @_builtins.property
+    def statistics(self) -> Global___TaskStatistics: ...
     def __init__(
         self,
         *,
@@ -51,12 +54,13 @@ class AgentMessage(_message.Message):
         images: Global___ImageInventory | None = ...,
         tables_programmed: Global___TablesProgrammed | None = ...,
         resync_network_id: _builtins.str = ...,
+        statistics: Global___TaskStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "statuses", "images", "tables_programmed", "resync_network_id"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "statuses", "images", "tables_programmed", "resync_network_id", "statistics"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -197,6 +201,55 @@ class TablesProgrammed(_message.Message):
 Global___TablesProgrammed: _TypeAlias = TablesProgrammed  # noqa: Y015
 
 @_typing.final
+class TaskStatistics(_message.Message):
+    """What running tasks of the wanted services use. Not acknowledged: the next one says it again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskUsage]: ...
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___TaskUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskStatistics: _TypeAlias = TaskStatistics  # noqa: Y015
+
+@_typing.final
+class TaskUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    NANO_CPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    nano_cpus: _builtins.int
+    """On average since the one before."""
+    memory_bytes: _builtins.int
+    """Without the page cache that can be given back."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        nano_cpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "nano_cpus", b"nano_cpus", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskUsage: _TypeAlias = TaskUsage  # noqa: Y015
+
+@_typing.final
 class ManagerMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -207,6 +260,7 @@ class ManagerMessage(_message.Message):
     HEARTBEAT_PERIOD_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    STATISTICS_WANTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___SessionStarted: ...
     @_builtins.property
@@ -223,6 +277,8 @@ class ManagerMessage(_message.Message):
 
     @_builtins.property
     def trust(self) -> Global___TrustUpdate: ...
+    @_builtins.property
+    def statistics_wanted(self) -> Global___StatisticsWanted: ...
     def __init__(
         self,
         *,
@@ -233,12 +289,13 @@ class ManagerMessage(_message.Message):
         heartbeat_period: Global___HeartbeatPeriod | None = ...,
         node: _types_pb2.Node | None = ...,
         trust: Global___TrustUpdate | None = ...,
+        statistics_wanted: Global___StatisticsWanted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "statistics_wanted", b"statistics_wanted", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "heartbeat_period", b"heartbeat_period", "managers", b"managers", "message", b"message", "node", b"node", "started", b"started", "statistics_wanted", b"statistics_wanted", "status_ack", b"status_ack", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period", "node", "trust"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "assignments", "status_ack", "managers", "heartbeat_period", "node", "trust", "statistics_wanted"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -309,6 +366,31 @@ class TrustUpdate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrustUpdate: _TypeAlias = TrustUpdate  # noqa: Y015
+
+@_typing.final
+class StatisticsWanted(_message.Message):
+    """Of which services the agent is to report statistics; replaces what was said before. None: it reports nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_IDS_FIELD_NUMBER: _builtins.int
+    PERIOD_S_FIELD_NUMBER: _builtins.int
+    period_s: _builtins.float
+    @_builtins.property
+    def service_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        service_ids: _abc.Iterable[_builtins.str] | None = ...,
+        period_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_s", b"period_s", "service_ids", b"service_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatisticsWanted: _TypeAlias = StatisticsWanted  # noqa: Y015
 
 @_typing.final
 class HeartbeatPeriod(_message.Message):

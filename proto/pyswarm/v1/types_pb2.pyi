@@ -2200,10 +2200,17 @@ class JobStatus(_message.Message):
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    SETTLED_FAILED_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     """Counts the runs; tasks carry the one they belong to."""
     succeeded: _builtins.int
     failed: _builtins.int
+    """Given up: failed as often as the restart policy allows."""
+    settled: _builtins.int
+    """Every slot up to this one is over, and is counted here: its tasks may be forgotten."""
+    settled_failed: _builtins.int
+    """Of these, how many were given up."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -2218,10 +2225,12 @@ class JobStatus(_message.Message):
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         succeeded: _builtins.int = ...,
         failed: _builtins.int = ...,
+        settled: _builtins.int = ...,
+        settled_failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "failed", b"failed", "iteration", b"iteration", "started_at", b"started_at", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "failed", b"failed", "iteration", b"iteration", "settled", b"settled", "settled_failed", b"settled_failed", "started_at", b"started_at", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2237,12 +2246,16 @@ class CronRun(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     iteration: _builtins.int
     state: Global___CronRunState.ValueType
     message: _builtins.str
+    succeeded: _builtins.int
+    failed: _builtins.int
     @_builtins.property
     def tick_at(self) -> _timestamp_pb2.Timestamp:
-        """The time that the schedule says."""
+        """The time that the schedule says; unset for a run that somebody asked for."""
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -2257,10 +2270,12 @@ class CronRun(_message.Message):
         iteration: _builtins.int = ...,
         state: Global___CronRunState.ValueType = ...,
         message: _builtins.str = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at", "tick_at", b"tick_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "iteration", b"iteration", "message", b"message", "started_at", b"started_at", "state", b"state", "tick_at", b"tick_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "failed", b"failed", "iteration", b"iteration", "message", b"message", "started_at", b"started_at", "state", b"state", "succeeded", b"succeeded", "tick_at", b"tick_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2272,6 +2287,9 @@ class CronStatus(_message.Message):
 
     LAST_TICK_AT_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    schedule: _builtins.str
+    """The schedule and time zone that `last_tick_at` belongs to; with another one, counting begins anew."""
     @_builtins.property
     def last_tick_at(self) -> _timestamp_pb2.Timestamp:
         """The last tick that was decided upon; the next one is computed from it."""
@@ -2285,10 +2303,11 @@ class CronStatus(_message.Message):
         *,
         last_tick_at: _timestamp_pb2.Timestamp | None = ...,
         runs: _abc.Iterable[Global___CronRun] | None = ...,
+        schedule: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_tick_at", b"last_tick_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_tick_at", b"last_tick_at", "runs", b"runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_tick_at", b"last_tick_at", "runs", b"runs", "schedule", b"schedule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
