@@ -299,7 +299,10 @@ class _AgentServer:
         self._board, self._party, self._address, self._servicer = board, party, address, servicer
 
     async def start(self, identity: NodeIdentity) -> int:
-        endpoint = Endpoint(self._party, {"GetImage": self._get_image, "ReadBlob": self._read_blob})
+        endpoint = Endpoint(
+            self._party,
+            {"GetImage": self._get_image, "ReadBlob": self._read_blob, "GetManagers": self._get_managers},
+        )
         self._board.listen(self._address, endpoint)
         return 7946
 
@@ -308,6 +311,10 @@ class _AgentServer:
 
     async def _get_image(self, host: str, reference: str) -> bytes:
         answer = await self._servicer.GetImage(agent_pb2.GetImageRequest(reference=reference), None)
+        return answer.SerializeToString()
+
+    async def _get_managers(self, host: str, question: None) -> bytes:
+        answer = await self._servicer.GetManagers(agent_pb2.GetManagersRequest(), None)
         return answer.SerializeToString()
 
     async def _read_blob(self, host: str, question: tuple[str, int]) -> list[bytes]:
@@ -325,6 +332,10 @@ class _SimPeer:
     async def get_image(self, reference: str) -> agent_pb2.GetImageResponse:
         data = await self._board.call(self._party, self._address, "GetImage", reference, _CALL_TIMEOUT_S)
         return agent_pb2.GetImageResponse.FromString(data)
+
+    async def get_managers(self) -> agent_pb2.GetManagersResponse:
+        data = await self._board.call(self._party, self._address, "GetManagers", None, _CALL_TIMEOUT_S)
+        return agent_pb2.GetManagersResponse.FromString(data)
 
     async def read_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         chunks = await self._board.call(self._party, self._address, "ReadBlob", (digest, offset), _CALL_TIMEOUT_S)

@@ -76,9 +76,9 @@ class Session:
         """The node's own object changed."""
         self._notice("node", pb.ManagerMessage(node=to_proto(node)))
 
-    def tell_managers(self, addresses: tuple[str, ...], seeds: tuple[str, ...]) -> None:
+    def tell_managers(self, managers: pb.ManagerList) -> None:
         """Managers came or went."""
-        self._notice("managers", pb.ManagerMessage(managers=pb.ManagerList(addresses=addresses, seeds=seeds)))
+        self._notice("managers", pb.ManagerMessage(managers=managers))
 
     def tell_period(self, period_s: float) -> None:
         """The heartbeat period: when it changed, and as the answer to each heartbeat."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
 from pyswarm.v1 import dispatcher_pb2 as pb
@@ -25,6 +25,7 @@ from pyswarm_manager.dispatcher.core.heartbeats import (
     heartbeat_period_s,
 )
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
+from pyswarm_manager.dispatcher.core.whereabouts import place_of, whereabouts
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.dispatcher.writer import ReportWriter
 from pyswarm_manager.store.changes import Event
@@ -42,6 +43,9 @@ REMOVED_LIMIT = 10_000
 TABLES_INTERVAL_S = 0.01
 TABLES_INTERVAL_PER_SESSION_S = 0.0001
 """Changes of tables are pushed at once, then collected for this long: a busy network must not flood its nodes."""
+SLOW_AFTER_S = 10.0
+SLOW_NAMED = 5
+"""How long nodes may take to acknowledge before the log names them, and how many of them it names."""
 MEMBERS_SETTLE_S = 2.0
 """By then a new leader has heard, in Raft, of every manager that lives."""
 _PERIOD_SLACK = 0.2
@@ -58,15 +62,17 @@ class Term:
         silent_members: Callable[[], frozenset[int]],
         monotonic: Callable[[], float],
         seeds: Callable[[], tuple[str, ...]],
+        on_told: Callable[[Iterable[Task]], None] = lambda tasks: None,
     ) -> None:
-        self._seeds = seeds
+        """`on_told` hears of the watched tasks of which every node that needs it has been told."""
+        self._seeds, self._on_told = seeds, on_told
         self._store, self._clock, self._new_id = store, clock, new_id
         self._silent_members, self._monotonic = silent_members, monotonic
         view = store.view
-        self._tables = NetworkTables(view)
+        self.tables = self._tables = NetworkTables(view)
         self._sessions: dict[str, Session] = {}
         self._heartbeats = Heartbeats(self._monotonic(), self._period_s())
-        self._managers = self._manager_addresses()
+        self._managers = whereabouts(view.nodes.values())
         self._roots = b"" if view.cluster is None else trusted_roots(view.cluster)
         self._writer = ReportWriter(store)
         self._tables_changed = asyncio.Event()
@@ -86,6 +92,7 @@ class Term:
                 group.create_task(self._watch_heartbeats())
                 group.create_task(self._hasten_lost_managers())
                 group.create_task(self._push_tables())
+                group.create_task(self._name_the_slow())
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -127,7 +134,7 @@ class Term:
             session_id=session.id,
             node=None if node is None else to_proto(node),
             heartbeat_period_s=self._heartbeats.period_s,
-            managers=pb.ManagerList(addresses=self._managers, seeds=self._seeds()),
+            managers=self._managers.told(self._seeds()),
             data_path_port=0 if cluster is None else cluster.spec.data_path_port,
         )
         return pb.ManagerMessage(started=started).SerializeToString()
@@ -174,6 +181,7 @@ class Term:
                 session.images_reported(list(message.images.references))
             case "tables_programmed":
                 session.table_programmed(message.tables_programmed.network_id, message.tables_programmed.version)
+                self._tell_told()
             case "resync_network_id":
                 session.resync(message.resync_network_id)
             case "hello":
@@ -238,10 +246,33 @@ class Term:
                 async with asyncio.timeout(interval_s):
                     await self._withdrawn.wait()
 
+    async def _name_the_slow(self) -> None:
+        """Handovers wait for as long as it takes; whoever wonders why finds the nodes in the log."""
+        waited: frozenset[str] = frozenset()
+        while True:
+            await asyncio.sleep(SLOW_AFTER_S)
+            waiting = self._tables.programmed.waiting()
+            for task_id in sorted(waited & waiting)[:SLOW_NAMED]:
+                task = self._store.view.tasks.get(task_id)
+                nodes = [] if task is None else self._tables.waits_for(task)[:SLOW_NAMED]
+                if task is not None and nodes:
+                    _log.warning("task %s (%s) waits for the load balancers of nodes %s", task.id, task.name, nodes)
+            waited = waiting
+
+    def _tell_told(self) -> None:
+        """Whoever waits until everybody knows of a task: its agent is to stop it, or the planner goes on."""
+        told = self._tables.take_told()
+        for task in told:
+            session = self._sessions.get(task.node_id)
+            if session is not None:
+                session.mark_task(task.id)
+        if told:
+            self._on_told(told)
+
     # -- commits: called inside apply, must not raise ----------------------------------------------------------------
 
     def _on_commit(self, index: int, events: tuple[Event, ...]) -> None:
-        has_nodes = False
+        has_moved = False
         for event in events:
             self._tables.apply(event, index)
             match event.object:
@@ -249,19 +280,20 @@ class Term:
                     self._task_changed(event)
                 case Node():
                     self._node_changed(event)
-                    has_nodes = True
+                    has_moved = has_moved or place_of(event.old) != place_of(event.new)
                 case RemovedNode() as removed if event.new is not None:
                     for session in self._sessions.values():
                         session.tell_removed([removed])
                 case Cluster():
                     self._roots_changed()
-        if has_nodes:
+        if has_moved:
             self._tell_managers()
         self._tell_period()
         if self._tables.has_changed or self._tables.ingress_version != self._pushed_ingress:
             self._tables_changed.set()
         if self._tables.has_withdrawn:
             self._withdrawn.set()
+        self._tell_told()
 
     def _tell_trust(self, session: Session) -> None:
         view = self._store.view
@@ -300,11 +332,11 @@ class Term:
             session.mark()
 
     def _tell_managers(self) -> None:
-        managers = self._manager_addresses()
+        managers = whereabouts(self._store.view.nodes.values())
         if managers != self._managers:
             self._managers = managers
             for session in self._sessions.values():
-                session.tell_managers(managers, self._seeds())
+                session.tell_managers(managers.told(self._seeds()))
 
     def _tell_period(self) -> None:
         """Only when it differs notably, or each join of a large cluster would be told to every node."""
@@ -319,7 +351,3 @@ class Term:
         view = self._store.view
         configured_s = 1.0 if view.cluster is None else view.cluster.spec.heartbeat_period_s
         return heartbeat_period_s(configured_s, len(view.nodes))
-
-    def _manager_addresses(self) -> tuple[str, ...]:
-        managers = (node.manager_status for node in self._store.view.nodes.values())
-        return tuple(sorted(status.address for status in managers if status is not None and status.address))
