@@ -22,7 +22,19 @@ from pyswarm_common.errors import (
     OutOfSequence,
     PyswarmError,
 )
-from pyswarm_common.model import AnyObject, Meta, Network, Node, NodeState, Service, Task, TaskState
+from pyswarm_common.model import (
+    AnyObject,
+    Availability,
+    Cluster,
+    Meta,
+    Network,
+    Node,
+    NodeState,
+    Service,
+    ServiceRevision,
+    Task,
+    TaskState,
+)
 from pyswarm_manager.store.audit import recorded
 from pyswarm_manager.store.changes import (
     Change,
@@ -36,6 +48,8 @@ from pyswarm_manager.store.changes import (
     SetTaskStatus,
     Update,
 )
+from pyswarm_manager.store.dependencies import cycle_sentence, find_cycle
+from pyswarm_manager.store.revisions import author_of, limit_of, present_revision, revisions_of
 from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
 from pyswarm_manager.store.tables import HOST_NETWORK, KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
 
@@ -53,7 +67,7 @@ class Refusal:
 def apply(tables: Tables, index: int, change_set: ChangeSet) -> Applied | Refusal:
     """Apply the change set to the tables, or leave them untouched and say why. Either way they are at `index` now."""
     assert index > tables.index, f"index {index} applied after {tables.index}"
-    transaction = _Transaction(tables, index, change_set.now)
+    transaction = _Transaction(tables, index, change_set.now, author_of(change_set.audit))
     tables.index = index
     try:
         for change in change_set.changes:
@@ -70,10 +84,11 @@ def apply(tables: Tables, index: int, change_set: ChangeSet) -> Applied | Refusa
 class _Transaction:
     """The change set's effects, kept aside until all of them are known to hold."""
 
-    def __init__(self, tables: Tables, index: int, now: float) -> None:
+    def __init__(self, tables: Tables, index: int, now: float, author: str) -> None:
         self._tables = tables
         self._index = index
         self._now = now
+        self._author = author
         self._sharing = SpecSharing()
         self._pending: dict[Kind, dict[str, Any]] = {kind: {} for kind in Kind}
         self._names: dict[tuple[Kind, str], str] = {}
@@ -104,6 +119,7 @@ class _Transaction:
         for service_id, service in self._pending[Kind.SERVICE].items():
             if service is not None:
                 self._check_networks(service, self._tables.services.get(service_id))
+                self._check_dependencies(service, self._tables.services.get(service_id))
 
     def commit(self) -> tuple[Event, ...]:
         events = []
@@ -133,7 +149,9 @@ class _Transaction:
         if isinstance(item, Task):
             item = self._shared(item, None)
         if isinstance(item, Service):
-            item = msgspec.structs.replace(item, spec_version=self._index)
+            item = self._begun(item)
+        if isinstance(item, Node):
+            item = self._drained_since(item, None)
         self._put(kind, msgspec.structs.replace(item, meta=meta))
 
     def _update(self, item: AnyObject) -> None:
@@ -144,6 +162,8 @@ class _Transaction:
             item = self._shared(item, old)
         if isinstance(item, Service):
             item = self._respecified(share_service(item, old), old)
+        if isinstance(item, Node):
+            item = self._drained_since(item, old)
         self._put(kind, self._touched(item, old))
 
     def _delete(self, change: Delete) -> None:
@@ -154,6 +174,9 @@ class _Transaction:
             return
         self._check_version(change.kind, change.id, old, change.version)
         self._pending[change.kind][change.id] = None
+        if isinstance(old, Service):
+            for revision in revisions_of(old, self._revision):
+                self._pending[Kind.SERVICE_REVISION][revision.id] = None
 
     def _set_task_status(self, change: SetTaskStatus) -> None:
         """States only move forward, and nothing follows an end: what comes late is passed over."""
@@ -238,13 +261,79 @@ class _Transaction:
         meta = Meta(version=self._index, created_at=old.meta.created_at, updated_at=self._now)
         return msgspec.structs.replace(item, meta=meta)
 
+    def _begun(self, service: Service) -> Service:
+        """A new service: its spec is the first of its history, and its first tasks wait for what it depends on."""
+        awaits = bool(service.spec.depends_on) and not service.spec.stopped
+        begun = msgspec.structs.replace(service, spec_version=self._index, revision=1, awaits_dependencies=awaits)
+        self._write_revision(begun)
+        return begun
+
     def _respecified(self, service: Service, old: Service) -> Service:
         """A new spec keeps the old one for rollback, and ends what was known of the old one's update."""
         if service.spec == old.spec:
-            return msgspec.structs.replace(service, spec=old.spec, spec_version=old.spec_version)
+            is_resumed = old.update_status is not None and service.update_status is None
+            return msgspec.structs.replace(
+                service,
+                spec=old.spec,
+                spec_version=self._index if is_resumed else old.spec_version,
+                revision=old.revision,
+            )
         previous = service.previous_spec if service.previous_spec != old.previous_spec else old.spec
         status = service.update_status if service.update_status != old.update_status else None
-        return msgspec.structs.replace(service, spec_version=self._index, previous_spec=previous, update_status=status)
+        is_started = old.spec.stopped and not service.spec.stopped and bool(service.spec.depends_on)
+        changed = msgspec.structs.replace(
+            service,
+            spec_version=self._index,
+            previous_spec=previous,
+            update_status=status,
+            revision=old.revision + 1,
+            awaits_dependencies=service.awaits_dependencies or is_started,
+        )
+        self._write_revision(changed)
+        return changed
+
+    def _write_revision(self, service: Service) -> None:
+        """The present spec into the history, and what that is too long for out of it."""
+        revision = present_revision(service, self._author)
+        meta = Meta(version=self._index, created_at=self._now, updated_at=self._now)
+        pending = self._pending[Kind.SERVICE_REVISION]
+        limit = limit_of(self._get_cluster())
+        for position, earlier in enumerate(revisions_of(_before(service), self._revision), 1):
+            if position >= limit:
+                pending[earlier.id] = None
+        pending[revision.id] = msgspec.structs.replace(revision, meta=meta)
+
+    def _revision(self, revision_id: str) -> ServiceRevision | None:
+        revision: ServiceRevision | None = self._get(Kind.SERVICE_REVISION, revision_id)
+        return revision
+
+    def _get_cluster(self) -> Cluster | None:
+        return next(iter(self._pending[Kind.CLUSTER].values()), None) or self._tables.cluster
+
+    def _drained_since(self, node: Node, old: Node | None) -> Node:
+        """A drain begins when it is asked for, and again with another deadline."""
+        if node.spec.availability is not Availability.DRAIN:
+            since = 0.0
+        elif old is not None and (old.spec.availability, old.spec.drain_deadline_s) == (
+            Availability.DRAIN,
+            node.spec.drain_deadline_s,
+        ):
+            since = old.drain_started_at
+        else:
+            since = self._now
+        return node if since == node.drain_started_at else msgspec.structs.replace(node, drain_started_at=since)
+
+    def _check_dependencies(self, service: Service, old: Service | None) -> None:
+        if not service.spec.depends_on or (old is not None and old.spec.depends_on == service.spec.depends_on):
+            return
+        cycle = find_cycle(service.spec, self._service_named)
+        if cycle:
+            raise InvalidArgument(cycle_sentence(cycle))
+
+    def _service_named(self, name: str) -> Service | None:
+        service_id = self._names.get((Kind.SERVICE, name)) or self._tables.ids_by_name.get((Kind.SERVICE, name))
+        service: Service | None = None if service_id is None else self._get(Kind.SERVICE, service_id)
+        return service
 
     def _check_networks(self, service: Service, old: Service | None) -> None:
         if old is not None and old.spec.task.networks == service.spec.task.networks:
@@ -264,3 +353,8 @@ class _Transaction:
                 continue
             if any(attachment.network_id == network.id for attachment in task.networks):
                 raise FailedPrecondition(f"network {network.spec.name} is in use by task {task.name}")
+
+
+def _before(service: Service) -> Service:
+    """As if the service still had the revision before its present one."""
+    return msgspec.structs.replace(service, revision=service.revision - 1)

@@ -1,7 +1,8 @@
 """The audit log's records, as apply makes them: a function of who asked and what the change set did. Pure.
 
 Decides what a record says of the objects: kind, id, name and what became of them, never their content. Tasks are left
-out where they went along with something else, and what is more than `MAX_TARGETS` is only counted.
+out where they went along with something else, a service's revisions always, and what is more than `MAX_TARGETS` is only
+counted.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def recorded(asked: AuditRecord, index: int, now: float, events: Sequence[Event]
 
 
 def _told(events: Sequence[Event]) -> Iterable[Event]:
+    events = [event for event in events if event.kind is not Kind.SERVICE_REVISION]
     others = [event for event in events if event.kind is not Kind.TASK]
     return others or events
 

@@ -23,6 +23,7 @@ from pyswarm_common.model import (
     NodeStatus,
     RemovedNode,
     Service,
+    ServiceRevision,
     Task,
     TaskSpec,
     TaskState,
@@ -64,6 +65,7 @@ class _Objects(msgspec.Struct, omit_defaults=True, gc=False):
     spec: int | None = None
     join_token: LimitedJoinToken | None = None
     removed_node: RemovedNode | None = None
+    service_revision: ServiceRevision | None = None
 
 
 _T = TypeVar("_T", bound=_Objects)
@@ -266,6 +268,8 @@ def _fill(into: _T, item: AnyObject, specs: _Specs) -> _T:
             into.join_token = item
         case RemovedNode():
             into.removed_node = item
+        case ServiceRevision():
+            into.service_revision = item
     return into
 
 
@@ -275,6 +279,7 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
         return msgspec.structs.replace(wire.task, spec=specs[wire.spec])
     item: AnyObject | None = wire.service or wire.node or wire.network or wire.cluster
     item = item or wire.credential or wire.join_token or wire.removed_node
+    item = item or wire.service_revision
     assert item is not None, "a change without an object"
     return item
 

@@ -22,6 +22,7 @@ from pyswarm_common.model import (
     PublishMode,
     RemovedNode,
     Service,
+    ServiceRevision,
     Task,
     TaskState,
 )
@@ -47,6 +48,7 @@ class Kind(StrEnum):
     CREDENTIAL = "credential"
     JOIN_TOKEN = "join_token"  # noqa: S105  -- a word, no secret
     REMOVED_NODE = "removed_node"
+    SERVICE_REVISION = "service_revision"
 
 
 KIND_OF: Final[dict[type, Kind]] = {
@@ -58,6 +60,7 @@ KIND_OF: Final[dict[type, Kind]] = {
     Credential: Kind.CREDENTIAL,
     LimitedJoinToken: Kind.JOIN_TOKEN,
     RemovedNode: Kind.REMOVED_NODE,
+    ServiceRevision: Kind.SERVICE_REVISION,
 }
 
 
@@ -113,6 +116,8 @@ class Tables:
     join_tokens: dict[str, LimitedJoinToken] = field(default_factory=dict)
     removed_nodes: dict[str, RemovedNode] = field(default_factory=dict)
     """By node id; refused everywhere until their certificates have expired."""
+    service_revisions: dict[str, ServiceRevision] = field(default_factory=dict)
+    """The specs that services had and have; found with `store.revisions`."""
     ids_by_name: dict[tuple[Kind, str], str] = field(default_factory=dict)
     slots: dict[str, dict[SlotKey, tuple[Task, ...]]] = field(default_factory=dict)
     """Tasks by service id, then by slot; within a slot in the order they were made."""
@@ -149,6 +154,8 @@ class Tables:
                 return self.join_tokens
             case Kind.REMOVED_NODE:
                 return self.removed_nodes
+            case Kind.SERVICE_REVISION:
+                return self.service_revisions
 
     def service_tasks(self, service_id: str) -> Iterator[Task]:
         for tasks in self.slots.get(service_id, {}).values():
@@ -194,6 +201,7 @@ class Tables:
             audit=self.audit.copy(),
             join_tokens=dict(self.join_tokens),
             removed_nodes=dict(self.removed_nodes),
+            service_revisions=dict(self.service_revisions),
             ids_by_name=dict(self.ids_by_name),
             slots={service_id: dict(slots) for service_id, slots in self.slots.items()},
             node_tasks={node_id: dict(tasks) for node_id, tasks in self.node_tasks.items()},

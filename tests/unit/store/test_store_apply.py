@@ -79,7 +79,9 @@ def test_meta_is_set_from_index_and_the_proposers_clock(tables: Tables) -> None:
 
 def test_events_carry_the_object_before_and_after(tables: Tables) -> None:
     old = tables.services["id-web"]
-    assert commit(tables, Update(respec(tables, replicas=3))) == (Event(old, tables.services["id-web"]),)
+    changed, history = commit(tables, Update(respec(tables, replicas=3)))
+    assert changed == Event(old, tables.services["id-web"])
+    assert history == Event(None, tables.service_revisions["id-web.2"])
     removed = tables.tasks["task1"]
     assert commit(tables, delete(removed)) == (Event(removed, None),)
 

@@ -12,6 +12,7 @@ from pyswarm_common.errors import AlreadyExists, Exhausted
 from pyswarm_manager.store import store as store_module
 from pyswarm_manager.store.changes import Create, Event, delete
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.store.tables import Kind
 
 
 @dataclass
@@ -59,7 +60,7 @@ async def test_a_watch_gives_every_batch_from_the_version_on(store: Store) -> No
         await store.propose([Create(service(name))])
     seen = []
     async for index, events in store.watch(from_version=1):
-        seen.append((index, [event.object.id for event in events]))
+        seen.append((index, [event.object.id for event in events if event.kind is Kind.SERVICE]))
         if index == 3:
             await store.propose([delete(store.view.services["id-a"])])
         if index == 4:
@@ -97,7 +98,9 @@ async def test_subscribers_are_called_in_apply_until_they_stop(store: Store) -> 
     await store.propose([Create(service("web"))])
     stop()
     await store.propose([Create(service("api"))])
-    assert [(index, [event.kind for event in events]) for index, events in seen] == [(1, ["service"])]
+    assert [(index, [event.kind for event in events]) for index, events in seen] == [
+        (1, ["service", "service_revision"])
+    ]
 
 
 async def test_a_snapshot_restores_another_member_who_sees_the_difference() -> None:
@@ -115,6 +118,6 @@ async def test_a_snapshot_restores_another_member_who_sees_the_difference() -> N
     await asyncio.sleep(0)
     follower.restore(log.index, leader.capture()())
     assert follower.view == leader.view
-    assert seen == [("id-a", True), ("id-c", False)]
+    assert seen == [("id-a", True), ("id-c", False), ("id-a.1", True), ("id-c.1", False)]
     with pytest.raises(Exhausted):
         await waiting
