@@ -232,3 +232,8 @@ class ClusterSpec(Struct, frozen=True):
         """After how long a silent manager is dead. 30 s: long enough for one to be restarted or for its network to be
         mended, and short against the time in which a second one is lost."""
         return self.dead_manager_grace_s or 30.0
+
+    @property
+    def orphan_grace_s(self) -> float:
+        """After how long the tasks of a node that is down are given up."""
+        return self.orphan_after_s or 24 * 3600.0

@@ -12,45 +12,68 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyswarm_common.model import Network, Node, PublishMode, Service, ServiceMode, Task, TaskState
+from pyswarm_common.model import (
+    Availability,
+    Network,
+    Node,
+    RebalanceState,
+    Resources,
+    Service,
+    ServiceMode,
+    Task,
+    TaskState,
+)
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range, address_number
+from pyswarm_manager.planner.seat import NodeUsage, Seat, count
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Port, Tables
 
 _ASSIGNED, _RUNNING = TaskState.ASSIGNED, TaskState.RUNNING
+_FAILED = (TaskState.FAILED, TaskState.REJECTED)
+
+Failure = tuple[str, float, int]
+"""Node, time of the end, spec version."""
 
 
-class NodeUsage:
-    """What the tasks of one node use."""
-
-    __slots__ = ("active", "memory_bytes", "nano_cpus", "ports")
-
-    def __init__(self) -> None:
-        self.active = 0
-        self.nano_cpus = 0
-        self.memory_bytes = 0
-        self.ports: dict[Port, int] = {}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, NodeUsage) and _values(self) == _values(other)
-
-    __hash__ = None  # type: ignore[assignment]
+def is_rebalancing(service: Service) -> bool:
+    """Whether its tasks are being moved, or somebody asked for it."""
+    return service.rebalance_status is not None and service.rebalance_status.state is RebalanceState.RUNNING
 
 
-def _values(usage: NodeUsage) -> tuple[object, ...]:
-    return (usage.active, usage.nano_cpus, usage.memory_bytes, usage.ports)
-
-
-def host_ports(task: Task) -> tuple[Port, ...]:
+def avoided_services(service: Service) -> tuple[str, ...]:
+    """Names of the services that its tasks must not be near."""
     return tuple(
-        (port.protocol, port.published_port)
-        for port in task.ports
-        if port.publish_mode is PublishMode.HOST and port.published_port
+        dict.fromkeys(wish.service for wish in service.spec.task.placement.affinities if wish.anti and not wish.weight)
     )
 
 
+def reserved_on(tables: Tables, node_id: str) -> Resources:
+    """What `Ledger.reserved` says, for those who have tables and no ledger: it walks over the tasks of the node."""
+    usage = NodeUsage()
+    for task in tables.tasks_on(node_id):
+        if _ASSIGNED <= task.status.state <= _RUNNING:
+            usage.add(task)
+    return usage.as_resources()
+
+
 class Ledger:
-    __slots__ = ("books", "global_services", "ingress_id", "ports", "service_nodes", "usage", "vnis")
+    __slots__ = (
+        "_next_seat",
+        "avoiders",
+        "books",
+        "draining",
+        "failures",
+        "global_services",
+        "ingress_id",
+        "moving",
+        "ports",
+        "priorities",
+        "rebalancing",
+        "seats",
+        "service_nodes",
+        "usage",
+        "vnis",
+    )
 
     def __init__(self) -> None:
         self.usage: dict[str, NodeUsage] = {}
@@ -63,6 +86,21 @@ class Ledger:
         self.ports: dict[Port, dict[str, None]] = {}
         """Ids of the services that were given the published port."""
         self.global_services: dict[str, None] = {}
+        self.priorities: dict[str, int] = {}
+        """Of the services that have one."""
+        self.rebalancing: dict[str, None] = {}
+        """Services whose tasks may be moved when a node comes, or are to be moved now."""
+        self.avoiders: dict[str, dict[str, None]] = {}
+        """Ids of the services that must not be near the service of that name."""
+        self.failures: dict[str, dict[str, Failure]] = {}
+        """Failed tasks in the history, by service id and task id."""
+        self.moving: dict[str, int] = {}
+        """How many tasks of a service are on their way to take over from one on another node."""
+        self.seats: dict[str, Seat] = {}
+        """By node id."""
+        self._next_seat = 0
+        self.draining: dict[str, None] = {}
+        """Nodes whose tasks are to leave."""
 
     @classmethod
     def of(cls, tables: Tables) -> Ledger:
@@ -100,6 +138,11 @@ class Ledger:
         if new is not None:
             self._count_task(new, 1)
 
+    def reserved(self, node_id: str) -> Resources:
+        """What the tasks of the node have reserved of it."""
+        usage = self.usage.get(node_id)
+        return usage.as_resources() if usage is not None else Resources()
+
     def usage_of(self, node_id: str) -> NodeUsage:
         usage = self.usage.get(node_id)
         if usage is None:
@@ -124,20 +167,30 @@ class Ledger:
 
     def _count_task(self, task: Task, sign: int) -> None:
         if task.status.state > _RUNNING:
+            self._count_failure(task, sign)
             return
+        if task.replaces and task.desired_state <= _RUNNING:
+            count(self.moving, task.service_id, sign)
         for attachment in task.networks:
             self._count_addresses(attachment.network_id, attachment.addresses, sign)
         if task.status.state < _ASSIGNED:
             return
         usage = self.usage_of(task.node_id)
-        reserved = task.spec.resources.reservations
-        usage.nano_cpus += sign * reserved.nano_cpus
-        usage.memory_bytes += sign * reserved.memory_bytes
-        for port in host_ports(task):
-            _count(usage.ports, port, sign)
+        usage.add(task, sign)
         if task.desired_state <= _RUNNING:
             usage.active += sign
-            _count(self.nodes_of(task.service_id), task.node_id, sign)
+            count(self.nodes_of(task.service_id), task.node_id, sign)
+
+    def _count_failure(self, task: Task, sign: int) -> None:
+        if task.status.state not in _FAILED or not task.node_id:
+            return
+        failures = self.failures.setdefault(task.service_id, {})
+        if sign > 0:
+            failures[task.id] = (task.node_id, task.ended_at, task.spec_version)
+            return
+        failures.pop(task.id, None)
+        if not failures:
+            del self.failures[task.service_id]
 
     def _count_addresses(self, network_id: str, addresses: tuple[str, ...], sign: int) -> None:
         if not addresses:
@@ -151,11 +204,27 @@ class Ledger:
                 book.release(number)
 
     def _observe_node(self, old: Node | None, new: Node | None) -> None:
+        self._observe_seat(old, new)
+        if new is not None and is_drained(new):
+            self.draining[new.id] = None
+        elif old is not None:
+            self.draining.pop(old.id, None)
         before = old.ingress_addresses if old is not None else ()
         after = new.ingress_addresses if new is not None else ()
         if before != after:
             self._count_addresses(self.ingress_id, before, -1)
             self._count_addresses(self.ingress_id, after, 1)
+
+    def _observe_seat(self, old: Node | None, new: Node | None) -> None:
+        if new is None:
+            assert old is not None
+            self.seats.pop(old.id, None)
+            return
+        seat = self.seats.get(new.id)
+        if seat is None:
+            self._next_seat += 1
+        index = seat.index if seat is not None else self._next_seat
+        self.seats[new.id] = Seat(index, new, self.usage_of(new.id))
 
     def _observe_service(self, old: Service | None, new: Service | None) -> None:
         for service, sign in ((old, -1), (new, 1)):
@@ -165,12 +234,31 @@ class Ledger:
                 self._count_addresses(vip.network_id, (vip.address,), sign)
             for config in service.endpoint.ports:
                 self._count_port((config.protocol, config.published_port), service.id, sign)
-        if new is not None and new.spec.mode is ServiceMode.GLOBAL:
+        if new is not None and new.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
             self.global_services[new.id] = None
         elif old is not None:
             self.global_services.pop(old.id, None)
+        self._observe_wishes(old, new)
         if new is None and old is not None and not self.service_nodes.get(old.id):
             self.service_nodes.pop(old.id, None)
+
+    def _observe_wishes(self, old: Service | None, new: Service | None) -> None:
+        if old is not None:
+            self.priorities.pop(old.id, None)
+            self.rebalancing.pop(old.id, None)
+            for name in avoided_services(old):
+                avoiders = self.avoiders.get(name, {})
+                avoiders.pop(old.id, None)
+                if not avoiders:
+                    self.avoiders.pop(name, None)
+        if new is None:
+            return
+        if new.spec.priority:
+            self.priorities[new.id] = new.spec.priority
+        if new.spec.rebalance or is_rebalancing(new):
+            self.rebalancing[new.id] = None
+        for name in avoided_services(new):
+            self.avoiders.setdefault(name, {})[new.id] = None
 
     def _count_port(self, port: Port, service_id: str, sign: int) -> None:
         holders = self.ports.setdefault(port, {})
@@ -199,6 +287,10 @@ class Ledger:
             self.book(new.id).set_subnets(new)
 
 
+def is_drained(node: Node) -> bool:
+    return node.spec.availability is Availability.DRAIN
+
+
 def _counts_the_same(old: Task, new: Task) -> bool:
     return (
         old.networks is new.networks
@@ -206,6 +298,7 @@ def _counts_the_same(old: Task, new: Task) -> bool:
         and _standing(old) == _standing(new)
         and (old.ports is new.ports or old.ports == new.ports)
         and (old.spec is new.spec or old.spec == new.spec)
+        and old.generic_resources == new.generic_resources
     )
 
 
@@ -216,12 +309,3 @@ def _standing(task: Task) -> int:
     if state < _ASSIGNED:
         return 1
     return 3 if task.desired_state <= _RUNNING else 2
-
-
-def _count(counts: dict[Port, int] | dict[str, int], key: Port | str, sign: int) -> None:
-    counter: dict[Port | str, int] = counts  # type: ignore[assignment]
-    count = counter.get(key, 0) + sign
-    if count:
-        counter[key] = count
-    else:
-        counter.pop(key, None)

@@ -2,8 +2,9 @@
 
 `plan` prints what the plan decides; most others change something and print nothing: `node NAME [key=value…]`,
 `network NAME`, `service NAME [key=value…]`, `set SERVICE key=value…`, `rm NAME`, `label NODE key=value…`,
-`drain|pause|activate|down|up NODE`, `agents [NODE…]` (one step), `fail|reject|complete TASK`, `wait SECONDS`, `settle
-[SECONDS]` (quietly, until nothing moves), `tasks SERVICE`, `status SERVICE`.
+`drain NODE [deadline=SECONDS]`, `pause|activate|down|up NODE`, `agents [NODE…]` (one step),
+`fail|reject|complete TASK`, `wait SECONDS`, `settle [SECONDS]` (quietly, until nothing moves), `tasks SERVICE`,
+`status SERVICE`.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class PlannerScript:
     def do_label(self, name: str, **labels: str) -> None:
         self.world.respec_node(name, labels=labels)
 
-    def do_drain(self, name: str) -> None:
-        self.world.drain(name)
+    def do_drain(self, name: str, deadline: str = "0") -> None:
+        self.world.respec_node(name, availability=Availability.DRAIN, drain_deadline_s=float(deadline))
 
     def do_pause(self, name: str) -> None:
         self.world.drain(name, Availability.PAUSE)

@@ -104,10 +104,14 @@ class Cluster(RuleBasedStateMachine):
         if name in self.world.tables.nodes:
             self.world.remove(self.world.tables.nodes[name])
 
-    @rule(name=st.sampled_from(NODES), availability=st.sampled_from(Availability))
-    def set_availability(self, name: str, availability: Availability) -> None:
+    @rule(
+        name=st.sampled_from(NODES),
+        availability=st.sampled_from(Availability),
+        deadline_s=st.sampled_from([0.0, 3.0]),
+    )
+    def set_availability(self, name: str, availability: Availability, deadline_s: float) -> None:
         if name in self.world.tables.nodes:
-            self.world.drain(name, availability)
+            self.world.respec_node(name, availability=availability, drain_deadline_s=deadline_s)
 
     @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["east", "west", "north"]))
     def label(self, name: str, zone: str) -> None:
@@ -116,7 +120,7 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from(SERVICES),
-        mode=st.sampled_from(ServiceMode),
+        mode=st.sampled_from([ServiceMode.REPLICATED, ServiceMode.GLOBAL]),
         replicas=st.integers(0, 5),
         task=tasks_specs,
         update=updates,

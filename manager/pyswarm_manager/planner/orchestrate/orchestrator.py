@@ -28,7 +28,9 @@ def orchestrate_service(draft: Draft, service_id: str) -> None:
     if judged.spec is not service.spec:
         return  # rolled back: the next plan goes on from the committed spec
     work = work if judged is service else Work(draft, judged)
+    work.drain.update_open = progress.open if update.is_running(judged) else None
     outdated = global_.reconcile(work, slots) if work.is_global else replicated.reconcile(work, slots)
+    progress.open += work.drain.opened
     update.advance(work, slots, outdated, progress)
 
 
@@ -45,6 +47,7 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
         return
     work = Work(draft, service)
     settle = global_.reconcile_slot if work.is_global else replicated.reconcile_slot
+    keys = list(dict.fromkeys((*keys, *work.drain.keys())))
     outdated = [key for key in keys if settle(work, key, slots.get(key, ())) is Verdict.OUTDATED]
     if outdated:
         update.advance(work, slots, outdated, update.Progress())

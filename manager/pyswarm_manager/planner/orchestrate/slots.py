@@ -24,8 +24,6 @@ from pyswarm_manager.planner.orchestrate.work import Loss, Work
 from pyswarm_manager.planner.schedule.board import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
-ORPHAN_AFTER_S = 24 * 3600.0
-
 _RUNNING = TaskState.RUNNING
 _Retired = dict[str, None]
 
@@ -83,7 +81,7 @@ class _Wanted:
     current: list[Task] = field(default_factory=list)
     outdated: list[Task] = field(default_factory=list)
     leaving: list[Task] = field(default_factory=list)
-    """On a drained or unfit node; with start-first they stay until replaced."""
+    """Running on a drained node, or (with start-first) on an unfit one: they stay until replaced."""
     lost: list[Task] = field(default_factory=list)
     ended: list[Task] = field(default_factory=list)
 
@@ -98,7 +96,7 @@ def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
             wanted.ended.append(task)
         elif loss is Loss.NONE:
             (wanted.current if work.is_clean(task) else wanted.outdated).append(task)
-        elif loss is Loss.UNFIT and work.starts_first and task.status.state is _RUNNING:
+        elif task.status.state is _RUNNING and (loss is Loss.DRAINED or (loss is Loss.UNFIT and work.starts_first)):
             wanted.leaving.append(task)
         else:
             wanted.lost.append(task)
@@ -107,23 +105,37 @@ def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
 
 def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) -> Verdict:
     wanted = _sort(work, tasks)
+    work.drain.wake_at_deadline(key, wanted.leaving)
     if wanted.current:
         _retire(retired, (*wanted.ended, *wanted.lost))
         _keep_one(work, key, tasks, wanted, retired)
         return Verdict.FINE
-    if wanted.outdated:
-        _retire(retired, (*wanted.ended, *wanted.lost, *wanted.leaving))
+    if wanted.leaving and not any(task.status.state is _RUNNING for task in wanted.outdated):
+        wanted.lost += wanted.outdated  # a successor that is outdated before it ran: what runs still has to leave
+    elif wanted.outdated:
+        _retire(retired, (*wanted.ended, *wanted.lost))
+        _retire_served(work, max(wanted.outdated, key=_how_far), tuple(wanted.leaving), retired)
         return Verdict.OUTDATED
+    if _is_moved_later(work, key, wanted):
+        return Verdict.FINE
     if _may_start(work, key):
         _replace(work, key, tasks, wanted, retired)
     return Verdict.FINE
+
+
+def _is_moved_later(work: Work, key: SlotKey, wanted: _Wanted) -> bool:
+    """Whether a drain takes other slots first."""
+    if wanted.lost or not any(work.loss(task) is Loss.DRAINED for task in wanted.leaving):
+        return False
+    return not work.drain.may_open()
 
 
 def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     """No task of the slot can stay: make one, unless the last one ended for good."""
     if wanted.leaving or wanted.lost:
         last = (wanted.lost or wanted.leaving)[-1]
-        desired = TaskState.READY if _predecessor_stops(work, tasks) else _RUNNING
+        is_prepared_first = _predecessor_stops(work, tasks) or (wanted.leaving and not work.starts_first)
+        desired = TaskState.READY if is_prepared_first else _RUNNING
         work.create(key, desired, restart_times=last.restart_times)
         _retire(retired, (*wanted.lost, *wanted.ended))
     elif wanted.ended:
@@ -164,20 +176,37 @@ def _may_start(work: Work, key: SlotKey) -> bool:
 
 
 def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
-    keep = max(wanted.current, key=lambda task: (task.desired_state, task.status.state))
+    keep = max(wanted.current, key=lambda task: (*_how_far(task), work.draft.knows(task)))
     old = (*wanted.outdated, *wanted.leaving)
-    _retire(retired, (task for task in wanted.current if task is not keep))
+    twins = [task for task in wanted.current if task is not keep]
     if keep.status.state is _RUNNING:
-        _retire(retired, old)
-    elif old and work.must_wait(keep):
+        _retire_served(work, keep, (*old, *twins), retired)
+    else:
+        _retire(retired, twins)
+        _make_way(work, key, keep, old, retired)
+    if keep.desired_state < _RUNNING:
+        _release(work, key, tasks, keep, retired)
+
+
+def _how_far(task: Task) -> tuple[TaskState, TaskState]:
+    return task.desired_state, task.status.state
+
+
+def _make_way(work: Work, key: SlotKey, keep: Task, old: tuple[Task, ...], retired: _Retired) -> None:
+    """Stop the old ones for a successor that does not run yet, if it waits for nothing else."""
+    if old and work.must_wait(keep):
         work.draft.wake(work.service.id, key, keep.start_at)
     elif old and (_is_prepared(work, keep) or _stopping_helps(work, keep, old)):
         _retire(retired, old)
     else:
         for task in old:
             work.draft.discount(task)
-    if keep.desired_state < _RUNNING:
-        _release(work, key, tasks, keep, retired)
+
+
+def _retire_served(work: Work, keep: Task, others: tuple[Task, ...], retired: _Retired) -> None:
+    """The others serve until every load balancer knows the one that stays."""
+    if others and work.draft.is_told(keep):
+        _retire(retired, others)
 
 
 def _is_prepared(work: Work, keep: Task) -> bool:
@@ -240,10 +269,15 @@ def _is_orphaned(work: Work, node: Node | None, key: SlotKey) -> bool:
         return True
     if node.status.state is not NodeState.DOWN:
         return False
-    at = node.status.changed_at + ORPHAN_AFTER_S
+    at = node.status.changed_at + _orphan_after_s(work)
     if at > work.now:
         work.draft.wake(work.service.id, key, at)
     return at <= work.now
+
+
+def _orphan_after_s(work: Work) -> float:
+    cluster = work.draft.tables.cluster
+    return (cluster.spec if cluster is not None else ClusterSpec()).orphan_grace_s
 
 
 def _orphaned(task: Task, now: float) -> TaskStatus:

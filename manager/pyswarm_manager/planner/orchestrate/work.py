@@ -23,6 +23,7 @@ from pyswarm_common.model import (
 from pyswarm_manager.planner.allocate.allocator import needs_ingress
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.planner.orchestrate.drain import Drain
 from pyswarm_manager.planner.orchestrate.restart import longest_delay
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
 from pyswarm_manager.store.tables import SlotKey
@@ -39,7 +40,9 @@ class Loss(Enum):
     NONE = "none"
     GONE = "its node was removed"
     DOWN = "its node is down"
-    UNFIT = "its node is drained or no longer fits the constraints"
+    DRAINED = "its node is drained, and waits until it has moved"
+    OVERDUE = "its node is drained, and the deadline is over"
+    UNFIT = "its node no longer fits the constraints"
 
 
 class Work:
@@ -50,9 +53,10 @@ class Work:
         self.service = service
         self.spec = service.spec
         self.now = draft.now
-        self.is_global = service.spec.mode is ServiceMode.GLOBAL
+        self.is_global = service.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB)
         self.config = _config(service)
         self.starts_first = self.config.order is UpdateOrder.START_FIRST
+        self.drain = Drain(self)
         self._constraints = parse_constraints(service.spec.task.placement.constraints)
         self._losses: dict[str, Loss] = {}
         self._sound_nodes: dict[str, None] = {}
@@ -121,6 +125,7 @@ class Work:
         desired_state: TaskState = TaskState.RUNNING,
         start_at: float = 0.0,
         restart_times: tuple[float, ...] = (),
+        job_iteration: int = 0,
     ) -> None:
         """One more task for the slot, by the service's present spec."""
         self.draft.candidates.append(
@@ -132,6 +137,7 @@ class Work:
                 desired_state=desired_state,
                 start_at=start_at,
                 restart_times=restart_times,
+                job_iteration=job_iteration,
             )
         )
 
@@ -147,6 +153,8 @@ class Work:
             return Loss.NONE  # whether the node hosts the service at all is decided per node
         if node.status.state is NodeState.DOWN:
             return Loss.DOWN
+        if node.spec.availability is Availability.DRAIN:
+            return Loss.OVERDUE if self.drain.is_overdue(node) else Loss.DRAINED
         return Loss.NONE if self.hosts(node) else Loss.UNFIT
 
 
