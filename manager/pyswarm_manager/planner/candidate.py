@@ -15,6 +15,7 @@ class Candidate:
     __slots__ = (
         "allocated",
         "desired_state",
+        "job_iteration",
         "message",
         "networks",
         "node_id",
@@ -38,6 +39,7 @@ class Candidate:
         desired_state: TaskState = TaskState.RUNNING,
         start_at: float = 0.0,
         restart_times: tuple[float, ...] = (),
+        job_iteration: int = 0,
         task: Task | None = None,
     ) -> None:
         self.service = service
@@ -48,6 +50,7 @@ class Candidate:
         self.desired_state = desired_state
         self.start_at = start_at
         self.restart_times = restart_times
+        self.job_iteration = job_iteration
         self.task = task
         """The waiting task it is, or None for one that is to be made."""
         self.allocated = task is not None and task.status.state >= TaskState.PENDING
