@@ -11,7 +11,7 @@ import gc
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +35,8 @@ LOOK_S = 1.0
 
 Mutant = Callable[[], AbstractContextManager[object]]
 """Plants a bug for as long as the context lasts."""
+Story = Callable[[SimCluster, Workload], Iterator[float]]
+"""What befalls the cluster instead of chance; yields for how many seconds it goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,13 @@ class Outcome:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
 
 
-def run(seed: int, profile: Profile | None = None, mutant: Mutant | None = None) -> Outcome:
-    """Run one seed, with a bug planted or without."""
+def run(seed: int, profile: Profile | None = None, mutant: Mutant | None = None, story: Story | None = None) -> Outcome:
+    """Run one seed, with a bug planted or without, or a story."""
     with mutant() if mutant is not None else nullcontext():
         gc.freeze()  # what is there stays; what this run makes is looked at when it ends
         gc.disable()  # it would run destructors of what we stopped at moments of its own
         try:
-            return _Simulation(seed, profile or profile_of(seed)).outcome()
+            return _Simulation(seed, profile or profile_of(seed), story).outcome()
         finally:
             _collect_quietly()
 
@@ -88,9 +90,9 @@ def _collect_quietly() -> None:
 class _Simulation:
     """One seed's run."""
 
-    def __init__(self, seed: int, profile: Profile) -> None:
+    def __init__(self, seed: int, profile: Profile, story: Story | None) -> None:
         SimTask.count_anew()
-        self._seed, self._profile = seed, profile
+        self._seed, self._profile, self._story = seed, profile, story
         self._world = World(seed)
         self._cluster = SimCluster(self._world, profile)
         self._workload = Workload(self._cluster)
@@ -121,14 +123,21 @@ class _Simulation:
 
     def _run(self) -> None:
         self._form()
-        self._faults.start()
-        self._world.run_until(FORMING_S + self._profile.fault_s)
+        self._befall()
         self._workload.stop()
         self._faults.heal()
         self._settle()
         verdict = check(self._workload.history)
         if not verdict.ok:
             raise Violation("linearizability: " + verdict.explain())
+
+    def _befall(self) -> None:
+        if self._story is None:
+            self._faults.start()
+            self._world.run_until(FORMING_S + self._profile.fault_s)
+            return
+        for pause_s in self._story(self._cluster, self._workload):
+            self._world.run_until(self._world.now + pause_s)
 
     def _end(self) -> None:
         """Nothing runs any more."""
