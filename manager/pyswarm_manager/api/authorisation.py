@@ -31,6 +31,7 @@ _GRANTS: Final[_Grants] = (
         "GetCluster ListNodes GetNode ListServices GetService ListTasks GetTask ListNetworks GetNetwork",
         _VIEWERS,
     ),
+    ("pyswarm.v1.Control", "ListServiceRevisions", _VIEWERS),
     ("pyswarm.v1.Watch", "Watch", _VIEWERS),
     ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
@@ -57,6 +58,7 @@ _GRANTS: Final[_Grants] = (
 
 _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Control", "CreateService UpdateService RemoveService CreateNetwork RemoveNetwork", _OPERATORS),
+    ("pyswarm.v1.Control", "RestartTask RemoveTask", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateCluster RemoveNode", _ADMINS),
     # A token's own holder, whatever its role; the method refuses everybody who came without one.

@@ -16,11 +16,12 @@ from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
-from pyswarm_manager.api import clusters, networks, nodes, services
+from pyswarm_manager.api import clusters, networks, nodes, revisions, services, tasks
 from pyswarm_manager.api.caller import Context, caller_of, is_admin
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.listing import fill_page, select
+from pyswarm_manager.api.node_resources import node_resources
 from pyswarm_manager.api.reads import with_manager_status
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
@@ -68,7 +69,9 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
             roles: frozenset[int] = frozenset(request.roles)
             response = pb.ListNodesResponse()
             selected = select(view.nodes, request.options, lambda node: not roles or node.spec.role in roles)
-            _, response.next_page_token = fill_page(selected, request.options, response.nodes, self._node)
+            page, response.next_page_token = fill_page(selected, request.options, response.nodes, self._node)
+            for node in page if request.resources else ():
+                response.resources[node.id].CopyFrom(node_resources(view, node))
             return response
 
         if request.options.consistency == pb.CONSISTENCY_LOCAL:
@@ -78,7 +81,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.GetNodeResponse:
         async def local() -> pb.GetNodeResponse:
             view = await self._calls.view(context, request.consistency)
-            return pb.GetNodeResponse(node=self._node(find_node(view, request.node)))
+            node = find_node(view, request.node)
+            return pb.GetNodeResponse(node=self._node(node), resources=node_resources(view, node))
 
         if request.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
@@ -136,7 +140,27 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
         return await self._calls.on_leader(context, "RemoveService", request, pb.RemoveServiceResponse, local)
 
+    async def ListServiceRevisions(
+        self, request: pb.ListServiceRevisionsRequest, context: Context
+    ) -> pb.ListServiceRevisionsResponse:
+        view = await self._calls.view(context, request.consistency)
+        found = revisions.list_revisions(view, find_service(view, request.service))
+        return pb.ListServiceRevisionsResponse(revisions=[to_proto(revision) for revision in found])
+
     # ---- tasks
+
+    async def RestartTask(self, request: pb.RestartTaskRequest, context: Context) -> pb.RestartTaskResponse:
+        async def local() -> pb.RestartTaskResponse:
+            return pb.RestartTaskResponse(task_id=(await tasks.restart_task(self._writer, request.task)).id)
+
+        return await self._calls.on_leader(context, "RestartTask", request, pb.RestartTaskResponse, local)
+
+    async def RemoveTask(self, request: pb.RemoveTaskRequest, context: Context) -> pb.RemoveTaskResponse:
+        async def local() -> pb.RemoveTaskResponse:
+            task = await tasks.remove_task(self._writer, request.task, force=request.force)
+            return pb.RemoveTaskResponse(task_id=task.id)
+
+        return await self._calls.on_leader(context, "RemoveTask", request, pb.RemoveTaskResponse, local)
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Context) -> pb.ListTasksResponse:
         view = await self._calls.view(context, request.options.consistency)

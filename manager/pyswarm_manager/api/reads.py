@@ -11,6 +11,7 @@ from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Node
 from pyswarm_manager.api.forward import no_leader
 from pyswarm_manager.ports import RaftPort
+from pyswarm_manager.raft.core.types import MemberRole
 
 BARRIER_TIMEOUT_S = 1.0
 
@@ -36,4 +37,5 @@ def with_manager_status(node: Node, raft: RaftPort) -> Node:
     member = raft.members.get(status.raft_id)
     reachable = member is not None and (member.is_active or not raft.is_leader)
     leads = member is not None and raft.leader_id == status.raft_id
-    return replace(node, manager_status=replace(status, leader=leads, reachable=reachable))
+    learner = member is not None and member.role is MemberRole.LEARNER
+    return replace(node, manager_status=replace(status, leader=leads, reachable=reachable, learner=learner))

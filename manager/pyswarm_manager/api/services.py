@@ -12,16 +12,15 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
-from pyswarm_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
+from pyswarm_common.errors import AlreadyExists, InvalidArgument
 from pyswarm_common.model import (
     NetworkAttachmentSpec,
     PortConfig,
     PublishMode,
     Service,
     ServiceSpec,
-    UpdateState,
-    UpdateStatus,
 )
+from pyswarm_manager.api.revisions import resumed, rolled_back, rolled_back_to
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
@@ -42,9 +41,9 @@ async def create_service(writer: Writer, request: control_pb2.CreateServiceReque
 
 
 async def update_service(writer: Writer, request: control_pb2.UpdateServiceRequest) -> Service:
-    spec = None
-    if not request.rollback:
-        spec = decode(ServiceSpec, request.spec)
+    goes_back = request.rollback or bool(request.rollback_to)
+    spec = None if goes_back else decode(ServiceSpec, request.spec)
+    if spec is not None:
         refuse(check_service_spec(spec))
 
     async def attempt() -> Service:
@@ -52,7 +51,12 @@ async def update_service(writer: Writer, request: control_pb2.UpdateServiceReque
         service = find_service(view, request.service_id)
         # What the planner writes (endpoint, update status) moves the version too, and contradicts no user.
         check_read_version("service", service.id, service.spec_version, request.version, service.meta.version)
-        changed = _rolled_back(service, writer.clock()) if spec is None else _respecified(view, service, spec)
+        if spec is not None:
+            changed = _respecified(view, service, spec, writer.clock())
+        elif request.rollback_to:
+            changed = rolled_back_to(view, service, request.rollback_to, writer.clock())
+        else:
+            changed = rolled_back(service, writer.clock())
         _check_ports(view, changed.spec, own_id=service.id)
         await writer.store.propose([Update(changed)])
         return writer.store.view.services.get(service.id, changed)
@@ -115,9 +119,10 @@ def _ports_of_others(view: Tables, own_id: str) -> Iterator[tuple[Service, PortC
                 yield other, port
 
 
-def _respecified(view: Tables, service: Service, spec: ServiceSpec) -> Service:
+def _respecified(view: Tables, service: Service, spec: ServiceSpec, now: float) -> Service:
     _check_what_may_change(service, spec)
-    return replace(service, spec=resolve_networks(view, spec))
+    spec = resolve_networks(view, spec)
+    return resumed(service, now) if spec == service.spec else replace(service, spec=spec)
 
 
 def _check_what_may_change(service: Service, spec: ServiceSpec) -> None:
@@ -128,10 +133,3 @@ def _check_what_may_change(service: Service, spec: ServiceSpec) -> None:
         violations.append(("mode", "service mode change is not allowed"))
     if violations:
         raise InvalidArgument("; ".join(sentence for _, sentence in violations), violations)
-
-
-def _rolled_back(service: Service, now: float) -> Service:
-    if service.previous_spec is None:
-        raise FailedPrecondition(f"service {service.spec.name} does not have a previous spec")
-    started = UpdateStatus(state=UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback")
-    return replace(service, spec=service.previous_spec, update_status=started)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from pyswarm_common.errors import InvalidArgument, NotFound
-from pyswarm_common.model import Network, Node, Service, Task
+from pyswarm_common.model import Network, Node, Service, Task, TaskState
 from pyswarm_manager.store.tables import Kind, SlotKey, Tables
 
 T = TypeVar("T", Node, Service, Task, Network)
@@ -29,6 +29,12 @@ def find_network(tables: Tables, reference: str) -> Network:
 
 def find_task(tables: Tables, reference: str) -> Task:
     return _find("task", tables.tasks, reference, _tasks_named(tables, reference))
+
+
+def find_wanted_task(tables: Tables, reference: str) -> Task:
+    """As `find_task`, but a name means the task of that slot that is meant to run, whatever ran there before."""
+    wanted = [task for task in _tasks_named(tables, reference) if task.desired_state <= TaskState.RUNNING]
+    return wanted[-1] if wanted else find_task(tables, reference)
 
 
 def _named(tables: Tables, kind: Kind, table: Mapping[str, T], name: str) -> list[T]:

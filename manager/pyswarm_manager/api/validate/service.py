@@ -23,6 +23,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.api.validate.constraints import check_constraint
 from pyswarm_manager.api.validate.container import check_container
+from pyswarm_manager.api.validate.dependencies import check_dependencies
 from pyswarm_manager.api.validate.fields import (
     Violation,
     check_count,
@@ -62,6 +63,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
             yield from under(path, _check_update(config, path))
     yield from under("endpoint", _check_endpoint(spec.endpoint))
     yield from _check_host_network(spec)
+    yield from check_dependencies(spec)
 
 
 def _check_replicas(spec: ServiceSpec) -> Iterator[Violation]:
@@ -106,6 +108,7 @@ def _check_resources(resources: Resources) -> Iterator[Violation]:
 def _check_restart(policy: RestartPolicy) -> Iterator[Violation]:
     yield from check_duration(policy.delay_s, "delay_s", "TaskSpec: restart-delay")
     yield from check_duration(policy.window_s, "window_s", "TaskSpec: restart-window")
+    yield from check_duration(policy.max_delay_s, "max_delay_s", "TaskSpec: restart-max-delay")
 
 
 def _check_placement(placement: Placement, mode: ServiceMode) -> Iterator[Violation]:
