@@ -68,6 +68,7 @@ class ManagerStatus(Struct, frozen=True):
     address: str = ""
     leader: bool = False
     reachable: bool = False
+    learner: bool = False
 
 
 class CertificateStatus(Struct, frozen=True):

@@ -836,6 +836,7 @@ class ManagerStatus(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     LEADER_FIELD_NUMBER: _builtins.int
     REACHABLE_FIELD_NUMBER: _builtins.int
+    LEARNER_FIELD_NUMBER: _builtins.int
     raft_id: _builtins.int
     address: _builtins.str
     """host:port of the manager's mTLS server."""
@@ -843,6 +844,8 @@ class ManagerStatus(_message.Message):
     """Filled when read from a manager, not stored: is this member the leader?"""
     reachable: _builtins.bool
     """Filled when read from the leader, not stored: does the leader hear of it?"""
+    learner: _builtins.bool
+    """Filled when read from a manager, not stored: it has no vote yet, as it is still fetching what the others have."""
     def __init__(
         self,
         *,
@@ -850,10 +853,11 @@ class ManagerStatus(_message.Message):
         address: _builtins.str = ...,
         leader: _builtins.bool = ...,
         reachable: _builtins.bool = ...,
+        learner: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leader", b"leader", "raft_id", b"raft_id", "reachable", b"reachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "leader", b"leader", "learner", b"learner", "raft_id", b"raft_id", "reachable", b"reachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

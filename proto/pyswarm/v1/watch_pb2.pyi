@@ -6,6 +6,7 @@ Changes of the cluster's objects, as they are applied."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pyswarm.v1 import types_pb2 as _types_pb2
@@ -32,6 +33,9 @@ class _ObjectKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectKind
     OBJECT_KIND_SERVICE: _ObjectKind.ValueType  # 3
     OBJECT_KIND_TASK: _ObjectKind.ValueType  # 4
     OBJECT_KIND_NETWORK: _ObjectKind.ValueType  # 5
+    OBJECT_KIND_SECRET: _ObjectKind.ValueType  # 6
+    OBJECT_KIND_CONFIG: _ObjectKind.ValueType  # 7
+    OBJECT_KIND_SERVICE_REVISION: _ObjectKind.ValueType  # 8
 
 class ObjectKind(_ObjectKind, metaclass=_ObjectKindEnumTypeWrapper): ...
 
@@ -41,6 +45,9 @@ OBJECT_KIND_NODE: ObjectKind.ValueType  # 2
 OBJECT_KIND_SERVICE: ObjectKind.ValueType  # 3
 OBJECT_KIND_TASK: ObjectKind.ValueType  # 4
 OBJECT_KIND_NETWORK: ObjectKind.ValueType  # 5
+OBJECT_KIND_SECRET: ObjectKind.ValueType  # 6
+OBJECT_KIND_CONFIG: ObjectKind.ValueType  # 7
+OBJECT_KIND_SERVICE_REVISION: ObjectKind.ValueType  # 8
 Global___ObjectKind: _TypeAlias = ObjectKind  # noqa: Y015
 
 class _ChangeAction:
@@ -69,6 +76,8 @@ class WatchRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     RESUME_FROM_FIELD_NUMBER: _builtins.int
     SERVICE_IDS_FIELD_NUMBER: _builtins.int
+    NODE_IDS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     resume_from: _builtins.int
     """Only changes after this Raft index; zero: from now on."""
     @_builtins.property
@@ -79,16 +88,26 @@ class WatchRequest(_message.Message):
     def service_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only tasks of these services (and these services)."""
 
+    @_builtins.property
+    def node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only tasks on these nodes (and these nodes)."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Instead of `resume_from`: from the first change at or after this time. OUT_OF_RANGE if some may be kept no longer."""
+
     def __init__(
         self,
         *,
         kinds: _abc.Iterable[Global___ObjectKind.ValueType] | None = ...,
         resume_from: _builtins.int = ...,
         service_ids: _abc.Iterable[_builtins.str] | None = ...,
+        node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "resume_from", b"resume_from", "service_ids", b"service_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "node_ids", b"node_ids", "resume_from", b"resume_from", "service_ids", b"service_ids", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,12 +117,36 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 class WatchEvent(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ACTION_FIELD_NUMBER: _builtins.int
     CLUSTER_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     NETWORK_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    SERVICE_REVISION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
     action: Global___ChangeAction.ValueType
     @_builtins.property
     def cluster(self) -> _types_pb2.Cluster: ...
@@ -115,6 +158,18 @@ class WatchEvent(_message.Message):
     def task(self) -> _types_pb2.Task: ...
     @_builtins.property
     def network(self) -> _types_pb2.Network: ...
+    @_builtins.property
+    def secret(self) -> _types_pb2.Secret:
+        """Without its data."""
+
+    @_builtins.property
+    def config(self) -> _types_pb2.Config: ...
+    @_builtins.property
+    def service_revision(self) -> _types_pb2.ServiceRevision: ...
+    @_builtins.property
+    def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What to call the object and what changed of it, as docker's events do: "name", "state.old", "state.new" and so on."""
+
     def __init__(
         self,
         *,
@@ -124,12 +179,16 @@ class WatchEvent(_message.Message):
         service: _types_pb2.Service | None = ...,
         task: _types_pb2.Task | None = ...,
         network: _types_pb2.Network | None = ...,
+        secret: _types_pb2.Secret | None = ...,
+        config: _types_pb2.Config | None = ...,
+        service_revision: _types_pb2.ServiceRevision | None = ...,
+        attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "config", b"config", "network", b"network", "node", b"node", "object", b"object", "secret", b"secret", "service", b"service", "service_revision", b"service_revision", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "cluster", b"cluster", "network", b"network", "node", b"node", "object", b"object", "service", b"service", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attributes", b"attributes", "cluster", b"cluster", "config", b"config", "network", b"network", "node", b"node", "object", b"object", "secret", b"secret", "service", b"service", "service_revision", b"service_revision", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "service", "task", "network"]  # noqa: Y015
+    _WhichOneofReturnType_object: _TypeAlias = _typing.Literal["cluster", "node", "service", "task", "network", "secret", "config", "service_revision"]  # noqa: Y015
     _WhichOneofArgType_object: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_object) -> _WhichOneofReturnType_object | None: ...
 
@@ -141,19 +200,25 @@ class WatchResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Raft index after which these events hold."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___WatchEvent]: ...
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When they were committed, by the clock of the manager that led."""
+
     def __init__(
         self,
         *,
         version: _builtins.int = ...,
         events: _abc.Iterable[Global___WatchEvent] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
