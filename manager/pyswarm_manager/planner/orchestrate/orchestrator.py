@@ -6,9 +6,9 @@ otherwise only the slots that something happened in.
 
 from __future__ import annotations
 
-from pyswarm_common.model import Service, Task, TaskState
+from pyswarm_common.model import Service, ServiceMode, Task, TaskState
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.planner.orchestrate import global_, replicated, update
+from pyswarm_manager.planner.orchestrate import cron, global_, jobs, replicated, update
 from pyswarm_manager.planner.orchestrate.slots import Verdict, dismiss
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
@@ -21,6 +21,9 @@ def orchestrate_service(draft: Draft, service_id: str) -> None:
     if service is None:
         for key, tasks in slots.items():
             _dismiss_orphans(draft, service_id, key, tasks)
+        return
+    if service.spec.mode.is_job:
+        _orchestrate_job(draft, service)
         return
     work = Work(draft, service)
     progress = update.progress_of(work, slots)
@@ -42,6 +45,10 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
         for key in keys:
             _dismiss_orphans(draft, service_id, key, slots.get(key, ()))
         return
+    if service.spec.mode.is_job:
+        if not jobs.is_at_rest(draft, service, keys):
+            _orchestrate_job(draft, service)
+        return
     if update.is_running(service):
         orchestrate_service(draft, service_id)
         return
@@ -51,6 +58,13 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
     outdated = [key for key in keys if settle(work, key, slots.get(key, ())) is Verdict.OUTDATED]
     if outdated:
         update.advance(work, slots, outdated, update.Progress())
+
+
+def _orchestrate_job(draft: Draft, service: Service) -> None:
+    if service.spec.mode is ServiceMode.CRON:
+        cron.orchestrate(draft, service)
+    else:
+        jobs.orchestrate(draft, service)
 
 
 def _dismiss_orphans(draft: Draft, service_id: str, key: SlotKey, tasks: tuple[Task, ...]) -> None:
