@@ -9,10 +9,12 @@ at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, OutOfSequence, Unavailable
 from pyswarm_common.ids import IdSource
+from pyswarm_common.model import Task
 from pyswarm_manager.planner.dirty import Dirty, everything
 from pyswarm_manager.planner.draft import Rng, WakeKey
 from pyswarm_manager.planner.ledger import Ledger
@@ -20,6 +22,7 @@ from pyswarm_manager.planner.plan import Plan, State, plan
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.encoding import split_changes
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.store.tables import slot_key
 
 FIRST_PAUSE_S = 0.005
 LAST_PAUSE_S = 1.0
@@ -31,6 +34,17 @@ PlanObserver = Callable[[Plan, float], None]
 """Told of each plan and how long it took, for metrics and logs."""
 
 
+class Handover(Protocol):
+    """Which tasks every load balancer knows of: `pyswarm_manager.dispatcher.handover`."""
+
+    def is_told(self, task: Task) -> bool: ...
+
+    def watch(self, task: Task) -> None: ...
+
+    def subscribe(self, listener: Callable[[Iterable[Task]], None]) -> Callable[[], None]: ...
+
+
+
 async def run_planner(
     store: Store,
     ids: IdSource,
@@ -38,20 +52,26 @@ async def run_planner(
     clock: Callable[[], float],
     observer: PlanObserver | None = None,
     monotonic: Callable[[], float] | None = None,
+    handover: Handover | None = None,
 ) -> None:
     """Plan for as long as this manager leads: run it inside the term's TaskGroup, which cancels it at the term's end.
 
     Must start only when everything of earlier terms is applied. `pyswarm_common.errors.Unknown` (leadership was lost
     with a proposal in flight) is raised to the group, since planning on could do the same work twice.
+
+    Without `handover` a task counts as known to every load balancer as soon as it runs.
     """
-    loop = _Loop(store, ids, rng, clock, observer, monotonic or asyncio.get_running_loop().time)
+    loop = _Loop(store, ids, rng, clock, observer, monotonic or asyncio.get_running_loop().time, handover)
     unsubscribe = store.subscribe(loop.observe)
+    unlisten = handover.subscribe(loop.told) if handover is not None else None
     try:
         while True:
             await loop.wait_dirty()
             await loop.plan_and_commit()
     finally:
         unsubscribe()
+        if unlisten is not None:
+            unlisten()
 
 
 class _Loop:
@@ -63,7 +83,9 @@ class _Loop:
         clock: Callable[[], float],
         observer: PlanObserver | None,
         monotonic: Callable[[], float],
+        handover: Handover | None,
     ) -> None:
+        self._handover = handover
         self._store = store
         self._ids = ids
         self._rng = rng
@@ -84,6 +106,11 @@ class _Loop:
         self._dirty.add_events(events)
         self._news.set()
 
+    def told(self, tasks: Iterable[Task]) -> None:
+        """Every load balancer knows of these tasks now: their slots may go on."""
+        self._dirty.slots.update(((task.service_id, slot_key(task)), None) for task in tasks)
+        self._news.set()
+
     async def wait_dirty(self) -> None:
         """Return when there is something to look at: a change, or a time that a plan asked for."""
         while not self._dirty:
@@ -98,7 +125,10 @@ class _Loop:
     async def plan_and_commit(self) -> None:
         dirty, self._dirty = self._dirty, Dirty()
         started = self._clock()
-        found = plan(State(self._store.view, self._ledger), dirty, started, self._rng, self._ids)
+        found = plan(self._state(), dirty, started, self._rng, self._ids)
+        if self._handover is not None:
+            for task in found.awaited:
+                self._handover.watch(task)
         if self._observer is not None:
             self._observer(found, self._clock() - started)
         self._dirty.merge(found.unfinished)
@@ -115,6 +145,11 @@ class _Loop:
             await self._rest()
         else:
             self._pause_s = 0.0
+
+    def _state(self) -> State:
+        if self._handover is None:
+            return State(self._store.view, self._ledger)
+        return State(self._store.view, self._ledger, self._handover.is_told)
 
     async def _rest(self) -> None:
         """Longer after each refusal in a row, so that a log without quorum is not asked all the time."""

@@ -169,7 +169,7 @@ class ManagerProcess:
         self._run.board.listen(self.address, endpoint)
         loops: list[Loop] = [
             partial(self._commit_bootstrap, store),
-            partial(run_planner, store, self._new_id, world.rng.random, self.wall),
+            partial(run_planner, store, self._new_id, world.rng.random, self.wall, handover=dispatcher.handover),
             dispatcher.run,
             partial(run_roles, store, raft),
         ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pyswarm_common.errors import Unavailable
 from pyswarm_common.ids import IdSource
+from pyswarm_manager.dispatcher.handover import Handover
 from pyswarm_manager.dispatcher.term import Term
 from pyswarm_manager.store.store import Store
 
@@ -39,17 +40,26 @@ class Dispatcher:
         self._leader_address, self._silent_members = leader_address, silent_members
         self._monotonic = monotonic
         self._term: Term | None = None
+        self.handover = Handover()
 
     async def run(self) -> None:
         """Serve sessions until cancelled: one term."""
         assert self._term is None, "a term begins after the last one ended"
         term = self._term = Term(
-            self._store, self._clock, self._new_id, self._silent_members, self._monotonic, self._seeds
+            self._store,
+            self._clock,
+            self._new_id,
+            self._silent_members,
+            self._monotonic,
+            self._seeds,
+            self.handover.tell,
         )
+        self.handover.begin(term.tables)
         try:
             await term.run()
         finally:
             self._term = None
+            self.handover.end()
             term.end(self.not_leading())
 
     @property

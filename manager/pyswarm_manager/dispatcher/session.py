@@ -27,8 +27,6 @@ class Session:
         self.id = session_id
         self.node_id = node_id
         self.images: frozenset[str] = frozenset()
-        self.programmed: dict[str, int] = {}
-        """Network id -> version of the table that is in the node's kernel."""
         self._view, self._tables = view, tables
         self._given = Given(node_id)
         self._tasks: dict[str, None] = {}
@@ -60,9 +58,10 @@ class Session:
             self._wake.set()
 
     def table_programmed(self, network_id: str, version: int) -> None:
-        """The agent has this version in its kernel."""
-        if network_id in self._given.networks:
-            self.programmed[network_id] = version
+        """The agent has this version in its kernel. Only what the node was told can be acknowledged."""
+        told = self._given.networks.get(network_id)
+        if told is not None:
+            self._tables.programmed.acknowledge(self.node_id, network_id, min(version, told))
 
     def images_reported(self, references: list[str]) -> None:
         """What the node's image store has."""
@@ -133,6 +132,4 @@ class Session:
     def _take_assignments(self) -> bytes | None:
         tasks, self._tasks = self._tasks, {}
         resync, self._resync = frozenset(self._resync), set()
-        message = increment(self._given, tasks, resync, self._view, self._tables)
-        self.programmed = {n: version for n, version in self.programmed.items() if n in self._given.networks}
-        return message
+        return increment(self._given, tasks, resync, self._view, self._tables)

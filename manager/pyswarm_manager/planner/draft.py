@@ -31,7 +31,17 @@ MAX_NEW_TASKS = 10_000
 
 
 class Draft:
-    def __init__(self, tables: Tables, ledger: Ledger, now: float, rng: Rng, new_id: IdSource) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        ledger: Ledger,
+        now: float,
+        rng: Rng,
+        new_id: IdSource,
+        is_told: Callable[[Task], bool] = lambda task: True,
+    ) -> None:
+        self._is_told = is_told
+        self.awaited: dict[str, Task] = {}
         self.tables = tables
         self.ledger = ledger
         self.now = now
@@ -63,6 +73,17 @@ class Draft:
     def is_leaving(self, task: Task) -> bool:
         """Whether this plan ends or deletes the task."""
         return task.id in self._deleted or self._desired.get(task.id, TaskState.NEW) > TaskState.RUNNING
+
+    def knows(self, task: Task) -> bool:
+        """`is_told`, for a choice that waits for nothing."""
+        return self._is_told(task)
+
+    def is_told(self, task: Task) -> bool:
+        """Whether every load balancer that needs the task knows it as it is; if not, the plan says what it awaits."""
+        if self._is_told(task):
+            return True
+        self.awaited[task.id] = task
+        return False
 
     def tasks_left(self) -> int:
         """How many more tasks this plan should make."""
@@ -159,6 +180,7 @@ class Draft:
             networks=candidate.networks,
             ports=candidate.ports,
             restart_times=candidate.restart_times,
+            job_iteration=candidate.job_iteration,
             start_at=candidate.start_at,
         )
 

@@ -6,11 +6,11 @@ were applied gives an empty plan. Who acts next: the leader's loop proposes the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import Service, TaskState
+from pyswarm_common.model import Service, Task, TaskState
 from pyswarm_manager.planner.allocate import allocator
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
@@ -32,6 +32,8 @@ class Plan:
     """(object id, sentence) about what was decided or could not be done."""
     unfinished: Dirty
     """What a plan of bounded size left for the next one."""
+    awaited: tuple[Task, ...] = ()
+    """Tasks that the load balancers do not all know of yet: plan their slots again once they do."""
 
     @property
     def wake_at(self) -> float | None:
@@ -40,10 +42,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a plan reads: the tables, and the ledger derived from them."""
+    """What a plan reads: the tables, the ledger derived from them, and what agents acknowledged."""
 
     tables: Tables
     ledger: Ledger
+    is_told: Callable[[Task], bool] = lambda task: True
+    """Whether every load balancer that needs the task knows it as it is."""
 
     @classmethod
     def of(cls, tables: Tables) -> State:
@@ -52,7 +56,7 @@ class State:
 
 def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> Plan:
     """What to change so that the cluster comes nearer to what is wanted."""
-    draft = Draft(state.tables, state.ledger, now, rng, new_id)
+    draft = Draft(state.tables, state.ledger, now, rng, new_id, state.is_told)
     try:
         services, slots = _to_look_at(state, dirty)
         _allocate_common(draft, dirty, services)
@@ -70,7 +74,8 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
         schedule(draft)
         for candidate in draft.candidates:
             _finish(draft, candidate)
-        return Plan(draft.changes(), draft.wakes, tuple(draft.explanations), draft.unfinished)
+        awaited = tuple(draft.awaited.values())
+        return Plan(draft.changes(), draft.wakes, tuple(draft.explanations), draft.unfinished, awaited)
     finally:
         draft.undo()
 

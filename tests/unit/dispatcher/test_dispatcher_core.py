@@ -102,6 +102,14 @@ class Cluster:
         message = increment(self.given[node_id], self.touched, frozenset(resync), self.view, self.tables)
         return None if message is None else parse(message)
 
+    def acknowledge(self, *node_ids: str) -> list[str]:
+        """These nodes have programmed all there is; returns the tasks that waited for that."""
+        assert self.tables is not None
+        for node_id in node_ids:
+            for network_id in ("net", "ingress"):
+                self.tables.programmed.acknowledge(node_id, network_id, self.view.index)
+        return [task.id for task in self.tables.take_told()]
+
     def status(self, task_id: str, state: TaskState) -> None:
         self.commit(SetTaskStatus(task_id, TaskStatus(state=state)))
 
@@ -187,14 +195,21 @@ def test_running_makes_a_backend_known_everywhere_by_a_delta(cluster: Cluster) -
     assert not message.update_tasks
 
 
-def test_a_task_is_withdrawn_in_the_message_that_stops_it_and_goes_when_it_has_ended(cluster: Cluster) -> None:
+def test_a_task_is_stopped_when_every_node_of_its_network_took_it_out_and_goes_when_it_has_ended(
+    cluster: Cluster,
+) -> None:
     cluster.status("t1", TaskState.RUNNING)
     cluster.start("n1", "n2")
     cluster.commit(SetDesired("t1", TaskState.SHUTDOWN))
     message = cluster.news("n1")
     assert message is not None
-    assert [(t.id, t.desired_state) for t in message.update_tasks] == [("t1", TASK_STATE_SHUTDOWN)]
+    assert not message.update_tasks, "it goes on while others may send it connections"
     assert endpoints(message.networks[0]) == {"t1": (["10.0.1.1"], "192.0.2.1", False)}
+    assert cluster.acknowledge("n1", "n2") == ["t1"]
+
+    message = cluster.news("n1")
+    assert message is not None
+    assert [(t.id, t.desired_state) for t in message.update_tasks] == [("t1", TASK_STATE_SHUTDOWN)]
 
     cluster.status("t1", TaskState.SHUTDOWN)
     message = cluster.news("n1")

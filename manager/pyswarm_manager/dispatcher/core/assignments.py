@@ -3,13 +3,21 @@
 A node's assignments are its tasks that have a place there and have not ended, the tables of their networks, and always
 the ingress network's table with the published ports. The first message of a session names everything; later ones hold
 differences, found by looking only at what changed. A task that is to stop stays assigned, with that desired state,
-until its status is terminal. Never decides what should run: that is the planner, through the store.
+until its status is terminal.
+
+Out of every load balancer before it is stopped: a running task that is to stop is shown to its agent as wanted until
+every node that may send it connections has acknowledged that it is no backend any more (`NetworkTables.is_told`). A
+new leader begins to wait anew, which changes nothing for an agent that was told to stop already.
+
+Never decides what should run: that is the planner, through the store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+import msgspec
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
@@ -62,7 +70,8 @@ def complete(given: Given, view: Tables, tables: NetworkTables) -> bytes:
     """Everything, as a serialised ManagerMessage: the first of a session."""
     assert given.sequence == 0, "only the first message of a session is complete"
     tasks = (task for task in view.tasks_on(given.node_id) if is_assigned(task, given.node_id))
-    changes = _TaskChanges([task for task in tasks if _give(given, task)])
+    shown = (_shown(given, task, view, tables) for task in tasks)
+    changes = _TaskChanges([task for task in shown if _give(given, task)])
     return _message(given, changes, _network_changes(given, tables, frozenset()), _new_ingress(given, view, tables))
 
 
@@ -74,7 +83,7 @@ def increment(
     `task_ids` are the tasks that may have changed, `resync` the networks whose whole table the agent asked for.
     """
     assert given.sequence > 0, "a session starts with everything"
-    changes = _task_changes(given, task_ids, view)
+    changes = _task_changes(given, task_ids, view, tables)
     networks = _network_changes(given, tables, resync)
     ingress = _new_ingress(given, view, tables)
     if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress):
@@ -94,17 +103,31 @@ class _NetworkChanges:
     removed: list[str] = field(default_factory=list)
 
 
-def _task_changes(given: Given, task_ids: Iterable[str], view: Tables) -> _TaskChanges:
+def _task_changes(given: Given, task_ids: Iterable[str], view: Tables, tables: NetworkTables) -> _TaskChanges:
     changes = _TaskChanges()
     for task_id in task_ids:
         task = view.tasks.get(task_id)
         if task is not None and is_assigned(task, given.node_id):
-            if _give(given, task):
-                changes.updated.append(task)
+            shown = _shown(given, task, view, tables)
+            if _give(given, shown):
+                changes.updated.append(shown)
         elif task_id in given.tasks:
             _take(given, task_id)
             changes.removed.append(task_id)
     return changes
+
+
+def _shown(given: Given, task: Task, view: Tables, tables: NetworkTables) -> Task:
+    """The task as its agent is to know it now; if that is not as it is, the session hears when to look again."""
+    if task.desired_state < TaskState.SHUTDOWN or task.status.state is not TaskState.RUNNING:
+        return task
+    old = given.tasks.get(task.id)
+    if old is not None and old.desired_state >= TaskState.SHUTDOWN:
+        return task  # it was told to stop
+    if task.service_id not in view.services or tables.is_told(task):
+        return task  # with its service the published ports and names are gone too
+    tables.watch(task)
+    return msgspec.structs.replace(task, desired_state=TaskState.RUNNING)
 
 
 def _give(given: Given, task: Task) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
-from pyswarm_common.model import Network, NetworkAttachment, Node, PublishMode, Service, Task, TaskState
+from pyswarm_common.model import Network, NetworkAttachment, Node, NodeState, PublishMode, Service, Task, TaskState
 from pyswarm_manager.store.tables import HOST_NETWORK
 
 
@@ -25,6 +25,11 @@ def holds_addresses(task: Task) -> bool:
 def is_ready(task: Task) -> bool:
     """Whether the task may be a backend."""
     return task.status.state == TaskState.RUNNING and task.desired_state == TaskState.RUNNING
+
+
+def takes_part(node: Node) -> bool:
+    """Whether the node may be sending connections. One that is merely silent may."""
+    return node.status.state in (NodeState.READY, NodeState.SUSPECT)
 
 
 def task_record(task: Task, attachment: NetworkAttachment, address_of_node: str) -> bytes | None:

@@ -2,13 +2,14 @@
 
 Built from the store's objects as they change. A table's version is the store index of its last change; it rises, and a
 delta names the version it starts from, so an agent that missed one asks again. A bounded journal of which records
-changed when makes deltas; whoever is further behind gets the whole table. Never decides who runs where.
+changed when makes deltas; whoever is further behind gets the whole table. Knows, with what agents acknowledged
+(`programmed`), when everybody has heard of a task. Never decides who runs where.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from pyswarm.v1 import dispatcher_pb2 as pb
@@ -16,6 +17,7 @@ from pyswarm_common.codec import to_proto
 from pyswarm_common.model import Network, NetworkAttachment, Node, Service, Task
 from pyswarm_manager.dispatcher.core import records
 from pyswarm_manager.dispatcher.core.framing import framed, key_of
+from pyswarm_manager.dispatcher.core.programmed import Programmed
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Tables
 
@@ -35,6 +37,7 @@ class Table:
         self.version = version
         self._oldest = version  # the oldest version that a delta can start from
         self._records: dict[bytes, dict[str, bytes]] = {_ENDPOINT: {}, _SERVICE: {}}
+        self._changed_at: dict[str, int] = {}  # endpoint id -> version of its record
         self._journal: deque[tuple[int, bytes, str]] = deque()
         self._messages: dict[int | None, bytes] = {}  # of this version, by the version they start from
 
@@ -47,7 +50,21 @@ class Table:
 
     def put_endpoint(self, endpoint_id: str, record: bytes | None, version: int) -> bool:
         """Set or (None) remove a record; whether that changed anything."""
-        return self._put(_ENDPOINT, endpoint_id, record, version)
+        if not self._put(_ENDPOINT, endpoint_id, record, version):
+            return False
+        if record is None:
+            del self._changed_at[endpoint_id]
+        else:
+            self._changed_at[endpoint_id] = version
+        return True
+
+    def has_endpoint(self, endpoint_id: str) -> bool:
+        """Whether it is on the network."""
+        return endpoint_id in self._changed_at
+
+    def changed_at(self, endpoint_id: str) -> int:
+        """The version in which its record became what it is; zero if it has none."""
+        return self._changed_at.get(endpoint_id, 0)
 
     def put_service(self, service_id: str, record: bytes | None, version: int) -> bool:
         """Set or (None) remove a record; whether that changed anything."""
@@ -116,6 +133,7 @@ class NetworkTables:
         self._ports: dict[str, bytes] = {}  # service id -> its framed ports
         self._changed: dict[str, None] = {}
         self._has_withdrawn = False
+        self.programmed = Programmed()
         self.ingress_network_id = next((n.id for n in view.networks.values() if records.is_ingress(n)), "")
         self.ingress_version = view.index
         self._fill(view.index)
@@ -140,6 +158,38 @@ class NetworkTables:
     def has_withdrawn(self) -> bool:
         """Whether a backend went: that must be told before its connections break."""
         return self._has_withdrawn
+
+    def is_told(self, task: Task) -> bool:
+        """Whether every node that may send the task connections knows whether it is a backend, in its kernel."""
+        return all(self.programmed.has(network_id, version) for network_id, version in self._needs(task))
+
+    def watch(self, task: Task) -> None:
+        """Have `take_told` name the task once `is_told`."""
+        self.programmed.wait(task.id, [need for need in self._needs(task) if not self.programmed.has(*need)])
+
+    def take_told(self) -> list[Task]:
+        """The watched tasks that everybody was told of since the last call."""
+        told = []
+        for task_id in self.programmed.take_reached():
+            task = self._view.tasks.get(task_id)
+            if task is None:
+                continue
+            if self.is_told(task):
+                told.append(task)
+            else:
+                self.watch(task)
+        return told
+
+    def waits_for(self, task: Task) -> list[str]:
+        """The nodes that have not acknowledged yet. Looks at all nodes of its networks: for messages only."""
+        behind = (self.programmed.behind(network_id, version) for network_id, version in self._needs(task))
+        return sorted({node_id for node_ids in behind for node_id in node_ids})
+
+    def _needs(self, task: Task) -> Iterator[tuple[str, int]]:
+        for attachment in task.networks:
+            table = self._tables.get(attachment.network_id)
+            if table is not None:
+                yield attachment.network_id, table.changed_at(task.id)
 
     def ingress_table(self, node: Node | None) -> bytes:
         """The published ports with this node's own addresses, as a serialised IngressTable."""
@@ -168,6 +218,7 @@ class NetworkTables:
         if new is None:
             assert old is not None
             self._tables.pop(old.id, None)
+            self.programmed.forget_network(old.id)
             self._changed[old.id] = None
             self._set_ingress("" if records.is_ingress(old) else self.ingress_network_id, version)
         elif (table := self._tables.get(new.id)) is not None:
@@ -201,7 +252,7 @@ class NetworkTables:
         after = {} if new is None else {attachment.network_id: attachment for attachment in new.networks}
         before = () if old is None else tuple(attachment.network_id for attachment in old.networks)
         for network_id in dict.fromkeys((*before, *after)):
-            self._put_task(_id_of(old, new), new, after.get(network_id), network_id, version)
+            self._put_task(old, new, after.get(network_id), network_id, version)
 
     def node_changed(self, old: Node | None, new: Node | None, version: int) -> None:
         """A node appears, changes or goes."""
@@ -212,20 +263,34 @@ class NetworkTables:
         self._put_node(node_id, new, version)
 
     def _put_node(self, node_id: str, node: Node | None, version: int) -> None:
+        self.programmed.set_up(node_id, node is not None and records.takes_part(node))
         ingress = self._tables.get(self.ingress_network_id)
         record = None if node is None else records.node_record(node)
-        if ingress is not None and ingress.put_endpoint(node_id, record, version):
-            self._changed[self.ingress_network_id] = None
+        if ingress is not None:
+            self._put_record(ingress, self.ingress_network_id, node_id, node_id, record, version)
 
     def _put_task(
-        self, task_id: str, task: Task | None, attachment: NetworkAttachment | None, network_id: str, version: int
+        self, old: Task | None, new: Task | None, attachment: NetworkAttachment | None, network_id: str, version: int
     ) -> None:
         table = self._tables.get(network_id)
+        task = new if new is not None else old
+        if table is None or task is None:
+            return
         record = None
-        if task is not None and attachment is not None:
-            record = records.task_record(task, attachment, records.node_address(self._view.nodes.get(task.node_id)))
-        if table is not None and table.put_endpoint(task_id, record, version):
-            self._changed[network_id] = None
+        if new is not None and attachment is not None:
+            record = records.task_record(new, attachment, records.node_address(self._view.nodes.get(new.node_id)))
+        self._put_record(table, network_id, task.node_id, task.id, record, version)
+
+    def _put_record(
+        self, table: Table, network_id: str, node_id: str, endpoint_id: str, record: bytes | None, version: int
+    ) -> None:
+        """Set or remove the record of an endpoint on that node."""
+        was_there = table.has_endpoint(endpoint_id)
+        if not table.put_endpoint(endpoint_id, record, version):
+            return
+        self._changed[network_id] = None
+        if was_there != (record is not None):
+            self.programmed.use(node_id, network_id, -1 if was_there else 1)
 
     def _set_ingress(self, network_id: str, version: int) -> None:
         if network_id != self.ingress_network_id:

@@ -116,7 +116,7 @@ def _count(work: Work, task: Task, monitor: float, progress: Progress) -> None:
     if task.status.state > TaskState.RUNNING:
         progress.open += will_restart(work.spec.task.restart, task, work.now)
         return
-    if task.status.state < TaskState.RUNNING:
+    if task.status.state < TaskState.RUNNING or not work.draft.is_told(task):
         progress.open += 1
         return
     if work.is_ahead(task.running_at + monitor, monitor):
