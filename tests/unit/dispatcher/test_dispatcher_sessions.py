@@ -139,8 +139,8 @@ async def manager() -> AsyncIterator[Manager]:
         [
             Create(Cluster(id=CLUSTER_ID)),
             Create(Node(id="m1", role=NodeRole.MANAGER, manager_status=ManagerStatus(raft_id=1, address="m1:2377"))),
-            Create(Node(id="w1")),
-            Create(Node(id="w2")),
+            Create(Node(id="w1", description=described("w1"))),
+            Create(Node(id="w2", description=described("w2"))),
             Create(Network(id="ingress", spec=NetworkSpec(name="ingress", ingress=True))),
             Create(Service(id="svc", spec=ServiceSpec(name="web"))),
         ]
@@ -172,9 +172,13 @@ async def connect(manager: Manager) -> AsyncIterator[Connect]:
         await channel.close(None)
 
 
+def described(node_id: str) -> NodeDescription:
+    return NodeDescription(hostname=node_id, agent_address=f"{node_id}:7946")
+
+
 async def start(stub: Any, node_id: str) -> Agent:
     agent = Agent(node_id, stub.Session())
-    hello = pb.Hello(description=to_proto(NodeDescription(hostname=node_id, agent_address=f"{node_id}:7946")))
+    hello = pb.Hello(description=to_proto(described(node_id)))
     hello.address = "192.0.2.1"
     await agent.call.write(pb.AgentMessage(hello=hello))
     return agent
