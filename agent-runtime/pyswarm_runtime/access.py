@@ -18,7 +18,8 @@ from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument, NotFound
 from pyswarm_runtime.container_files import Outcome
 from pyswarm_runtime.container_store import ContainerRecord, ContainerStore
-from pyswarm_runtime.exec_sessions import ExecSession, open_session
+from pyswarm_runtime.exec_sessions import ExecSession, open_session, session_process, start_detached
+from pyswarm_runtime.execution import read_spec
 from pyswarm_runtime.launcher import Launcher
 from pyswarm_runtime.layers import layer_name
 from pyswarm_runtime.ocirun import OciRuntime
@@ -65,6 +66,17 @@ class ContainerAccess:
                 yield session
         finally:
             self._sessions -= 1
+
+    async def exec_detached(self, container_id: str, argv: Sequence[str], options: ExecOptions) -> None:
+        """Starts a command and leaves it running; it ends with its container at the latest."""
+        container = self._running(container_id)
+        user = await asyncio.to_thread(self._user, container.record, options.user) if options.user else None
+        bundle = self._store.paths(container.id).bundle
+        try:
+            process = session_process(read_spec(bundle / "config.json"), argv, options, user, self._capabilities)
+            await start_detached(self._oci, container.id, bundle, process)
+        except FileNotFoundError as error:
+            raise FailedPrecondition(f"Container {container_id} is not running") from error
 
     def _running(self, container_id: str) -> Container:
         container = self._containers.find(container_id)

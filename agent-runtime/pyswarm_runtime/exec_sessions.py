@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import secrets
 import signal
 import socket
@@ -36,6 +37,8 @@ CONSOLE_TIMEOUT_S = 10.0
 DRAIN_S = 0.5  # a grandchild may hold the output open after the command's end
 MAX_SIZE = 65_535
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
+MAX_REASON = 1000
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|\d{4}-\d\d-\d\dT[\d:.]+Z: ")
 
 
 def session_process(
@@ -74,10 +77,11 @@ def _merged(entries: Iterable[str]) -> list[str]:
 class ExecSession:
     """One command. Use it as an asynchronous context manager: leaving it ends the command."""
 
-    def __init__(self, process: asyncio.subprocess.Process, pid_file: Path, console: _Console | None) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, pid_file: Path) -> None:
         self._process = process
         self._pid_file = pid_file
-        self._console = console
+        self.console: Console | None = None
+        """Our end of its terminal, if it has one."""
 
     async def output(self) -> AsyncIterator[tuple[LogStream, bytes]]:
         """What the command writes, until it has ended; with a terminal all of it is standard output."""
@@ -101,14 +105,14 @@ class ExecSession:
         await queue.put(None)
 
     def _sources(self) -> list[tuple[LogStream, Callable[[], Awaitable[bytes]]]]:
-        if self._console is not None:
-            return [("stdout", self._console.read), ("stderr", _reader(self._process.stderr))]
+        if self.console is not None:
+            return [("stdout", self.console.read), ("stderr", _reader(self._process.stderr))]
         return [("stdout", _reader(self._process.stdout)), ("stderr", _reader(self._process.stderr))]
 
     async def write(self, data: bytes) -> None:
         """To the command's input; what a command that has closed it does not take is dropped."""
-        if self._console is not None:
-            await self._console.write(data)
+        if self.console is not None:
+            await self.console.write(data)
         elif self._process.stdin is not None:
             with suppress(ConnectionError, RuntimeError):
                 self._process.stdin.write(data)
@@ -116,14 +120,14 @@ class ExecSession:
 
     async def close_input(self) -> None:
         """The end of the input. On a terminal that is a character (control-D), which only its user can mean."""
-        if self._console is None and self._process.stdin is not None:
+        if self.console is None and self._process.stdin is not None:
             with suppress(ConnectionError, RuntimeError):
                 self._process.stdin.close()
 
     def resize(self, rows: int, columns: int) -> None:
         """Of the terminal, in characters; without one nothing happens."""
-        if self._console is not None:
-            self._console.resize(rows, columns)
+        if self.console is not None:
+            self.console.resize(rows, columns)
 
     async def wait(self) -> int:
         """The command's exit code; 128 and the number for a signal."""
@@ -144,8 +148,8 @@ class ExecSession:
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-        if self._console is not None:
-            self._console.close()
+        if self.console is not None:
+            self.console.close()
         self._pid_file.unlink(missing_ok=True)
 
 
@@ -168,15 +172,16 @@ async def open_session(
         process = await oci.exec_session(
             container_id, process_file, pid_file, console_path if options.tty else None, with_input=options.stdin
         )
-        session = ExecSession(process, pid_file, None)
+        session = ExecSession(process, pid_file)
         try:
-            console = await _receive(listener, process) if listener is not None else None
+            if listener is not None:
+                session.console = await _receive(listener, process)
+            if not await _begun(process, pid_file):
+                raise await _not_started(session)
         except BaseException:
             await session.end()
             raise
-        # The OCI runtime has read its process once it hands over a terminal or has made its pid file.
-        await _begun(process, pid_file)
-        return ExecSession(process, pid_file, console)
+        return session
     finally:
         if listener is not None:
             listener.close()
@@ -184,14 +189,52 @@ async def open_session(
         console_path.unlink(missing_ok=True)
 
 
-async def _begun(process: asyncio.subprocess.Process, pid_file: Path) -> None:
-    """Until the command runs or the OCI runtime has given up; it removes nothing that we could wait on, so we look."""
+async def start_detached(
+    oci: OciRuntime,
+    container_id: str,
+    bundle: Path,
+    process: dict[str, Any],
+) -> None:
+    """Starts the command and leaves it; what it writes goes nowhere. Raises NotStarted."""
+    name = f"exec-{secrets.token_hex(8)}"
+    process_file, log = bundle / f"{name}.json", bundle / f"{name}.log"
+    process_file.write_bytes(msgspec.json.encode({**process, "terminal": False}))
+    try:
+        reason = await oci.exec_detached(container_id, process_file, log)
+        if reason:
+            raise NotStarted(reason)
+    finally:
+        process_file.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+
+
+class NotStarted(FailedPrecondition):
+    """The command could not be run at all; `exit_code` is what docker's CLI makes of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"OCI runtime exec failed: exec failed: unable to start container process: {reason}")
+        is_missing = "no such file" in reason.lower() or "not found" in reason.lower()
+        self.exit_code = NOT_FOUND if is_missing else CANNOT_EXECUTE
+
+
+async def _not_started(session: ExecSession) -> NotStarted:
+    text = b""
+    async for _, data in session.output():
+        text = (text + data)[-MAX_REASON:]
+    lines = _DECORATION.sub("", text.decode("utf-8", "replace")).strip().splitlines()
+    return NotStarted(lines[-1] if lines else "the container has ended")
+
+
+async def _begun(process: asyncio.subprocess.Process, pid_file: Path) -> bool:
+    """Whether the command runs, once it does or the OCI runtime has given up: it makes the pid file in between. There
+    is nothing to wait on for that but the directory, so we look."""
     ended = asyncio.ensure_future(process.wait())
     try:
         while not ended.done() and not pid_file.exists():
             await asyncio.wait([ended], timeout=0.005)
     finally:
         ended.cancel()
+    return pid_file.exists()
 
 
 async def _pump(
@@ -211,7 +254,7 @@ def _reader(stream: asyncio.StreamReader | None) -> Callable[[], Awaitable[bytes
 # ---- terminals
 
 
-class _Console:
+class Console:
     """Our end of the command's terminal."""
 
     def __init__(self, fd: int) -> None:
@@ -284,7 +327,7 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-async def _receive(listener: socket.socket, process: asyncio.subprocess.Process) -> _Console | None:
+async def _receive(listener: socket.socket, process: asyncio.subprocess.Process) -> Console | None:
     """The terminal, from the OCI runtime; None where it ended without making one, and says why on its error output."""
     loop = asyncio.get_running_loop()
     accepting = asyncio.ensure_future(loop.sock_accept(listener))
@@ -304,7 +347,7 @@ async def _receive(listener: socket.socket, process: asyncio.subprocess.Process)
         ended.cancel()
 
 
-async def _receive_descriptor(connection: socket.socket) -> _Console | None:
+async def _receive_descriptor(connection: socket.socket) -> Console | None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_reader(connection.fileno(), _set, ready)
@@ -314,4 +357,4 @@ async def _receive_descriptor(connection: socket.socket) -> _Console | None:
     finally:
         loop.remove_reader(connection.fileno())
     _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
-    return _Console(descriptors[0]) if descriptors else None
+    return Console(descriptors[0]) if descriptors else None

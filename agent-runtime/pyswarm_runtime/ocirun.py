@@ -13,6 +13,7 @@ from pyswarm_common.errors import FailedPrecondition
 
 COMMAND_TIMEOUT_S = 60.0
 MAX_REASON = 1000
+MAX_LOG = 64 * 1024
 
 
 class OciRuntime:
@@ -57,6 +58,21 @@ class OciRuntime:
             stderr=piped,
             env={"PATH": os.defpath},
         )
+
+    async def exec_detached(self, container_id: str, process_file: Path, log: Path) -> str:
+        """Returns when the command runs, or says why it does not. It keeps none of our descriptors."""
+        nothing = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(
+            *(*self._base, "--log", str(log), "--log-format", "json"),
+            *("exec", "--detach", "--process", str(process_file), container_id),
+            stdin=nothing,
+            stdout=nothing,
+            stderr=nothing,
+            env={"PATH": os.defpath},
+        )
+        if await process.wait() == 0:
+            return ""
+        return _reason(log.read_bytes()[-MAX_LOG:] if log.exists() else b"")
 
     def _run(self, *arguments: str) -> None:
         try:

@@ -13,7 +13,7 @@ import pytest
 
 from pyswarm_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from pyswarm_runtime import ContainerConfig, ExecOptions, Mount, Runtime
-from pyswarm_runtime.exec_sessions import ExecSession
+from pyswarm_runtime.exec_sessions import ExecSession, NotStarted
 
 IDLE = ("sh", "-c", "sleep 1000")
 
@@ -149,10 +149,20 @@ async def test_leaving_ends_the_command(runtime: Runtime, tty: bool) -> None:
 async def test_a_command_that_is_not_there(runtime: Runtime) -> None:
     container_id = await idle(runtime)
     for tty in (False, True):
-        async with runtime.access.exec(container_id, ("no-such-program",), ExecOptions(tty=tty)) as session:
-            output, errors = await said(session)
-            assert b"no-such-program" in output + errors
-            assert await session.wait() != 0
+        for program, code in (("no-such-program", 127), ("/etc/passwd", 126)):
+            with pytest.raises(NotStarted, match="OCI runtime exec failed") as refused:
+                async with runtime.access.exec(container_id, (program,), ExecOptions(tty=tty)):
+                    pass
+            assert refused.value.exit_code == code
+            assert "\x1b" not in str(refused.value)
+    with pytest.raises(NotStarted, match="no-such-program"):
+        await runtime.access.exec_detached(container_id, ("no-such-program",), ExecOptions())
+
+
+async def test_a_command_is_left_running(runtime: Runtime) -> None:
+    container_id = await idle(runtime)
+    await runtime.access.exec_detached(container_id, ("sh", "-c", "echo here > /data/mark; sleep 4712"), ExecOptions())
+    assert commands_saying(container_id, "4712")
 
 
 async def test_only_running_containers_take_commands(runtime: Runtime) -> None:
