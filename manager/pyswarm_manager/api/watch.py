@@ -11,14 +11,18 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final, Protocol
 
 import grpc
+from google.protobuf.message import Message
+from msgspec.structs import replace
 
 from pyswarm.v1 import watch_pb2, watch_pb2_grpc
-from pyswarm_common.codec import to_proto
+from pyswarm_common.codec import set_timestamp, timestamp, to_proto
 from pyswarm_common.errors import Exhausted, InvalidArgument
-from pyswarm_common.model import Cluster, Service, Task
+from pyswarm_common.model import AnyObject, Cluster, Config, Node, Secret, Service, ServiceRevision, Task
 from pyswarm_manager.api.caller import Context, caller_of, is_admin, require_manager
 from pyswarm_manager.api.clusters import to_message
+from pyswarm_manager.api.event_attributes import attributes
 from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.store import Batch
 from pyswarm_manager.store.tables import Kind, Tables
 
 MAX_WATCHERS = 1_000
@@ -31,6 +35,7 @@ _KINDS: Final = {
     watch_pb2.OBJECT_KIND_SERVICE: Kind.SERVICE,
     watch_pb2.OBJECT_KIND_TASK: Kind.TASK,
     watch_pb2.OBJECT_KIND_NETWORK: Kind.NETWORK,
+    watch_pb2.OBJECT_KIND_SERVICE_REVISION: Kind.SERVICE_REVISION,
 }
 
 
@@ -39,7 +44,8 @@ class WatchedStore(Protocol):
 
     @property
     def view(self) -> Tables: ...
-    def watch(self, from_version: int | None = None) -> AsyncIterator[tuple[int, tuple[Event, ...]]]: ...
+    def version_before(self, at: float) -> int: ...
+    def watch(self, from_version: int | None = None) -> AsyncIterator[Batch]: ...
 
 
 class WatchServicer(watch_pb2_grpc.WatchServicer):
@@ -58,16 +64,23 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
             raise Exhausted(f"{MAX_WATCHERS} watches are open on this manager: ask another one")
         self._watchers += 1
         try:
-            start = request.resume_from or self._store.view.index
+            start = self._start(request)
             yield watch_pb2.WatchResponse(version=start)
-            async for index, events in self._store.watch(start):
+            async for index, events, at in self._store.watch(start):
                 if index > start:  # this manager may be behind the one the watcher read from
-                    for response in messages(index, wanted.pick(events), for_admin=for_admin):
+                    for response in messages(index, wanted.pick(events), at, for_admin=for_admin):
                         yield response
         except Exhausted as error:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
         finally:
             self._watchers -= 1
+
+    def _start(self, request: watch_pb2.WatchRequest) -> int:
+        if request.HasField("since"):
+            if request.resume_from:
+                raise InvalidArgument("a watch begins at a version or at a time", [("since", "is a second beginning")])
+            return self._store.version_before(timestamp(request.since))
+        return request.resume_from or self._store.view.index
 
 
 class _Filter:
@@ -78,36 +91,54 @@ class _Filter:
             raise InvalidArgument("unknown kind of object", [("kinds", "is not a kind of object")])
         self._kinds = frozenset(_KINDS[kind] for kind in request.kinds) or frozenset(_KINDS.values())
         self._services = frozenset(request.service_ids)
+        self._nodes = frozenset(request.node_ids)
 
     def pick(self, events: tuple[Event, ...]) -> Iterator[Event]:
-        return (event for event in events if event.kind in self._kinds and self._is_of_service(event))
+        return (e for e in events if e.kind in self._kinds and self._is_of_service(e) and self._is_on_node(e))
 
     def _is_of_service(self, event: Event) -> bool:
         if not self._services:
             return True
         match event.object:
-            case Task() as task:
-                return task.service_id in self._services
+            case Task() | ServiceRevision() as part:
+                return part.service_id in self._services
             case Service() as service:
                 return service.id in self._services
             case _:
                 return False
 
+    def _is_on_node(self, event: Event) -> bool:
+        if not self._nodes:
+            return True
+        match event.object:
+            case Task() as task:
+                return task.node_id in self._nodes
+            case Node() as node:
+                return node.id in self._nodes
+            case _:
+                return False
 
-def messages(index: int, events: Iterator[Event], *, for_admin: bool) -> Iterator[watch_pb2.WatchResponse]:
+
+def messages(index: int, events: Iterator[Event], at: float, *, for_admin: bool) -> Iterator[watch_pb2.WatchResponse]:
     """One commit's events in bounded messages. Only the last carries the commit's index: whoever resumes after an
     earlier one gets the whole commit again, rather than half of it never."""
-    response, size = watch_pb2.WatchResponse(version=index - 1), 0
+    response, size = _begun(index, at), 0
     for event in events:
         if len(response.events) >= MAX_MESSAGE_EVENTS or size >= MAX_MESSAGE_BYTES:
             yield response
-            response, size = watch_pb2.WatchResponse(version=index - 1), 0
+            response, size = _begun(index, at), 0
         message = _event(event, for_admin=for_admin)
         size += message.ByteSize()
         response.events.append(message)
     if response.events:
         response.version = index
         yield response
+
+
+def _begun(index: int, at: float) -> watch_pb2.WatchResponse:
+    response = watch_pb2.WatchResponse(version=index - 1)
+    set_timestamp(response.time, at)
+    return response
 
 
 def _event(event: Event, *, for_admin: bool) -> watch_pb2.WatchEvent:
@@ -118,7 +149,16 @@ def _event(event: Event, *, for_admin: bool) -> watch_pb2.WatchEvent:
     else:
         action = watch_pb2.CHANGE_ACTION_UPDATE
     item = event.object
-    message = watch_pb2.WatchEvent(action=action)
-    shown = to_message(item, for_admin=for_admin) if isinstance(item, Cluster) else to_proto(item)
-    getattr(message, event.kind.value).CopyFrom(shown)
+    message = watch_pb2.WatchEvent(action=action, attributes=attributes(event))
+    getattr(message, event.kind.value).CopyFrom(_shown(item, for_admin=for_admin))
+    return message
+
+
+def _shown(item: AnyObject, *, for_admin: bool) -> Message:
+    """The object without what nobody may see by watching."""
+    if isinstance(item, Cluster):
+        return to_message(item, for_admin=for_admin)
+    if isinstance(item, Secret | Config):
+        item = replace(item, spec=replace(item.spec, data=b""))
+    message: Message = to_proto(item)
     return message

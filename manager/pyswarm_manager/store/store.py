@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pyswarm_common.errors import Exhausted
 from pyswarm_manager.store.apply import Applied, Refusal, apply
@@ -37,6 +37,15 @@ HISTORY_BYTES = 64 << 20
 _REST_S = 0.0001
 
 Subscriber = Callable[[int, tuple[Event, ...]], None]
+
+
+class Batch(NamedTuple):
+    """What one commit changed, and when it was proposed by its leader's clock."""
+
+    version: int
+    """The index it was committed at."""
+    events: tuple[Event, ...]
+    at: float
 
 
 class ProposalResult(Protocol):
@@ -98,8 +107,12 @@ class Store:
         self._subscribers[key] = callback
         return lambda: self._subscribers.pop(key, None) and None
 
-    async def watch(self, from_version: int | None = None) -> AsyncIterator[tuple[int, tuple[Event, ...]]]:
-        """Every (index, events) after `from_version`, or from now on. Exhausted if that is no longer kept."""
+    def version_before(self, at: float) -> int:
+        """The version to watch from for every change since that time. Exhausted if some may be kept no longer."""
+        return self._history.version_before(at, self._tables.index)
+
+    async def watch(self, from_version: int | None = None) -> AsyncIterator[Batch]:
+        """Every commit after `from_version`, or from now on. Exhausted if that is no longer kept."""
         position = self._history.position_after(from_version)
         while True:
             yield await self._history.batch_at(position)
@@ -122,7 +135,7 @@ class Store:
         if change_set.audit is not None and isinstance(result, Applied):
             self._wake_auditors()
         if isinstance(result, Applied) and result.events:
-            self._history.add(index, result.events, len(data))
+            self._history.add(Batch(index, result.events, change_set.now), len(data))
             self._call_back(index, result.events)
         return result
 
@@ -159,20 +172,20 @@ class _History:
     """The last commits, read by any number of watchers, each at its own position. The only buffer between them."""
 
     def __init__(self) -> None:
-        self._batches: deque[tuple[int, tuple[Event, ...]]] = deque()
+        self._batches: deque[Batch] = deque()
         self._first = 0  # position of the oldest batch kept
         self._sizes: deque[tuple[int, int]] = deque()  # (events, bytes) of each batch
         self._events = self._bytes = 0
         self._dropped_index = 0  # index of the newest batch no longer kept
         self._news = asyncio.Event()
 
-    def add(self, index: int, events: tuple[Event, ...], size: int) -> None:
-        self._batches.append((index, events))
-        self._sizes.append((len(events), size))
-        self._events += len(events)
+    def add(self, batch: Batch, size: int) -> None:
+        self._batches.append(batch)
+        self._sizes.append((len(batch.events), size))
+        self._events += len(batch.events)
         self._bytes += size
         while len(self._batches) > HISTORY_BATCHES or (self._is_large() and len(self._batches) > 1):
-            self._dropped_index, _ = self._batches.popleft()
+            self._dropped_index = self._batches.popleft().version
             dropped_events, dropped_bytes = self._sizes.popleft()
             self._events -= dropped_events
             self._bytes -= dropped_bytes
@@ -187,9 +200,20 @@ class _History:
             return self._first + len(self._batches)
         if version < self._dropped_index:
             raise _too_old()
-        return self._first + sum(1 for index, _ in self._batches if index <= version)
+        return self._first + sum(1 for batch in self._batches if batch.version <= version)
 
-    async def batch_at(self, position: int) -> tuple[int, tuple[Event, ...]]:
+    def version_before(self, at: float, current: int) -> int:
+        """Leaders' clocks differ: what counts is the first change from which on none is older."""
+        version = current
+        for batch in reversed(self._batches):
+            if batch.at < at:
+                return batch.version
+            version = batch.version - 1
+        if self._dropped_index:
+            raise _too_old()
+        return version
+
+    async def batch_at(self, position: int) -> Batch:
         """The batch at that position, as soon as there is one."""
         while position >= self._first + len(self._batches):
             await self._news.wait()

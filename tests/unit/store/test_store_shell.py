@@ -59,7 +59,7 @@ async def test_a_watch_gives_every_batch_from_the_version_on(store: Store) -> No
     for name in ("a", "b", "c"):
         await store.propose([Create(service(name))])
     seen = []
-    async for index, events in store.watch(from_version=1):
+    async for index, events, _ in store.watch(from_version=1):
         seen.append((index, [event.object.id for event in events if event.kind is Kind.SERVICE]))
         if index == 3:
             await store.propose([delete(store.view.services["id-a"])])
@@ -74,7 +74,7 @@ async def test_a_watch_without_version_begins_now(store: Store) -> None:
     first = asyncio.ensure_future(anext(watch))
     await asyncio.sleep(0)
     await store.propose([Create(service("new"))])
-    index, events = await first
+    index, events, _ = await first
     assert (index, events[0].object.id) == (2, "id-new")
 
 
@@ -121,3 +121,20 @@ async def test_a_snapshot_restores_another_member_who_sees_the_difference() -> N
     assert seen == [("id-a", True), ("id-c", False), ("id-a.1", True), ("id-c.1", False)]
     with pytest.raises(Exhausted):
         await waiting
+
+
+async def test_a_watch_can_begin_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    store = Store(clock=lambda: now[0])
+    store.connect(InstantLog(store))
+    for second in (101.0, 102.0, 103.0):
+        now[0] = second
+        await store.propose([Create(service(f"at-{second:g}"))])
+    assert [store.version_before(at) for at in (0.0, 101.5, 102.0, 103.0, 104.0)] == [0, 1, 1, 2, 3]
+    assert (await anext(store.watch(store.version_before(102.0)))).at == 102.0
+    monkeypatch.setattr(store_module, "HISTORY_BATCHES", 1)
+    now[0] = 105.0
+    await store.propose([Create(service("newer"))])
+    assert store.version_before(105.5) == 4
+    with pytest.raises(Exhausted):
+        store.version_before(103.0)
