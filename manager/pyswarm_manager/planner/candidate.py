@@ -6,7 +6,16 @@ its message, and it waits in the state it reached.
 
 from __future__ import annotations
 
-from pyswarm_common.model import NetworkAttachment, PortConfig, Service, Task, TaskSpec, TaskState, TaskStatus
+from pyswarm_common.model import (
+    GenericResource,
+    NetworkAttachment,
+    PortConfig,
+    Service,
+    Task,
+    TaskSpec,
+    TaskState,
+    TaskStatus,
+)
 
 PLACED_MESSAGE = "scheduler assigned task to node"
 
@@ -14,13 +23,18 @@ PLACED_MESSAGE = "scheduler assigned task to node"
 class Candidate:
     __slots__ = (
         "allocated",
+        "cause",
         "desired_state",
+        "failures_in_row",
+        "generic_resources",
+        "is_optional",
         "job_iteration",
         "message",
         "networks",
         "node_id",
         "placed",
         "ports",
+        "replaces",
         "restart_times",
         "service",
         "slot",
@@ -39,6 +53,7 @@ class Candidate:
         desired_state: TaskState = TaskState.RUNNING,
         start_at: float = 0.0,
         restart_times: tuple[float, ...] = (),
+        failures_in_row: int = 0,
         job_iteration: int = 0,
         task: Task | None = None,
     ) -> None:
@@ -50,12 +65,20 @@ class Candidate:
         self.desired_state = desired_state
         self.start_at = start_at
         self.restart_times = restart_times
+        self.failures_in_row = failures_in_row
         self.job_iteration = job_iteration
         self.task = task
         """The waiting task it is, or None for one that is to be made."""
         self.allocated = task is not None and task.status.state >= TaskState.PENDING
         self.networks: tuple[NetworkAttachment, ...] = task.networks if task is not None else ()
         self.ports: tuple[PortConfig, ...] = service.endpoint.ports
+        self.generic_resources: tuple[GenericResource, ...] = ()
+        """What it is given on its node."""
+        self.replaces = task.replaces if task is not None else ""
+        """Id of the task that leaves its node when this one runs."""
+        self.cause = task.cause if task is not None else ""
+        self.is_optional = False
+        """Made only if it finds its place at once."""
         self.placed = False
         self.message = ""
 
@@ -67,4 +90,5 @@ class Candidate:
         if self.placed:
             return TaskStatus(timestamp=now, state=TaskState.ASSIGNED, message=PLACED_MESSAGE)
         state = TaskState.PENDING if self.allocated else TaskState.NEW
-        return TaskStatus(timestamp=now, state=state, message=self.message)
+        message = f"{self.cause}: {self.message}" if self.cause and self.message else self.message
+        return TaskStatus(timestamp=now, state=state, message=message)

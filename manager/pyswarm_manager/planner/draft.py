@@ -114,6 +114,11 @@ class Draft:
         """The task will leave its node: place what this plan places as if it had, though it still uses resources."""
         self._count(task, msgspec.structs.replace(task, desired_state=TaskState.SHUTDOWN))
 
+    def drop(self, candidate: Candidate) -> None:
+        """Make nothing of it after all."""
+        self.candidates.remove(candidate)
+        self.ledger.release(candidate.networks)
+
     def set_status(self, task: Task, status: TaskStatus) -> None:
         self._statuses[task.id] = status
 
@@ -180,8 +185,12 @@ class Draft:
             networks=candidate.networks,
             ports=candidate.ports,
             restart_times=candidate.restart_times,
+            failures_in_row=candidate.failures_in_row,
             job_iteration=candidate.job_iteration,
             start_at=candidate.start_at,
+            generic_resources=candidate.generic_resources,
+            replaces=candidate.replaces,
+            cause=candidate.cause,
         )
 
     def _change(self, candidate: Candidate, task: Task) -> None:
@@ -191,7 +200,12 @@ class Draft:
                 self.set_status(task, status)
             return
         changed = msgspec.structs.replace(
-            task, node_id=candidate.node_id, status=status, networks=candidate.networks, ports=candidate.ports
+            task,
+            node_id=candidate.node_id,
+            status=status,
+            networks=candidate.networks,
+            ports=candidate.ports,
+            generic_resources=candidate.generic_resources,
         )
         self._updates.append(Update(changed))
         self._counted.append((task, changed))

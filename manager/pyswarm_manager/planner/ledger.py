@@ -15,6 +15,7 @@ from typing import Any
 from pyswarm_common.model import (
     Availability,
     Network,
+    NetworkAttachment,
     Node,
     RebalanceState,
     Resources,
@@ -142,6 +143,11 @@ class Ledger:
         """What the tasks of the node have reserved of it."""
         usage = self.usage.get(node_id)
         return usage.as_resources() if usage is not None else Resources()
+
+    def release(self, networks: tuple[NetworkAttachment, ...]) -> None:
+        """Give back addresses of a task that is not made."""
+        for attachment in networks:
+            self._count_addresses(attachment.network_id, attachment.addresses, -1)
 
     def usage_of(self, node_id: str) -> NodeUsage:
         usage = self.usage.get(node_id)

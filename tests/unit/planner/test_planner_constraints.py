@@ -74,7 +74,7 @@ def test_a_node_without_address_is_in_no_subnet() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("node.role", "write it as 'key==value' or 'key!=value'"),
+        ("node.role", "write it as 'key==value', 'key!=value'"),
         ("node.role=worker", "write it as"),
         ("", "write it as"),
         ("node.id==", "cannot be a value"),

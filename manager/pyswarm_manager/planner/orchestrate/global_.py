@@ -11,7 +11,7 @@ from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.slots import Verdict
 from pyswarm_manager.planner.orchestrate.update import Slots
 from pyswarm_manager.planner.orchestrate.work import Work
-from pyswarm_manager.planner.schedule.board import takes_tasks
+from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
 

@@ -21,7 +21,7 @@ from enum import Enum, auto
 from pyswarm_common.model import ClusterSpec, Node, NodeState, Task, TaskState, TaskStatus, UpdateState
 from pyswarm_manager.planner.orchestrate.restart import next_restart
 from pyswarm_manager.planner.orchestrate.work import Loss, Work
-from pyswarm_manager.planner.schedule.board import takes_tasks
+from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
 _RUNNING = TaskState.RUNNING
@@ -136,10 +136,10 @@ def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted,
         last = (wanted.lost or wanted.leaving)[-1]
         is_prepared_first = _predecessor_stops(work, tasks) or (wanted.leaving and not work.starts_first)
         desired = TaskState.READY if is_prepared_first else _RUNNING
-        work.create(key, desired, restart_times=last.restart_times)
+        work.create(key, desired, 0.0, last.restart_times, last.failures_in_row)
         _retire(retired, (*wanted.lost, *wanted.ended))
     elif wanted.ended:
-        last = max(wanted.ended, key=lambda task: task.ended_at)
+        last = wanted.ended[-1]  # the one that was made last: times of several leaders cannot be compared
         _retire(retired, (task for task in wanted.ended if task is not last))
         _restart(work, key, last, retired)
     else:
@@ -163,7 +163,7 @@ def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
         work.draft.wake(work.service.id, key, restart.make_at)
         return
     desired = TaskState.READY if restart.start_at else _RUNNING
-    work.create(key, desired, restart.start_at, restart.restart_times)
+    work.create(key, desired, restart.start_at, restart.restart_times, restart.failures_in_row)
     _retire(retired, (last,))
 
 

@@ -1,171 +1,171 @@
-"""Placing groups of tasks: fewest tasks of the service first, then fewest tasks, then least reserved.
+"""Placing groups of tasks: higher priorities first, and within a group fewest tasks of the service, then least load.
 
-Groups with equal demands share one heap of nodes, ordered by load, so that thousands of small services do not each walk
-over all nodes. Within a group, nodes without a task of the service come from that heap; once there are none left, a
-heap of the group's own orders the others by (tasks of the service, load). Loads only grow while a plan places tasks, so
-an entry that is out of date is put back with its new load, and a node that lacks room for a demand lacks it for the
-rest of the plan.
+Groups to which all nodes are alike but for their load share one heap of nodes, so that thousands of small services do
+not each walk over all nodes. Within such a group, nodes without a task of the service come from that heap; once there
+are none left, a heap of the group's own orders the others by (tasks of the service, load). Loads only grow while a plan
+places tasks, so an entry that is out of date is put back with its new load, and a node that lacks room for a demand
+lacks it for the rest of the plan. Groups with preferences, affinities or failures choose by `spread`; groups that fill
+nodes one after the other, by `pack`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heapify, heappop, heappush, heapreplace
 
-from pyswarm_common.model import PublishMode, TaskSpec
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.planner.schedule.board import Board, Demand, Seat, explain, fits, meets_constraints
+from pyswarm_manager.planner.schedule.board import Board, explain, fits, may_host
+from pyswarm_manager.planner.schedule.demand import Demand, Fixed
+from pyswarm_manager.planner.schedule.group import NO_LIMIT, Group, host_ports, packed_load
 from pyswarm_manager.planner.schedule.spread import SpreadTree
-from pyswarm_manager.store.tables import Port
+from pyswarm_manager.planner.seat import Seat
 
-_NO_LIMIT = 1 << 62
+_SMALL_GROUP = 16
+"""Not worth a heap of its own, if no other group has the same demand."""
+
+_PoolKey = tuple[Demand | Fixed, bool, bool]
 
 
 class Pool:
-    """The nodes that may take tasks of one demand, by load."""
+    """The nodes that may take tasks of some demand (or of all demands that only differ in room), by load."""
 
-    __slots__ = ("demand", "heap", "reason")
+    __slots__ = ("heap", "is_shared", "packs")
 
-    def __init__(self, board: Board, demand: Demand) -> None:
-        self.demand = demand
-        self.reason = ""
-        eligible = (seat for seat in board.seats if seat.open and meets_constraints(seat, demand))
-        self.heap = [(seat.load(), seat.index) for seat in eligible]
+    def __init__(self, seats: list[Seat], packs: bool, is_shared: bool) -> None:
+        self.packs = packs
+        self.is_shared = is_shared
+        """By several demands: a node that is full for one may have room for the next."""
+        self.heap = [(packed_load(seat) if packs else seat.load(), seat.index) for seat in seats]
         heapify(self.heap)
 
 
-class Group:
-    """Waiting tasks of one service and one spec."""
+class Placing:
+    """One round of placing."""
 
-    __slots__ = ("candidates", "counts", "demand", "limit", "service_id", "spec")
+    def __init__(self, draft: Draft, groups: list[Group]) -> None:
+        self.board = Board(draft.ledger)
+        self.waiting: list[tuple[Group, list[Candidate]]] = []
+        """What found no node."""
+        self._demands = Counter(group.demand for group in groups)
+        self._pools: dict[_PoolKey, Pool] = {}
+        self._by_index = {seat.index: seat for seat in self.board.seats}
+        self._reasons: dict[Demand, str] = {}
 
-    def __init__(self, service_id: str, spec: TaskSpec, ports: tuple[Port, ...], counts: dict[str, int]) -> None:
-        self.service_id = service_id
-        self.spec = spec
-        self.demand = Demand.of(spec, ports)
-        self.counts = counts
-        """Wanted tasks of the service by node; grows as tasks are placed."""
-        self.limit = spec.placement.max_replicas_per_node or _NO_LIMIT
-        self.candidates: list[Candidate] = []
-
-    def put(self, candidate: Candidate, seat: Seat) -> None:
-        """Bind the task to the node, and count it there as the ledger would."""
-        node_id = seat.node.id
-        candidate.node_id = node_id
-        candidate.placed = True
-        usage = seat.usage
-        usage.active += 1
-        usage.nano_cpus += self.demand.nano_cpus
-        usage.memory_bytes += self.demand.memory_bytes
-        for port in self.demand.ports:
-            usage.ports[port] = usage.ports.get(port, 0) + 1
-        self.counts[node_id] = self.counts.get(node_id, 0) + 1
-
-    def is_crowded(self, node_id: str) -> bool:
-        return self.counts.get(node_id, 0) >= self.limit
-
-
-def schedule(draft: Draft) -> None:
-    """Give every allocated candidate a node, or the reason why there is none."""
-    ready = [candidate for candidate in draft.candidates if candidate.allocated]
-    if not ready:
-        return
-    board = Board(draft)
-    pools: dict[Demand, Pool] = {}
-    waiting: list[tuple[Group, list[Candidate]]] = []
-    for group in _groups(draft, ready):
+    def place(self, group: Group) -> None:
         pinned = [candidate for candidate in group.candidates if candidate.node_id]
         for candidate in pinned:
-            _place_pinned(board, group, candidate)
+            self._place_pinned(group, candidate)
         free = [candidate for candidate in group.candidates if not candidate.node_id] if pinned else group.candidates
-        left = _place(board, pools, group, free)
+        left = self._place_free(group, free)
         if left:
-            waiting.append((group, left))
-    for group, left in waiting:
-        reason = _reason(board, pools, group)
-        for candidate in left:
-            candidate.message = reason
+            self.waiting.append((group, left))
 
+    def explain(self) -> None:
+        """Say why the others wait. Counted when everything is placed, so that the same state always gives the same
+        sentence."""
+        for group, left in self.waiting:
+            reason = self._reason(group)
+            for candidate in left:
+                candidate.message = reason
 
-def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
-    groups: dict[tuple[str, int], Group] = {}
-    for candidate in candidates:
-        key = (candidate.service.id, id(candidate.spec))
-        group = groups.get(key)
-        if group is None:
-            counts = draft.ledger.nodes_of(candidate.service.id)
-            group = groups[key] = Group(candidate.service.id, candidate.spec, _host_ports(candidate), counts)
-        group.candidates.append(candidate)
-    return list(groups.values())
+    def _place_pinned(self, group: Group, candidate: Candidate) -> None:
+        """A task that goes to a certain node (a global service's, or a move): it waits until there is room."""
+        seat = self.board.seat(candidate.node_id)
+        if seat is not None and may_host(seat, group.demand) and group.may_use(seat):
+            group.put(candidate, seat)
+        else:
+            candidate.message = explain([seat] if seat else [], group.demand, group.refusal)
 
+    def _place_free(self, group: Group, candidates: list[Candidate]) -> list[Candidate]:
+        """Place as many as fit; returns the others."""
+        if not candidates:
+            return []
+        first, second = self.board.eligible(group.demand.fixed)
+        if not group.is_plain:
+            return self._place_by_rank([*first, *second], group, candidates)
+        for tier in (False, True):
+            if candidates and (second if tier else first):
+                pool = self._pool(group, second if tier else first, tier)
+                place = self._place_packed if group.packs else self._place_evenly
+                candidates = place(pool, group, candidates)
+        return candidates
 
-def _host_ports(candidate: Candidate) -> tuple[Port, ...]:
-    return tuple(
-        (port.protocol, port.published_port)
-        for port in candidate.ports
-        if port.publish_mode is PublishMode.HOST and port.published_port
-    )
+    def _pool(self, group: Group, seats: list[Seat], tier: bool) -> Pool:
+        is_shared = self._demands[group.demand] == 1 and len(group.candidates) <= _SMALL_GROUP
+        key = (group.demand.fixed if is_shared else group.demand, tier, group.packs)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(seats, group.packs, is_shared)
+        return pool
 
-
-def _place_pinned(board: Board, group: Group, candidate: Candidate) -> None:
-    """A global service's task: its node is given, and it waits until there is room."""
-    seat = board.seat(candidate.node_id)
-    if seat is not None and seat.open and meets_constraints(seat, group.demand) and fits(seat, group.demand):
-        group.put(candidate, seat)
-    else:
-        candidate.message = explain([seat] if seat else [], group.demand, None)
-
-
-def _place(board: Board, pools: dict[Demand, Pool], group: Group, candidates: list[Candidate]) -> list[Candidate]:
-    """Place as many as fit; returns the others."""
-    if not candidates:
-        return []
-    if group.spec.placement.preferences:
-        return _place_by_preference(board, group, candidates)
-    pool = pools.get(group.demand)
-    if pool is None:
-        pool = pools[group.demand] = Pool(board, group.demand)
-    return _place_evenly(board, pool, group, candidates)
-
-
-def _place_by_preference(board: Board, group: Group, candidates: list[Candidate]) -> list[Candidate]:
-    demand = group.demand
-    seats = [seat for seat in board.seats if seat.open and meets_constraints(seat, demand)]
-    descriptors = tuple(preference.spread_descriptor for preference in group.spec.placement.preferences)
-    tree = SpreadTree(
-        seats, descriptors, group.counts, lambda seat: fits(seat, demand) and not group.is_crowded(seat.node.id)
-    )
-    for position, candidate in enumerate(candidates):
-        seat = tree.take()
-        if seat is None:
-            return candidates[position:]
-        group.put(candidate, seat)
-    return []
-
-
-def _place_evenly(board: Board, pool: Pool, group: Group, candidates: list[Candidate]) -> list[Candidate]:
-    turn = _Turn(board, pool, group)
-    try:
+    def _place_by_rank(self, seats: list[Seat], group: Group, candidates: list[Candidate]) -> list[Candidate]:
+        tree = SpreadTree(seats, group)
         for position, candidate in enumerate(candidates):
-            seat = turn.next_unused() or turn.next_used()
+            seat = tree.take()
             if seat is None:
                 return candidates[position:]
-            group.put(candidate, seat)
-            turn.placed(seat)
+            if group.put(candidate, seat):
+                tree.refresh()
         return []
-    finally:
-        turn.end()
+
+    def _place_evenly(self, pool: Pool, group: Group, candidates: list[Candidate]) -> list[Candidate]:
+        turn = _Turn(self._by_index, pool, group)
+        try:
+            for position, candidate in enumerate(candidates):
+                seat = turn.next_unused() or turn.next_used()
+                if seat is None:
+                    return candidates[position:]
+                group.put(candidate, seat)
+                turn.placed(seat)
+            return []
+        finally:
+            turn.end()
+
+    def _place_packed(self, pool: Pool, group: Group, candidates: list[Candidate]) -> list[Candidate]:
+        """Fill a node before the next one is begun."""
+        heap, seats = pool.heap, self._by_index
+        aside: list[int] = []
+        position = 0
+        while heap and position < len(candidates):
+            load, index = heap[0]
+            seat = seats[index]
+            current = packed_load(seat)
+            if current != load:
+                heapreplace(heap, (current, index))
+            elif group.is_crowded(seat.node.id):
+                aside.append(heappop(heap)[1])
+            elif fits(seat, group.demand):
+                group.put(candidates[position], seat)
+                position += 1
+            else:
+                heappop(heap)
+                if pool.is_shared:
+                    aside.append(index)
+        for index in aside:
+            heappush(heap, (packed_load(seats[index]), index))
+        return candidates[position:]
+
+    def _reason(self, group: Group) -> str:
+        if group.limit != NO_LIMIT or group.affinities is not None:
+            return explain(self.board.seats, group.demand, group.refusal)
+        reason = self._reasons.get(group.demand)
+        if reason is None:
+            reason = self._reasons[group.demand] = explain(self.board.seats, group.demand, None)
+        return reason
 
 
 class _Turn:
     """One group's use of the shared heap."""
 
-    __slots__ = ("_aside", "_group", "_own", "_pool", "_seats")
+    __slots__ = ("_aside", "_demand", "_group", "_is_shared", "_own", "_pool", "_seats")
 
-    def __init__(self, board: Board, pool: Pool, group: Group) -> None:
-        self._seats = board.seats
+    def __init__(self, seats: dict[int, Seat], pool: Pool, group: Group) -> None:
+        self._seats = seats
         self._pool = pool
         self._group = group
+        self._demand = group.demand
+        self._is_shared = pool.is_shared
         self._aside: dict[int, None] = {}  # taken from the shared heap, to be put back
         self._own: list[tuple[int, float, int]] = []  # nodes with tasks of the service: (tasks, load, index)
 
@@ -184,9 +184,11 @@ class _Turn:
             if count:
                 self._aside[index] = None
                 self._keep(count, load, index)
-            elif fits(seat, self._pool.demand):
+            elif fits(seat, self._demand):
                 self._aside[index] = None
                 return seat
+            elif self._is_shared:
+                self._aside[index] = None
         return None
 
     def next_used(self) -> Seat | None:
@@ -195,9 +197,10 @@ class _Turn:
         while own:
             _, _, index = heappop(own)
             seat = seats[index]
-            if fits(seat, self._pool.demand):
+            if fits(seat, self._demand):
                 return seat
-            self._aside.pop(index, None)
+            if not self._is_shared:
+                self._aside.pop(index, None)
         return None
 
     def placed(self, seat: Seat) -> None:
@@ -213,13 +216,29 @@ class _Turn:
             heappush(self._own, (count, load, index))
 
 
-def _reason(board: Board, pools: dict[Demand, Pool], group: Group) -> str:
-    """Counted when everything is placed, so that the same state always gives the same sentence."""
-    if group.limit != _NO_LIMIT:
-        return explain(board.seats, group.demand, group.is_crowded)
-    pool = pools.get(group.demand)
-    if pool is None:
-        return explain(board.seats, group.demand, None)
-    if not pool.reason:
-        pool.reason = explain(board.seats, group.demand, None)
-    return pool.reason
+def schedule(draft: Draft) -> Placing | None:
+    """Give every allocated candidate a node, or the reason why there is none."""
+    return schedule_these(draft, [candidate for candidate in draft.candidates if candidate.allocated])
+
+
+def schedule_these(draft: Draft, candidates: list[Candidate]) -> Placing | None:
+    if not candidates:
+        return None
+    groups = _groups(draft, candidates)
+    placing = Placing(draft, groups)
+    for group in groups:
+        placing.place(group)
+    placing.explain()
+    return placing
+
+
+def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
+    """Higher priorities first; those that look where others are, after the others."""
+    groups: dict[tuple[str, int], Group] = {}
+    for candidate in candidates:
+        key = (candidate.service.id, id(candidate.spec))
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(draft, candidate.service, candidate.spec, host_ports(candidate))
+        group.candidates.append(candidate)
+    return sorted(groups.values(), key=lambda group: (-group.priority, group.affinities is not None))
