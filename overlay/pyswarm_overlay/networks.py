@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from pyswarm_common.errors import NotFound
+from pyswarm_common.errors import NotFound, Unavailable
 
 from .checks import check_records, check_table, check_unchanged
 from .core import names
@@ -77,7 +77,7 @@ class Networks:
         else:
             check_unchanged(network.state.table, table)
             network.replace(TableState.of(table))
-        await self.sync(network)
+        await self._sync_all(network)
 
     async def apply_delta(self, delta: TableDelta) -> Network | None:
         """The changed network, or None when the delta does not follow what we hold."""
@@ -87,24 +87,33 @@ class Networks:
         if network is None or state is None:
             return None
         network.replace(state)
-        await self.sync(network)
+        await self._sync_all(network)
         return network
+
+    async def _sync_all(self, network: Network) -> None:
+        """For a caller who says afterwards that the table is in the kernel."""
+        if not await self.sync(network):
+            raise Unavailable(
+                f"network {network.state.table.name}: the VIPs of a sandbox could not be written: try again"
+            )
 
     def forget(self, network: Network) -> None:
         self._by_id.pop(network.network_id, None)
         self._records.forget_network(network.network_id)
 
-    async def sync(self, network: Network) -> None:
-        """Bring tunnels and VIPs to the network's present state."""
+    async def sync(self, network: Network) -> bool:
+        """Bring tunnels and VIPs to the network's present state; whether every sandbox has its VIPs."""
         async with network.lock:
             state = network.state
             withdrawn, gone = network.turn_over()
             lives = [live for live in self._lives() if network.network_id in live.network_ids]
             changes = self._vip_changes(network, lives, withdrawn, gone)
             with kernel_errors(f"network {state.table.name}"):
-                await self._ground.threads.run(partial(self._write, network.devices, state, changes))
+                failed = await self._ground.threads.run(partial(self._write, network.devices, state, changes))
             for live in lives:
-                live.vips[network.network_id] = state.vips
+                if live.sandbox.sandbox_id not in failed:
+                    live.vips[network.network_id] = state.vips
+            return not failed
 
     def _vip_changes(
         self, network: Network, lives: Iterable[LiveSandbox], withdrawn: frozenset[str], gone: frozenset[str]
@@ -119,8 +128,10 @@ class Networks:
                 changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
         return changes
 
-    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> None:
-        """Blocking. A sandbox that cannot be written holds up no other; one that has just gone has no rules."""
+    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> dict[str, None]:
+        """Blocking; returns the sandboxes that could not be written, which holds up no other. One that has just gone
+        has no rules."""
+        failed: dict[str, None] = {}
         self._records.save_network(state.to_table())
         if devices is not None:
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
@@ -130,7 +141,9 @@ class Networks:
             except OSError as error:
                 if error.errno == errno.EBADF:
                     continue  # its socket was closed meanwhile: it is going
-                log.warning("VIPs of sandbox %s were not updated, verify will: %s", change.sandbox_id, error)
+                log.warning("VIPs of sandbox %s were not updated: %s", change.sandbox_id, error)
+                failed[change.sandbox_id] = None
+        return failed
 
     async def use(self, network: Network, user: str) -> Devices:
         """The network's devices, made if this is their first user."""

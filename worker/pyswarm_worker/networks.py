@@ -1,8 +1,9 @@
 """Network tables and published ports: what the managers say becomes the overlay's state.
 
 Keeps the tables as they were told (to find the backends of published ports), hands complete tables and increments on,
-and says which version is programmed. Decides nothing: a gap in the increments is asked for again.
-One change at a time, in the order of the messages.
+and says which version is programmed: only once all of it is in the kernel, VIPs and published ports too, since managers
+stop what is then no backend any more. What cannot be programmed is tried again. Decides nothing: a gap in the
+increments is asked for again. One change at a time, in the order of the messages.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .ports import Overlay
 
 _log = logging.getLogger(__name__)
 
-_CONFLICT_RETRY_S = 5.0
+_RETRY_S = 5.0
 
 Say = Callable[[pb.AgentMessage], None]
 """Tell the managers, if there is a session."""
@@ -37,7 +38,10 @@ class Networks:
         self._tables: dict[str, KnownTable] = {}
         self._ingress: pb.IngressTable | None = None
         self._ingress_error = ""
-        self._has_conflict = asyncio.Event()
+        self._failed: dict[str, None] = {}
+        """Networks that are not programmed as they were told."""
+        self._has_conflict = False
+        self._to_retry = asyncio.Event()
         self._lock = asyncio.Lock()
 
     @property
@@ -81,14 +85,18 @@ class Networks:
         self, tables: Iterable[pb.NetworkTable], removed: Iterable[str], ingress: pb.IngressTable | None
     ) -> None:
         async with self._lock:
-            touched = ingress is not None
-            for table in tables:
-                await self._apply_table(table)
-                touched = touched or self._is_ingress(table.network_id)
-            self._leaving.update(dict.fromkeys(removed))
             self._ingress = ingress if ingress is not None else self._ingress
-            if touched:
-                await self._set_ingress()
+            has_ports = ingress is not None
+            is_published = self._ingress is not None and self._ingress.network_id not in self._failed
+            for table in tables:
+                is_programmed = await self._apply_table(table)
+                if self._is_ingress(table.network_id):
+                    has_ports, is_published = True, is_programmed
+                else:
+                    self._programmed(table.network_id, is_programmed)
+            if has_ports:
+                await self._publish(is_published)
+            self._leaving.update(dict.fromkeys(removed))
             await self._remove_leaving()
 
     async def remove_unknown(self) -> None:
@@ -101,12 +109,28 @@ class Networks:
             await self._remove_leaving()
 
     async def run_retries(self) -> None:
-        """For ever: take a published port that another program on this host has as soon as that lets go of it."""
+        """For ever: take a published port that another program on this host has as soon as that lets go of it, and
+        program what could not be."""
         while True:
-            await self._has_conflict.wait()
-            await asyncio.sleep(_CONFLICT_RETRY_S)
+            await self._to_retry.wait()
+            await asyncio.sleep(_RETRY_S)
             async with self._lock:
-                await self._set_ingress()
+                self._to_retry.clear()
+                for network_id in list(self._failed):
+                    await self._retry(network_id)
+                if self._has_conflict:
+                    await self._set_ingress()
+
+    async def _retry(self, network_id: str) -> None:
+        table = self._tables.get(network_id)
+        if table is None:
+            self._failed.pop(network_id, None)
+            return
+        is_programmed = await self._program(table)
+        if self._is_ingress(network_id):
+            await self._publish(is_programmed)
+        else:
+            self._programmed(network_id, is_programmed)
 
     async def sweep(self) -> None:
         """Remove what could not be removed while it was in use. To be called when a sandbox has gone."""
@@ -114,18 +138,24 @@ class Networks:
             async with self._lock:
                 await self._remove_leaving()
 
-    async def _apply_table(self, message: pb.NetworkTable) -> None:
+    async def _apply_table(self, message: pb.NetworkTable) -> bool:
         known = self._tables.get(message.network_id)
         self._leaving.pop(message.network_id, None)
         if message.complete or known is None:
             known = self._tables[message.network_id] = KnownTable.of(message)
-            programmed = await self._program(known)
-        else:
-            known.apply(message)
-            programmed = await self._program_delta(known, message)
-        if programmed:
-            done = pb.TablesProgrammed(network_id=message.network_id, version=known.version)
-            self._say(pb.AgentMessage(tables_programmed=done))
+            return await self._program(known)
+        known.apply(message)
+        return await self._program_delta(known, message)
+
+    def _programmed(self, network_id: str, succeeded: bool) -> None:
+        """The kernel is as the table says, or it is tried again: nobody else would."""
+        if not succeeded:
+            self._failed[network_id] = None
+            self._to_retry.set()
+            return
+        self._failed.pop(network_id, None)
+        done = pb.TablesProgrammed(network_id=network_id, version=self._tables[network_id].version)
+        self._say(pb.AgentMessage(tables_programmed=done))
 
     async def _program(self, table: KnownTable) -> bool:
         try:
@@ -159,22 +189,31 @@ class Networks:
     def _is_ingress(self, network_id: str) -> bool:
         return self._ingress is not None and self._ingress.network_id == network_id
 
-    async def _set_ingress(self) -> None:
+    async def _publish(self, is_programmed: bool) -> None:
+        """Published ports lead to the backends on the ingress network: its table counts only together with them."""
+        is_done = await self._set_ingress() and is_programmed
+        if self._ingress is not None and self._ingress.network_id in self._tables:
+            self._programmed(self._ingress.network_id, is_done)
+
+    async def _set_ingress(self) -> bool:
+        """Whether it is done: but for ports that another program has."""
         ingress = self._ingress
         if ingress is None:
-            return
+            return True
         known = self._tables.get(ingress.network_id)
         ports = ingress_ports(ingress.ports, known.endpoints if known is not None else {})
-        self._has_conflict.clear()
-        reason = ""
+        self._has_conflict = False
+        reason, is_done = "", True
         try:
             await self._overlay.set_ingress(tuple(ingress.node_addresses), ports)
         except AlreadyExists as error:  # the other ports work
             reason = str(error)
-            self._has_conflict.set()
+            self._has_conflict = True
+            self._to_retry.set()
         except PyswarmError as error:
-            reason = f"published ports cannot be programmed: {error}"
+            reason, is_done = f"published ports cannot be programmed: {error}", False
         self._say_ingress(reason)
+        return is_done
 
     def _say_ingress(self, reason: str) -> None:
         """Once, however often it is tried; and when it is over."""

@@ -306,7 +306,7 @@ async def test_published_ports_lead_to_the_ready_endpoints(node: Fixture) -> Non
 async def test_a_published_port_that_another_program_has_is_taken_when_it_is_free(
     node: Fixture, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "_CONFLICT_RETRY_S", 0.01)
+    monkeypatch.setattr(networks, "_RETRY_S", 0.01)
     caplog.set_level("INFO")
     ports = [pb.IngressPort(service_id="s", published_port=number, target_port=80) for number in (8080, 8081)]
     node.manager.complete.ingress.CopyFrom(pb.IngressTable(version=1, node_addresses=["10.0.0.2/24"], ports=ports))
@@ -386,6 +386,23 @@ async def test_an_image_comes_from_a_peer_that_has_it(node: Fixture, tmp_path: P
         await eventually(lambda: node.manager.state_of(make_task()) is TaskState.RUNNING)
     assert node.images.blobs == peer.images.blobs
     assert node.images.manifests["app:latest"] == b"the manifest"
+
+
+async def test_a_node_whose_managers_are_all_gone_asks_another_where_there_are_some(
+    node: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_managers, "LAST_RESORT_S", 0.0)
+    monkeypatch.setattr(inquiries, "PAUSE_S", 0.01)
+    peer = Fixture(node.root, tmp_path / "peer")
+    peer.identity = make_identity(node.root, NodeRole.WORKER, "p" * 25)
+    peer.managers = (node.manager.address,)
+    async with peer.agent() as other:
+        await eventually(lambda: node.manager.sessions == 1)
+        store = await AgentStore.open(node.directory / "agent.db")
+        await store.write([put_managers(["127.0.0.1:1"], informants=[f"127.0.0.1:{other.port}"])])
+        await store.close()
+        async with node.agent() as agent:
+            await eventually(lambda: node.manager.sessions == 2 and agent.is_connected)
 
 
 def as_role(fixture: Fixture, role: NodeRole) -> NodeIdentity:
