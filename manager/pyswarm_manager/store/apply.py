@@ -189,6 +189,7 @@ class _Transaction:
             old,
             status=status,
             running_at=old.running_at or (self._now if status.state is TaskState.RUNNING else 0.0),
+            ran_from=old.ran_from or (status.timestamp if status.state is TaskState.RUNNING else 0.0),
             ended_at=self._now if status.state.is_terminal else 0.0,
         )
         self._pending[Kind.TASK][old.id] = self._touched(changed, old)

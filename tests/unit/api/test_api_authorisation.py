@@ -98,6 +98,8 @@ def test_what_an_operator_may_change() -> None:
             "CreateService",
             "UpdateService",
             "RemoveService",
+            "RestartTask",
+            "RemoveTask",
             "CreateNetwork",
             "RemoveNetwork",
             "UpdateNode",

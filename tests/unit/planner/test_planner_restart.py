@@ -19,7 +19,7 @@ from pyswarm_common.model import (
     UpdateConfig,
     UpdateState,
 )
-from pyswarm_manager.planner.orchestrate.restart import MAX_BACKOFF_S, STABLE_S, next_restart
+from pyswarm_manager.planner.orchestrate.restart import DEFAULT_MAX_DELAY_S, STABLE_S, next_restart, run_time
 
 NOW = 10_000.0
 
@@ -49,24 +49,24 @@ def test_condition(condition: RestartCondition, state: TaskState, restarts: bool
 
 
 def test_the_default_delay_is_dockers() -> None:
-    assert next_restart(RestartPolicy(), ended(), NOW, no_jitter) == (NOW + 5.0, (NOW,), 0.0)
+    assert next_restart(RestartPolicy(), ended(), NOW, no_jitter) == (NOW + 5.0, (NOW + 5.0,), 0.0, 1)
 
 
 def test_no_delay_is_at_once() -> None:
-    assert next_restart(RestartPolicy(delay_s=0.0), ended(), NOW, no_jitter) == (0.0, (NOW,), 0.0)
+    assert next_restart(RestartPolicy(delay_s=0.0), ended(), NOW, no_jitter) == (0.0, (NOW,), 0.0, 1)
 
 
 def test_the_successor_of_a_task_that_never_ran_is_made_only_after_the_delay() -> None:
     rejected = Task(id="t", status=TaskStatus(state=TaskState.REJECTED), ended_at=NOW)
-    assert next_restart(RestartPolicy(), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW + 5.0)
-    assert next_restart(RestartPolicy(delay_s=0.0), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW)
-    again = replace(rejected, restart_times=(NOW - 11, NOW - 6))
-    assert next_restart(RestartPolicy(), again, NOW, no_jitter) == (0.0, (NOW - 11, NOW - 6, NOW), NOW + 10.0)
+    assert next_restart(RestartPolicy(), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW + 5.0, 1)
+    assert next_restart(RestartPolicy(delay_s=0.0), rejected, NOW, no_jitter) == (0.0, (NOW,), NOW, 1)
+    again = replace(rejected, restart_times=(NOW - 6,), failures_in_row=1)
+    assert next_restart(RestartPolicy(), again, NOW, no_jitter) == (0.0, (NOW + 4, NOW), NOW + 10.0, 2)
 
 
-@pytest.mark.parametrize("mode", list(ServiceMode))
+@pytest.mark.parametrize("mode", [ServiceMode.REPLICATED, ServiceMode.GLOBAL])
 def test_an_image_that_cannot_be_had_is_tried_as_often_as_the_delay_says(mode: ServiceMode) -> None:
-    """Agents that reject within a second: for two minutes, with the delays 5, 5, 10, 20, 40, 80."""
+    """Agents that reject within a second: for two minutes, with the delays 5, 10, 20, 40, 80."""
     world = World()
     world.node("n1")
     world.service("web", mode=mode)
@@ -78,7 +78,7 @@ def test_an_image_that_cannot_be_had_is_tried_as_often_as_the_delay_says(mode: S
                 made.append(world.now)
                 world.report(task, TaskState.REJECTED, "No such image")
         world.now += 1
-    assert [round(later - earlier) for earlier, later in pairwise(made)] == [5, 5, 10, 20, 40]
+    assert [round(later - earlier) for earlier, later in pairwise(made)] == [5, 10, 20, 40]
 
 
 def test_an_update_to_an_image_that_cannot_be_had_goes_on_at_the_same_pace() -> None:
@@ -100,7 +100,7 @@ def test_an_update_to_an_image_that_cannot_be_had_goes_on_at_the_same_pace() -> 
             len({task.slot for task in world.tasks("web", wanted=False) if task.spec.container.image != "img:1"}) == 1
         )
         world.now += 1
-    assert rejected == 5
+    assert rejected == 4
     assert len(world.running("web")) == 4
     status = world.tables.services["web"].update_status
     assert status is not None
@@ -140,37 +140,64 @@ def test_attempts(policy: RestartPolicy, times: tuple[float, ...], restarts: boo
 
 
 def delays(policy: RestartPolicy, count: int, lived: float = 1.0) -> list[float]:
-    """The delays of so many failures in a row, each so long after its start."""
+    """The delays of so many failures in a row, each so long after its start; until the policy gives up."""
     now, found = NOW, []
     times: tuple[float, ...] = ()
+    failures = 0
     for _ in range(count):
-        task = Task(
-            id="t", status=TaskStatus(state=TaskState.FAILED), running_at=now - lived, ended_at=now, restart_times=times
-        )
+        task = failed(now, lived, restart_times=times, failures_in_row=failures)
         restart = next_restart(policy, task, now, no_jitter)
-        assert restart is not None
+        if restart is None:
+            break
         delay = max(0.0, restart.start_at - now)
         found.append(delay)
-        times = restart.restart_times
+        times, failures = restart.restart_times, restart.failures_in_row
         now += delay + lived
     return found
 
 
-def test_quick_failures_back_off_up_to_a_cap() -> None:
-    assert delays(RestartPolicy(), 9) == [5, 5, 10, 20, 40, 80, MAX_BACKOFF_S, MAX_BACKOFF_S, MAX_BACKOFF_S]
-    assert delays(RestartPolicy(delay_s=0.0), 5) == [0, 0, 2, 4, 8]
+def failed(now: float, lived: float, **fields: object) -> Task:
+    status = TaskStatus(state=TaskState.FAILED, timestamp=now)
+    return Task(id="t", status=status, running_at=now - lived, ran_from=now - lived, ended_at=now, **fields)  # type: ignore[arg-type]
+
+
+def test_failures_in_a_row_back_off_up_to_a_cap() -> None:
+    assert delays(RestartPolicy(), 9) == [5, 10, 20, 40, 80, 160, *[DEFAULT_MAX_DELAY_S] * 3]
+    assert delays(RestartPolicy(delay_s=0.0), 5) == [0, 1, 2, 4, 8]
+    assert delays(RestartPolicy(delay_s=2.0, max_delay_s=10.0), 5) == [2, 4, 8, 10, 10]
 
 
 def test_a_policys_own_longer_delay_is_kept() -> None:
-    assert delays(RestartPolicy(delay_s=300.0), 5) == [300.0] * 5
+    assert delays(RestartPolicy(delay_s=400.0), 5) == [400.0] * 5
+    assert delays(RestartPolicy(delay_s=3.0, max_delay_s=3.0), 5) == [3.0] * 5
 
 
 def test_a_task_that_ran_for_a_while_starts_afresh() -> None:
     assert delays(RestartPolicy(), 6, lived=STABLE_S) == [5.0] * 6
 
 
+@pytest.mark.parametrize("window_s", [0.5, 4.0, 60.0])
+def test_attempts_are_used_up_although_the_window_is_shorter_than_the_delay(window_s: float) -> None:
+    """Delays of 5, 10 and 20 s between tasks that fail at once: without them all three are within any window."""
+    assert delays(RestartPolicy(max_attempts=3, window_s=window_s), 10, lived=0.1) == [5, 10, 20]
+
+
+def test_the_window_counts_the_time_in_which_tasks_ran() -> None:
+    assert len(delays(RestartPolicy(max_attempts=3, window_s=10.0), 20, lived=4.0)) == 20
+    assert len(delays(RestartPolicy(max_attempts=3, window_s=10.0), 20, lived=3.0)) == 3
+
+
+def test_how_long_a_task_ran_is_told_by_one_clock() -> None:
+    """The leader that saw it start was an hour ahead of (or behind) the one that saw it end."""
+    for off in (-3600.0, 3600.0):
+        task = failed(NOW, 2.0)
+        assert run_time(replace(task, running_at=task.running_at + off)) == 2.0
+    no_agent = replace(failed(NOW, 2.0), ran_from=0.0)
+    assert run_time(no_agent) == 2.0
+
+
 def test_jitter_only_lengthens_backed_off_delays() -> None:
-    late = next_restart(RestartPolicy(), ended(times=(NOW - 20, NOW - 10)), NOW, lambda: 0.999)
+    late = next_restart(RestartPolicy(), failed(NOW, 1.0, failures_in_row=1), NOW, lambda: 0.999)
     assert late is not None
     assert 10.0 < late.start_at - NOW <= 11.0
     first = next_restart(RestartPolicy(), ended(), NOW, lambda: 0.999)

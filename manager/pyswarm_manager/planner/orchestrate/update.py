@@ -24,7 +24,7 @@ from pyswarm_common.model import (
     UpdateStatus,
 )
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
-from pyswarm_manager.planner.orchestrate.restart import next_restart, will_restart
+from pyswarm_manager.planner.orchestrate.restart import next_restart, run_time, will_restart
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
@@ -128,7 +128,7 @@ def _count(work: Work, task: Task, monitor: float, progress: Progress) -> None:
 
 
 def _failed_soon(task: Task, monitor: float) -> bool:
-    return not task.running_at or task.ended_at - task.running_at <= monitor
+    return not task.running_at or run_time(task) <= monitor
 
 
 def _in_order(work: Work, slots: Slots, outdated: list[SlotKey]) -> list[SlotKey]:
@@ -156,7 +156,7 @@ def _open(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> None:
         work.draft.wake(work.service.id, None, restart.make_at)
         return
     state = TaskState.READY if restart.start_at else desired
-    work.create(key, state, restart.start_at, restart.restart_times)
+    work.create(key, state, restart.start_at, restart.restart_times, restart.failures_in_row)
     _discount(work, tasks)
 
 

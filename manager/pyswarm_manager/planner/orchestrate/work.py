@@ -14,7 +14,6 @@ from pyswarm_common.model import (
     Service,
     ServiceMode,
     Task,
-    TaskSpec,
     TaskState,
     UpdateConfig,
     UpdateOrder,
@@ -25,6 +24,7 @@ from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.orchestrate.drain import Drain
 from pyswarm_manager.planner.orchestrate.restart import longest_delay
+from pyswarm_manager.planner.orchestrate.visibility import looks_the_same
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
 from pyswarm_manager.store.tables import SlotKey
 
@@ -86,6 +86,8 @@ class Work:
         task = tasks[0]
         if task.desired_state is not _RUNNING or task.status.state > _RUNNING:
             return False
+        if task.restart_requested:
+            return False
         if task.node_id not in self._sound_nodes:
             if self.loss(task) is not Loss.NONE:
                 return False
@@ -108,7 +110,10 @@ class Work:
         return node.spec.availability is not Availability.DRAIN and satisfies(node, self._constraints)
 
     def is_clean(self, task: Task) -> bool:
-        """Whether the task is what the service's spec would make now. What no task can see does not count."""
+        """Whether the task is what the service's spec would make now, and nobody asked for another one in its place.
+        What no task can see does not count."""
+        if task.restart_requested:
+            return False
         spec = task.spec
         clean = self._clean_specs.get(id(spec))
         if clean is None:
@@ -125,6 +130,7 @@ class Work:
         desired_state: TaskState = TaskState.RUNNING,
         start_at: float = 0.0,
         restart_times: tuple[float, ...] = (),
+        failures_in_row: int = 0,
         job_iteration: int = 0,
     ) -> None:
         """One more task for the slot, by the service's present spec."""
@@ -137,6 +143,7 @@ class Work:
                 desired_state=desired_state,
                 start_at=start_at,
                 restart_times=restart_times,
+                failures_in_row=failures_in_row,
                 job_iteration=job_iteration,
             )
         )
@@ -156,16 +163,6 @@ class Work:
         if node.spec.availability is Availability.DRAIN:
             return Loss.OVERDUE if self.drain.is_overdue(node) else Loss.DRAINED
         return Loss.NONE if self.hosts(node) else Loss.UNFIT
-
-
-def looks_the_same(a: TaskSpec, b: TaskSpec) -> bool:
-    """Whether a container made of one is as good as one made of the other."""
-    return a is b or (
-        a.container == b.container
-        and a.resources == b.resources
-        and a.networks == b.networks
-        and a.force_update == b.force_update
-    )
 
 
 def _config(service: Service) -> UpdateConfig:
