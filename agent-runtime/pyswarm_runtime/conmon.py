@@ -41,7 +41,16 @@ class _Answer(msgspec.Struct):
     message: str = ""
 
 
-def monitor_arguments(container_id: str, name: str, paths: MonitorPaths, *, tty: bool, log_max_size: int) -> list[str]:
+def monitor_arguments(
+    container_id: str,
+    name: str,
+    paths: MonitorPaths,
+    *,
+    tty: bool,
+    log_max_size: int,
+    log_driver: str = "",
+    stdin: bool = False,
+) -> list[str]:
     """Pure. `--sync` keeps conmon our child, so that its pid is known before it does anything."""
     arguments = [
         paths.conmon,
@@ -50,7 +59,7 @@ def monitor_arguments(container_id: str, name: str, paths: MonitorPaths, *, tty:
         *("-r", paths.oci_runtime),
         *("-b", str(paths.bundle), "-p", str(paths.bundle / "pid")),
         *("--exit-dir", str(paths.exits)),
-        *("-l", f"k8s-file:{paths.log}"),
+        *_log_arguments(log_driver, paths.log),
         *("--full-attach", "--no-sync-log", "--sync"),
         *("--log-level", "error"),
         *("--runtime-arg", "--root", "--runtime-arg", str(paths.oci_root)),
@@ -59,7 +68,17 @@ def monitor_arguments(container_id: str, name: str, paths: MonitorPaths, *, tty:
         arguments += ["--log-size-max", str(log_max_size * HARD_LIMIT_FACTOR)]
     if Path(paths.oci_runtime).name.startswith("crun"):
         arguments += ["--runtime-arg", "--cgroup-manager=cgroupfs"]
+    if stdin:
+        arguments += ["-i", "--leave-stdin-open"]
     return [*arguments, "-t"] if tty else arguments
+
+
+def _log_arguments(driver: str, log: Path) -> list[str]:
+    """journald gets its copy beside our file, from which we read; so does docker."""
+    if driver == "none":
+        return ["-l", "none:"]
+    ours = ["-l", f"k8s-file:{log}"]
+    return [*ours, "-l", "journald:"] if driver == "journald" else ours
 
 
 def start_monitor(

@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import os
 import platform
+import secrets
 import stat
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pyswarm_common.errors import InvalidArgument, PyswarmError, Unsupported
+from pyswarm_common.errors import PyswarmError, Unsupported
 from pyswarm_runtime import linux
 from pyswarm_runtime.cgroups import ContainerGroups
 from pyswarm_runtime.conmon import MonitorPaths, monitor_arguments, start_monitor
 from pyswarm_runtime.container_store import ContainerPaths, ContainerRecord, ContainerStore
+from pyswarm_runtime.devices import host_devices, wanted_devices
 from pyswarm_runtime.etcfiles import hosts_file, resolv_conf
+from pyswarm_runtime.host_checks import check_apparmor, check_bind, has_apparmor
 from pyswarm_runtime.layers import layer_name
-from pyswarm_runtime.oci.spec import BundlePaths, HostFacts, build_spec, capabilities, default_hostname
+from pyswarm_runtime.log_drivers import check_present
+from pyswarm_runtime.oci.defaults import SHM
+from pyswarm_runtime.oci.mounts import BundlePaths
+from pyswarm_runtime.oci.spec import HostFacts, build_spec, capabilities, default_hostname
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import find_init, own_capabilities
 from pyswarm_runtime.processes import find_by_argument, kill_and_wait, reap, start_time
 from pyswarm_runtime.seccomp_filter import compiled_filter
 from pyswarm_runtime.snapshot import Snapshot
 from pyswarm_runtime.types import ContainerConfig, Mount, Preflight
-from pyswarm_runtime.users import ProcessUser, resolve_user
-from pyswarm_runtime.volumes import NO_COPY, VolumeStore
+from pyswarm_runtime.users import ProcessUser, resolve_user, with_groups
+from pyswarm_runtime.volumes import VolumeStore, bound_subpath
 
 MAX_ACCOUNT_FILE = 1024 * 1024
 USER_CACHE_SIZE = 1024
@@ -98,9 +104,11 @@ class Launcher:
         snapshot.mount([layer_name(diff_id) for diff_id in record.diff_ids])
         paths.bundle.mkdir(mode=0o700, exist_ok=True)
         paths.exit_file.unlink(missing_ok=True)
-        spec = self._spec(record, paths, snapshot.rootfs)
-        (paths.bundle / "config.json").write_bytes(msgspec.json.encode(spec))
-        monitor, pid = start_monitor(self._monitor_arguments(record, paths), paths.bundle, self._groups.adopt_monitor)
+        with ExitStack() as held:
+            spec = self._spec(record, paths, snapshot.rootfs, held)
+            (paths.bundle / "config.json").write_bytes(msgspec.json.encode(spec))
+            arguments = self._monitor_arguments(record, paths)
+            monitor, pid = start_monitor(arguments, paths.bundle, self._groups.adopt_monitor)
         # The monitor outlives us: from here on it is known by its pid, and reaped by whoever watches it.
         monitor.returncode = 0
         launched = Launched(pid, start_time(pid), monitor.pid, start_time(monitor.pid), time.time())
@@ -118,11 +126,20 @@ class Launcher:
         )
         config = record.config
         return monitor_arguments(
-            record.id, config.name, monitor_paths, tty=config.tty, log_max_size=config.log_max_size
+            record.id,
+            config.name,
+            monitor_paths,
+            tty=config.tty,
+            log_max_size=config.log_max_size,
+            log_driver=config.log_driver,
+            stdin=config.stdin_open,
         )
 
-    def _spec(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> dict[str, Any]:
-        config = self._with_sources(record.config, rootfs)
+    def _spec(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path, held: ExitStack) -> dict[str, Any]:
+        """`held`: what must stay open until the OCI runtime has made the container."""
+        check_present(record.config.log_driver)
+        check_apparmor(record.config.apparmor_profile)
+        config = self._with_sources(record, rootfs, held)
         bundle = self._write_etc(record, paths, rootfs)
         if config.init and bundle.init is None:
             raise Unsupported("an init process was asked for, but this host has none: apt-get install tini")
@@ -131,29 +148,32 @@ class Launcher:
             architecture=architecture,
             seccomp_filter=compiled_filter(architecture, frozenset(capabilities(config, self._capabilities))),
             cgroup_version=self._preflight.cgroup_version,
-            devices=host_devices() if config.privileged else (),
+            devices=(*(host_devices() if config.privileged else ()), *wanted_devices(config.devices)),
             capabilities=self._capabilities,
+            oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
+            has_apparmor=has_apparmor(),
         )
-        user = self.user_of(record, rootfs, record.config.user or record.image.user)
+        user = self.user_of(record, rootfs, config.user or record.image.user)
+        if config.groups:
+            user = with_groups(user, config.groups, read_in_root(rootfs, "etc/group"))
         group = self._groups.path_of(record.id)
         return build_spec(record.id, config, record.image, user, bundle, facts, group)
 
-    def _with_sources(self, config: ContainerConfig, rootfs: Path) -> ContainerConfig:
+    def _with_sources(self, record: ContainerRecord, rootfs: Path, held: ExitStack) -> ContainerConfig:
         """Volumes become binds of their directories; what shall be bound must be there."""
-        return msgspec.structs.replace(
-            config, mounts=tuple(self._with_source(mount, rootfs) for mount in config.mounts)
-        )
+        mounts = tuple(self._with_source(mount, rootfs, record.id, held) for mount in record.config.mounts)
+        return msgspec.structs.replace(record.config, mounts=mounts)
 
-    def _with_source(self, mount: Mount, rootfs: Path) -> Mount:
+    def _with_source(self, mount: Mount, rootfs: Path, container_id: str, held: ExitStack) -> Mount:
         if mount.type == "volume":
-            copy = NO_COPY not in mount.options
-            data = self._volumes.ensure(mount.source, rootfs, mount.target, copy=copy)
-            options = tuple(option for option in mount.options if option != NO_COPY)
-            return msgspec.structs.replace(mount, source=str(data), options=options)
-        if mount.type == "bind" and not Path(mount.source).exists():
-            raise InvalidArgument(
-                f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
-            )
+            data = self._volumes.ensure(mount, rootfs, container_id)
+            read_only = mount.read_only or bool(os.statvfs(data).f_flag & os.ST_RDONLY)
+            if mount.subpath:
+                place = self._store.paths(container_id).bundle / f"volume-{secrets.token_hex(8)}"
+                data = held.enter_context(bound_subpath(data, mount.subpath, place))
+            return msgspec.structs.replace(mount, source=str(data), read_only=read_only)
+        if mount.type == "bind":
+            check_bind(mount)
         return mount
 
     def _write_etc(self, record: ContainerRecord, paths: ContainerPaths, rootfs: Path) -> BundlePaths:
@@ -175,6 +195,7 @@ class Launcher:
             hostname=str(etc / "hostname"),
             resolv_conf=str(etc / "resolv.conf"),
             init=self._init,
+            host_ipc=tuple(path for path in ("/dev/mqueue", SHM) if Path(path).is_dir()),
         )
 
     def user_of(self, record: ContainerRecord, rootfs: Path, wanted: str) -> ProcessUser:
@@ -217,28 +238,8 @@ class Launcher:
         self._groups.kill_all(container_id)
         self._groups.remove(container_id)
         self.snapshot(container_id).unmount()
+        self._volumes.release(container_id)
         self._store.remove_bundle(container_id, keep_exit_file=keep_exit_file)
-
-
-def host_devices() -> tuple[tuple[str, str, int, int], ...]:
-    """Every device node of the host, for privileged containers."""
-    found = []
-    skipped = (
-        "/dev/pts",
-        "/dev/shm",  # noqa: S108  names to pass over, not places to write to
-        "/dev/mqueue",
-        "/dev/fd",
-        "/dev/console",
-    )
-    for directory, names, files in os.walk("/dev"):
-        names[:] = [name for name in names if not f"{directory}/{name}".startswith(skipped)]
-        for name in files:
-            path = f"{directory}/{name}"
-            mode = os.lstat(path)
-            kind = "c" if stat.S_ISCHR(mode.st_mode) else "b" if stat.S_ISBLK(mode.st_mode) else ""
-            if kind and not path.startswith(skipped):
-                found.append((path, kind, os.major(mode.st_rdev), os.minor(mode.st_rdev)))
-    return tuple(found)
 
 
 def read_in_root(root: Path, path: str) -> str:

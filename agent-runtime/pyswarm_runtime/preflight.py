@@ -13,7 +13,8 @@ from pyswarm_runtime.oci.defaults import ALL_CAPABILITIES, capabilities_in
 from pyswarm_runtime.types import Preflight, RuntimeConfig
 
 _EXTRA_PATHS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec/podman")
-_INIT_NAMES = ("docker-init", "tini", "catatonit")
+# Those that are linked statically first: an image need not have the libraries of the others.
+_INIT_NAMES = ("docker-init", "tini-static", "catatonit", "tini")
 
 
 def find_program(name: str) -> str | None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pyswarm_common.errors import FailedPrecondition, NotFound
+from pyswarm_common.errors import FailedPrecondition, NotFound, Unsupported
 from pyswarm_runtime import cgroups, processes
 from pyswarm_runtime.access import ContainerAccess
 from pyswarm_runtime.container_store import ContainerRecord, ContainerStore, StoredState
@@ -39,8 +39,17 @@ from pyswarm_runtime.oci.spec import validate
 from pyswarm_runtime.ocirun import OciRuntime
 from pyswarm_runtime.preflight import check_host
 from pyswarm_runtime.registry import Container, ContainerRegistry
-from pyswarm_runtime.types import MIB, ContainerConfig, ContainerState, ExecResult, LogRecord, Preflight, RuntimeConfig
-from pyswarm_runtime.volumes import VolumeStore
+from pyswarm_runtime.types import (
+    MIB,
+    ContainerConfig,
+    ContainerState,
+    ExecResult,
+    LogRecord,
+    Mount,
+    Preflight,
+    RuntimeConfig,
+)
+from pyswarm_runtime.volumes import VolumeStore, check_volume
 from pyswarm_runtime.watcher import DirectoryWatcher
 
 IO_THREADS = 4
@@ -71,10 +80,10 @@ class Runtime:
         self._containers = ContainerRegistry()
         self._foreign: Sequence[ContainerRecord] = ()
         self.images = ImageStore(config.root, self._io, config.limits, self._image_uses)
-        volumes = VolumeStore(config.root)
-        volumes.sweep()
+        self._volumes = VolumeStore(config.root)
+        self._volumes.sweep()
         self._launcher = Launcher(
-            preflight, self._store, self._oci, self._groups, self.images.layers.directory, volumes
+            preflight, self._store, self._oci, self._groups, self.images.layers.directory, self._volumes
         )
         self.access = ContainerAccess(self._containers, self._store, self._oci, self._launcher)
         self._watcher = DirectoryWatcher()
@@ -158,6 +167,8 @@ class Runtime:
         """Remembers a container; nothing runs yet. Refused at once if its image or a setting could never work."""
         image = self.images.find(config.image)
         validate(config, image.config)
+        for mount in config.mounts:
+            check_volume(mount)
         hosts_file("", config.extra_hosts)
         if config.stop_signal:
             processes.parse_signal(config.stop_signal)
@@ -251,11 +262,12 @@ class Runtime:
             container.check_present()
             if container.is_running:
                 raise FailedPrecondition(f"Container {container.id} was started meanwhile: stop it first")
-            await self._blocking(lambda: self._remove_files(container.id))
+            await self._blocking(lambda: self._remove_files(container.id, container.record.config.mounts))
             self._containers.forget(container)
 
-    def _remove_files(self, container_id: str) -> None:
+    def _remove_files(self, container_id: str, mounts: tuple[Mount, ...] = ()) -> None:
         self._launcher.snapshot(container_id).remove()
+        self._volumes.remove_anonymous(container_id, mounts)
         self._store.remove(container_id)
 
     async def inspect(self, container_id: str) -> ContainerState:
@@ -284,6 +296,8 @@ class Runtime:
     ) -> AsyncIterator[LogRecord]:
         """`tail` None: from the beginning; `follow` until the container ends or this runtime closes."""
         container = self._containers.find(container_id)
+        if container.record.config.log_driver == "none":
+            raise Unsupported("configured logging driver does not support reading")
         path = self._store.paths(container.id).log
         if not follow:
             async for record in read_logs(path, self._in_io, tail=tail, since=since, wait_more=None):

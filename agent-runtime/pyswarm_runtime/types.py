@@ -63,10 +63,25 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     read_only: bool = False
     options: tuple[str, ...] = ()
+    propagation: str = ""  # of a bind: rprivate unless it says otherwise
+    non_recursive: bool = False  # a bind without what is mounted below its source
+    no_copy: bool = False  # a new volume stays empty, whatever the image has at the target
+    volume_driver: str = ""  # empty: local
+    volume_options: dict[str, str] = {}  # of the local driver: type, device and o, as mount(8) has them
+    volume_labels: dict[str, str] = {}
+    subpath: str = ""  # of a volume: what is mounted instead of its root
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A device node of the host, or a directory of them. `permissions` are any of r, w and m (mknod)."""
+
+    host_path: str
+    container_path: str = ""  # empty: as on the host
+    permissions: str = "rwm"
 
 
 class Ulimit(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` as docker has it: nofile, nproc, core, …"""
+    """`name` as docker has it: nofile, nproc, core, …; -1 is unlimited."""
 
     name: str
     soft: int
@@ -94,6 +109,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     extra_hosts: tuple[str, ...] = ()  # "name:address"
     nano_cpus: int = 0
     memory_bytes: int = 0
+    memory_swap_bytes: int | None = None  # memory and swap together; None: twice the memory, -1: unlimited
+    memory_swappiness: int | None = None  # 0 to 100; only control groups v1 have it for each group
     pids_limit: int = 0
     cpu_shares: int = 0
     stop_signal: str | None = None
@@ -106,6 +123,17 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     sysctls: dict[str, str] = {}
     init: bool = False
     ulimits: tuple[Ulimit, ...] = ()
+    groups: tuple[str, ...] = ()  # supplementary ones, by the image's names or as numbers
+    oom_score_adj: int = 0
+    devices: tuple[Device, ...] = ()
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""  # "unconfined", or a profile in docker's JSON; empty: the default one
+    apparmor_profile: str = ""  # of those that the host has loaded, or "unconfined"
+    shm_size_bytes: int = 0  # 0: 64 MiB
+    host_pid: bool = False
+    host_ipc: bool = False
+    stdin_open: bool = False
+    log_driver: str = ""  # empty: json-file
     log_max_size: int = 16 * MIB  # bytes of one log file
     log_max_files: int = 2  # the current one and the rotated ones
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyswarm_common.errors import InvalidArgument
 
@@ -27,6 +27,12 @@ def resolve_user(spec: str, passwd: str, group: str) -> ProcessUser:
         return ProcessUser(uid, gid, (gid,), home)
     # The primary group is among the additional ones as well, so that a set-group-id program cannot shed it.
     return ProcessUser(uid, gid, (gid, *_memberships(name, gid, group)), home)
+
+
+def with_groups(user: ProcessUser, wanted: tuple[str, ...], group: str) -> ProcessUser:
+    """The user with more supplementary groups, by the image's names or as numbers."""
+    more = tuple(_find_group(name, group) for name in wanted)
+    return replace(user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *more))))
 
 
 def _find_user(wanted: str, passwd: str) -> tuple[str, int, int, str]:

@@ -119,8 +119,14 @@ def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str,
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-def base_mounts(*, privileged: bool) -> list[dict[str, Any]]:
+def base_mounts(*, privileged: bool, shm_bytes: int = SHM_BYTES, host_ipc: bool = False) -> list[dict[str, Any]]:
+    """`host_ipc`: with the host's shared memory and message queues in place of its own."""
     access = "rw" if privileged else "ro"
+    ipc = [
+        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _mount(SHM, "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm_bytes}"),
+    ]
+    host = [_mount(path, "bind", path, "rbind", "rprivate") for path in ("/dev/mqueue", SHM)]
     return [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -129,6 +135,5 @@ def base_mounts(*, privileged: bool) -> list[dict[str, Any]]:
         ),
         _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", access, "nosuid", "noexec", "nodev"),
-        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
-        _mount(SHM, "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777", f"size={SHM_BYTES}"),
+        *(host if host_ipc else ipc),
     ]

@@ -6,7 +6,6 @@ in as `HostFacts` and `BundlePaths`. The result goes to conmon, which hands it t
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,25 +14,16 @@ import msgspec
 
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_runtime.oci import defaults
+from pyswarm_runtime.oci.mounts import BundlePaths, absolute, all_mounts, root_propagation, user_mount
+from pyswarm_runtime.oci.resources import DeviceNode, check_resources, device_nodes, resources, rlimit
 from pyswarm_runtime.oci.seccomp import encoded_profile
-from pyswarm_runtime.types import MIB, ContainerConfig, ImageConfig, Mount
+from pyswarm_runtime.oci.seccomp_profile import check_profile, custom_profile
+from pyswarm_runtime.types import ContainerConfig, ImageConfig
 from pyswarm_runtime.users import ProcessUser
 
-CPU_PERIOD_US = 100_000
 OCI_VERSION = "1.0.2"
 SECCOMP_ANNOTATION = "run.oci.seccomp_bpf_data"  # of crun; others pay it no heed
-MIN_MEMORY_BYTES = 6 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class BundlePaths:
-    """Where this container's things lie on the host."""
-
-    rootfs: str
-    hosts: str
-    hostname: str
-    resolv_conf: str
-    init: str | None = None  # of docker-init, tini or catatonit
+UNCONFINED = "unconfined"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +31,25 @@ class HostFacts:
     architecture: str  # as uname has it
     cgroup_version: int
     seccomp_filter: str | None = None  # compiled for these capabilities, in base64; None: the OCI runtime compiles it
-    devices: tuple[tuple[str, str, int, int], ...] = ()  # path, type, major, minor; only for privileged containers
+    devices: tuple[DeviceNode, ...] = ()  # what was asked for; of a privileged container all that the host has
     capabilities: frozenset[str] = frozenset(defaults.ALL_CAPABILITIES)  # what this process may hand on
+    oom_score_adj: int = 0  # of this process: a container inherits it
+    has_apparmor: bool = False
 
 
 def validate(config: ContainerConfig, image: ImageConfig) -> None:
     """Refuses what no host could run: asked when a container is created, so that the mistake shows at once."""
     process_args(config, image)
     capabilities(config, frozenset(defaults.ALL_CAPABILITIES))
-    _absolute("working directory", config.working_dir or image.working_dir or "/")
+    absolute("working directory", config.working_dir or image.working_dir or "/")
     for mount in config.mounts:
         # A volume's name becomes a path only when the container starts.
-        _user_mount(msgspec.structs.replace(mount, source="/") if mount.type == "volume" else mount)
+        user_mount(msgspec.structs.replace(mount, source="/") if mount.type == "volume" else mount)
     if config.host_network and config.netns_path is not None:
         raise InvalidArgument("a container has either the host's network or a namespace of its own, not both")
-    amounts = (config.nano_cpus, config.memory_bytes, config.cpu_shares, config.log_max_size)
-    if min(amounts) < 0 or config.log_max_files < 1:
-        raise InvalidArgument("limits cannot be negative, and at least one log file must be kept")
-    if 0 < config.memory_bytes < MIN_MEMORY_BYTES:
-        raise InvalidArgument("Minimum memory limit allowed is 6MB")
+    check_resources(config)
+    if config.seccomp_profile not in ("", UNCONFINED):
+        check_profile(config.seccomp_profile)
 
 
 def process_args(config: ContainerConfig, image: ImageConfig) -> tuple[str, ...]:
@@ -125,13 +115,13 @@ def build_spec(
     caps = capabilities(config, facts.capabilities)
     spec = {
         "ociVersion": OCI_VERSION,
-        "process": _process(config, image, user, hostname, caps),
+        "process": _process(config, image, user, hostname, caps, facts),
         "root": {"path": paths.rootfs, "readonly": config.read_only},
         "hostname": hostname,
-        "mounts": _mounts(config, paths),
+        "mounts": all_mounts(config, paths),
         "linux": _linux(config, facts, cgroups_path, caps),
     }
-    if facts.seccomp_filter is not None and not config.privileged:
+    if facts.seccomp_filter is not None and not config.privileged and not config.seccomp_profile:
         spec["annotations"] = {SECCOMP_ANNOTATION: facts.seccomp_filter}
     return spec
 
@@ -142,6 +132,7 @@ def _process(
     user: ProcessUser,
     hostname: str,
     caps: tuple[str, ...],
+    facts: HostFacts,
 ) -> dict[str, Any]:
     args = process_args(config, image)
     # As docker: another user than root gets no rights but those of set-uid programs, within the bound.
@@ -151,78 +142,59 @@ def _process(
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.additional_gids)},
         "args": ["/dev/init", "--", *args] if config.init else list(args),
         "env": process_env(config, image, hostname, user.home),
-        "cwd": _absolute("working directory", config.working_dir or image.working_dir or "/"),
+        "cwd": absolute("working directory", config.working_dir or image.working_dir or "/"),
         "capabilities": {"bounding": list(caps), "permitted": held, "effective": held},
-        "rlimits": [
-            {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard} for limit in config.ulimits
-        ],
-        "noNewPrivileges": False,
+        "rlimits": [rlimit(limit) for limit in config.ulimits],
+        "noNewPrivileges": config.no_new_privileges,
+        **_oom_score_adj(config, facts),
+        **_apparmor(config, facts),
     }
 
 
-def _mounts(config: ContainerConfig, paths: BundlePaths) -> list[dict[str, Any]]:
-    own = [
-        _bind(paths.resolv_conf, "/etc/resolv.conf"),
-        _bind(paths.hostname, "/etc/hostname"),
-        _bind(paths.hosts, "/etc/hosts"),
-    ]
-    if config.init and paths.init:
-        own.append(_bind(paths.init, "/dev/init", "ro"))
-    wanted = [_user_mount(mount) for mount in config.mounts]
-    taken = {mount["destination"] for mount in wanted}
-    base = [*defaults.base_mounts(privileged=config.privileged), *own]
-    # Parents come before what lies in them, whoever asked for them.
-    return [
-        *(mount for mount in base if mount["destination"] not in taken),
-        *sorted(wanted, key=lambda mount: mount["destination"].count("/")),
-    ]
+def _oom_score_adj(config: ContainerConfig, facts: HostFacts) -> dict[str, int]:
+    """Left out where it would be refused and nobody asked: lowering takes a right that some hosts lack."""
+    wanted, own = config.oom_score_adj, facts.oom_score_adj
+    if wanted == own or (wanted == 0 and own > 0 and "CAP_SYS_RESOURCE" not in facts.capabilities):
+        return {}
+    return {"oomScoreAdj": wanted}
 
 
-def _bind(source: str, target: str, *options: str) -> dict[str, Any]:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
-
-
-def _user_mount(mount: Mount) -> dict[str, Any]:
-    target = _absolute("mount target", mount.target)
-    if target == "/":
-        raise InvalidArgument("invalid mount target '/': the container's root comes from its image")
-    access = ("ro",) if mount.read_only else ()
-    if mount.type == "tmpfs":
-        options = ["nosuid", "nodev", "noexec", *access, *mount.options]
-        return {"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    _absolute("mount source", mount.source)
-    return _bind(mount.source, target, *access, *mount.options)
-
-
-def _absolute(what: str, path: str) -> str:
-    if not path.startswith("/") or "\0" in path:
-        raise InvalidArgument(f"invalid {what} '{path}': it must be an absolute path")
-    return posixpath.normpath(path)
+def _apparmor(config: ContainerConfig, facts: HostFacts) -> dict[str, str]:
+    """Privileged containers are confined by none unless they ask for it."""
+    profile = config.apparmor_profile or (UNCONFINED if config.privileged else "")
+    return {"apparmorProfile": profile} if profile and facts.has_apparmor else {}
 
 
 def _linux(config: ContainerConfig, facts: HostFacts, cgroups_path: str, caps: tuple[str, ...]) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "cgroupsPath": cgroups_path,
         "namespaces": _namespaces(config, facts),
-        "resources": _resources(config),
+        "resources": resources(config, facts.devices, facts.cgroup_version),
         "sysctl": dict(config.sysctls),
-        "rootfsPropagation": "rprivate",
+        "rootfsPropagation": root_propagation(config),
     }
-    if config.privileged:
-        linux["devices"] = [
-            {"path": path, "type": kind, "major": major, "minor": minor} for path, kind, major, minor in facts.devices
-        ]
-        return linux
-    linux["maskedPaths"] = list(defaults.MASKED_PATHS)
-    linux["readonlyPaths"] = list(defaults.READONLY_PATHS)
-    seccomp: msgspec.Raw | None = encoded_profile(facts.architecture, frozenset(caps))
+    if facts.devices:
+        linux["devices"] = device_nodes(facts.devices)
+    if not config.privileged:
+        linux["maskedPaths"] = list(defaults.MASKED_PATHS)
+        linux["readonlyPaths"] = list(defaults.READONLY_PATHS)
+    seccomp = _seccomp(config, facts, caps)
     if seccomp is not None:
         linux["seccomp"] = seccomp
     return linux
 
 
+def _seccomp(config: ContainerConfig, facts: HostFacts, caps: tuple[str, ...]) -> msgspec.Raw | None:
+    if config.seccomp_profile == UNCONFINED:
+        return None
+    if config.seccomp_profile:
+        return custom_profile(config.seccomp_profile, facts.architecture, frozenset(caps))
+    return None if config.privileged else encoded_profile(facts.architecture, frozenset(caps))
+
+
 def _namespaces(config: ContainerConfig, facts: HostFacts) -> list[dict[str, str]]:
-    namespaces = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts")]
+    shared = {"pid": config.host_pid, "ipc": config.host_ipc}
+    namespaces = [{"type": kind} for kind in ("mount", "pid", "ipc", "uts") if not shared.get(kind)]
     if facts.cgroup_version == 2:  # as docker: with v1 the container sees the host's tree, read-only
         namespaces.append({"type": "cgroup"})
     if config.host_network:
@@ -231,21 +203,3 @@ def _namespaces(config: ContainerConfig, facts: HostFacts) -> list[dict[str, str
     if config.netns_path is not None:
         network["path"] = config.netns_path
     return [*namespaces, network]
-
-
-def _resources(config: ContainerConfig) -> dict[str, Any]:
-    rules = defaults.PRIVILEGED_DEVICE_RULES if config.privileged else defaults.DEVICE_RULES
-    resources: dict[str, Any] = {"devices": rules}
-    if config.memory_bytes:
-        # Swap is limited to the same again, as docker does where only the memory is given.
-        resources["memory"] = {"limit": config.memory_bytes, "swap": 2 * config.memory_bytes}
-    cpu: dict[str, int] = {}
-    if config.nano_cpus:
-        cpu |= {"period": CPU_PERIOD_US, "quota": max(1000, config.nano_cpus * CPU_PERIOD_US // 1_000_000_000)}
-    if config.cpu_shares:
-        cpu["shares"] = config.cpu_shares
-    if cpu:
-        resources["cpu"] = cpu
-    if config.pids_limit > 0:
-        resources["pids"] = {"limit": config.pids_limit}
-    return resources

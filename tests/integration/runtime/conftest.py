@@ -21,7 +21,30 @@ import pytest
 from pyswarm_runtime import Runtime, RuntimeConfig, linux
 
 CLONE_NEWNS = 0x20000
-APPLETS = ("sh", "sleep", "cat", "echo", "id", "ls", "kill", "env", "true", "false", "dd", "hostname", "grep", "ip")
+APPLETS = (
+    "sh",
+    "sleep",
+    "cat",
+    "echo",
+    "id",
+    "ls",
+    "kill",
+    "env",
+    "true",
+    "false",
+    "dd",
+    "hostname",
+    "grep",
+    "ip",
+    "mount",
+    "mkdir",
+    "mknod",
+    "wc",
+    "readlink",
+    "ln",
+    "rm",
+    "test",
+)
 
 
 def has_all() -> bool:

@@ -204,15 +204,15 @@ async def test_mounts(runtime: Runtime, tmp_path: Path) -> None:
 
 
 async def test_a_new_volume_takes_over_what_the_image_has(runtime: Runtime) -> None:
-    def volume(name: str, *options: str) -> tuple[Mount, ...]:
-        return (Mount(type="volume", source=name, target="/etc", options=options),)
+    def volume(name: str, *, no_copy: bool = False) -> tuple[Mount, ...]:
+        return (Mount(type="volume", source=name, target="/etc", no_copy=no_copy),)
 
     _, output = await run(runtime, shell("ls /etc; rm /etc/group", mounts=volume("full")))
     assert "group" in output.split()
     _, output = await run(runtime, shell("ls /etc", mounts=volume("full")))
     assert "group" not in output.split()
     assert "passwd" in output.split()
-    _, output = await run(runtime, shell("ls /etc", mounts=volume("empty", "nocopy")))
+    _, output = await run(runtime, shell("ls /etc", mounts=volume("empty", no_copy=True)))
     assert "passwd" not in output.split()
 
 
