@@ -29,13 +29,11 @@ MAX_WATCHERS = 1_000
 MAX_MESSAGE_EVENTS = 1_000
 MAX_MESSAGE_BYTES = 4 << 20
 
+_NAMES = frozenset(kind.value for kind in Kind)
 _KINDS: Final = {
-    watch_pb2.OBJECT_KIND_CLUSTER: Kind.CLUSTER,
-    watch_pb2.OBJECT_KIND_NODE: Kind.NODE,
-    watch_pb2.OBJECT_KIND_SERVICE: Kind.SERVICE,
-    watch_pb2.OBJECT_KIND_TASK: Kind.TASK,
-    watch_pb2.OBJECT_KIND_NETWORK: Kind.NETWORK,
-    watch_pb2.OBJECT_KIND_SERVICE_REVISION: Kind.SERVICE_REVISION,
+    number: Kind(name.removeprefix("OBJECT_KIND_").lower())
+    for name, number in watch_pb2.ObjectKind.items()
+    if name.removeprefix("OBJECT_KIND_").lower() in _NAMES
 }
 
 
@@ -45,7 +43,7 @@ class WatchedStore(Protocol):
     @property
     def view(self) -> Tables: ...
     def version_before(self, at: float) -> int: ...
-    def watch(self, from_version: int | None = None) -> AsyncIterator[Batch]: ...
+    def watch(self, from_version: int | None = None, *, follow: bool = True) -> AsyncIterator[Batch]: ...
 
 
 class WatchServicer(watch_pb2_grpc.WatchServicer):
@@ -66,7 +64,7 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
         try:
             start = self._start(request)
             yield watch_pb2.WatchResponse(version=start)
-            async for index, events, at in self._store.watch(start):
+            async for index, events, at in self._store.watch(start, follow=not request.no_follow):
                 if index > start:  # this manager may be behind the one the watcher read from
                     for response in messages(index, wanted.pick(events), at, for_admin=for_admin):
                         yield response

@@ -111,10 +111,10 @@ class Store:
         """The version to watch from for every change since that time. Exhausted if some may be kept no longer."""
         return self._history.version_before(at, self._tables.index)
 
-    async def watch(self, from_version: int | None = None) -> AsyncIterator[Batch]:
+    async def watch(self, from_version: int | None = None, *, follow: bool = True) -> AsyncIterator[Batch]:
         """Every commit after `from_version`, or from now on. Exhausted if that is no longer kept."""
         position = self._history.position_after(from_version)
-        while True:
+        while follow or not self._history.is_end(position):
             yield await self._history.batch_at(position)
             position += 1
 
@@ -213,9 +213,12 @@ class _History:
             raise _too_old()
         return version
 
+    def is_end(self, position: int) -> bool:
+        return position >= self._first + len(self._batches)
+
     async def batch_at(self, position: int) -> Batch:
         """The batch at that position, as soon as there is one."""
-        while position >= self._first + len(self._batches):
+        while self.is_end(position):
             await self._news.wait()
         if position < self._first:
             raise _too_old()

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/watch.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\x9c\x01\n\x0cWatchRequest\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.pyswarm.v1.ObjectKind\x12\x13\n\x0bresume_from\x18\x02 \x01(\x04\x12\x13\n\x0bservice_ids\x18\x03 \x03(\t\x12\x10\n\x08node_ids\x18\x04 \x03(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf0\x03\n\nWatchEvent\x12(\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x18.pyswarm.v1.ChangeAction\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.pyswarm.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.pyswarm.v1.NodeH\x00\x12&\n\x07service\x18\x04 \x01(\x0b\x32\x13.pyswarm.v1.ServiceH\x00\x12 \n\x04task\x18\x05 \x01(\x0b\x32\x10.pyswarm.v1.TaskH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.pyswarm.v1.NetworkH\x00\x12$\n\x06secret\x18\x07 \x01(\x0b\x32\x12.pyswarm.v1.SecretH\x00\x12$\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x12.pyswarm.v1.ConfigH\x00\x12\x37\n\x10service_revision\x18\t \x01(\x0b\x32\x1b.pyswarm.v1.ServiceRevisionH\x00\x12:\n\nattributes\x18\x14 \x03(\x0b\x32&.pyswarm.v1.WatchEvent.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06object\"r\n\rWatchResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.pyswarm.v1.WatchEvent\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf2\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_CLUSTER\x10\x01\x12\x14\n\x10OBJECT_KIND_NODE\x10\x02\x12\x17\n\x13OBJECT_KIND_SERVICE\x10\x03\x12\x14\n\x10OBJECT_KIND_TASK\x10\x04\x12\x17\n\x13OBJECT_KIND_NETWORK\x10\x05\x12\x16\n\x12OBJECT_KIND_SECRET\x10\x06\x12\x16\n\x12OBJECT_KIND_CONFIG\x10\x07\x12 \n\x1cOBJECT_KIND_SERVICE_REVISION\x10\x08*{\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_ACTION_CREATE\x10\x01\x12\x18\n\x14\x43HANGE_ACTION_UPDATE\x10\x02\x12\x18\n\x14\x43HANGE_ACTION_REMOVE\x10\x03\x32G\n\x05Watch\x12>\n\x05Watch\x12\x18.pyswarm.v1.WatchRequest\x1a\x19.pyswarm.v1.WatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/watch.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16pyswarm/v1/types.proto\"\xaf\x01\n\x0cWatchRequest\x12%\n\x05kinds\x18\x01 \x03(\x0e\x32\x16.pyswarm.v1.ObjectKind\x12\x13\n\x0bresume_from\x18\x02 \x01(\x04\x12\x13\n\x0bservice_ids\x18\x03 \x03(\t\x12\x10\n\x08node_ids\x18\x04 \x03(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tno_follow\x18\x06 \x01(\x08\"\xf0\x03\n\nWatchEvent\x12(\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x18.pyswarm.v1.ChangeAction\x12&\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x13.pyswarm.v1.ClusterH\x00\x12 \n\x04node\x18\x03 \x01(\x0b\x32\x10.pyswarm.v1.NodeH\x00\x12&\n\x07service\x18\x04 \x01(\x0b\x32\x13.pyswarm.v1.ServiceH\x00\x12 \n\x04task\x18\x05 \x01(\x0b\x32\x10.pyswarm.v1.TaskH\x00\x12&\n\x07network\x18\x06 \x01(\x0b\x32\x13.pyswarm.v1.NetworkH\x00\x12$\n\x06secret\x18\x07 \x01(\x0b\x32\x12.pyswarm.v1.SecretH\x00\x12$\n\x06\x63onfig\x18\x08 \x01(\x0b\x32\x12.pyswarm.v1.ConfigH\x00\x12\x37\n\x10service_revision\x18\t \x01(\x0b\x32\x1b.pyswarm.v1.ServiceRevisionH\x00\x12:\n\nattributes\x18\x14 \x03(\x0b\x32&.pyswarm.v1.WatchEvent.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06object\"r\n\rWatchResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.pyswarm.v1.WatchEvent\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf2\x01\n\nObjectKind\x12\x1b\n\x17OBJECT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13OBJECT_KIND_CLUSTER\x10\x01\x12\x14\n\x10OBJECT_KIND_NODE\x10\x02\x12\x17\n\x13OBJECT_KIND_SERVICE\x10\x03\x12\x14\n\x10OBJECT_KIND_TASK\x10\x04\x12\x17\n\x13OBJECT_KIND_NETWORK\x10\x05\x12\x16\n\x12OBJECT_KIND_SECRET\x10\x06\x12\x16\n\x12OBJECT_KIND_CONFIG\x10\x07\x12 \n\x1cOBJECT_KIND_SERVICE_REVISION\x10\x08*{\n\x0c\x43hangeAction\x12\x1d\n\x19\x43HANGE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANGE_ACTION_CREATE\x10\x01\x12\x18\n\x14\x43HANGE_ACTION_UPDATE\x10\x02\x12\x18\n\x14\x43HANGE_ACTION_REMOVE\x10\x03\x32G\n\x05Watch\x12>\n\x05Watch\x12\x18.pyswarm.v1.WatchRequest\x1a\x19.pyswarm.v1.WatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHEVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_WATCHEVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_OBJECTKIND']._serialized_start=870
-  _globals['_OBJECTKIND']._serialized_end=1112
-  _globals['_CHANGEACTION']._serialized_start=1114
-  _globals['_CHANGEACTION']._serialized_end=1237
+  _globals['_OBJECTKIND']._serialized_start=889
+  _globals['_OBJECTKIND']._serialized_end=1131
+  _globals['_CHANGEACTION']._serialized_start=1133
+  _globals['_CHANGEACTION']._serialized_end=1256
   _globals['_WATCHREQUEST']._serialized_start=96
-  _globals['_WATCHREQUEST']._serialized_end=252
-  _globals['_WATCHEVENT']._serialized_start=255
-  _globals['_WATCHEVENT']._serialized_end=751
-  _globals['_WATCHEVENT_ATTRIBUTESENTRY']._serialized_start=692
-  _globals['_WATCHEVENT_ATTRIBUTESENTRY']._serialized_end=741
-  _globals['_WATCHRESPONSE']._serialized_start=753
-  _globals['_WATCHRESPONSE']._serialized_end=867
-  _globals['_WATCH']._serialized_start=1239
-  _globals['_WATCH']._serialized_end=1310
+  _globals['_WATCHREQUEST']._serialized_end=271
+  _globals['_WATCHEVENT']._serialized_start=274
+  _globals['_WATCHEVENT']._serialized_end=770
+  _globals['_WATCHEVENT_ATTRIBUTESENTRY']._serialized_start=711
+  _globals['_WATCHEVENT_ATTRIBUTESENTRY']._serialized_end=760
+  _globals['_WATCHRESPONSE']._serialized_start=772
+  _globals['_WATCHRESPONSE']._serialized_end=886
+  _globals['_WATCH']._serialized_start=1258
+  _globals['_WATCH']._serialized_end=1329
 # @@protoc_insertion_point(module_scope)

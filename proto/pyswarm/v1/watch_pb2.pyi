@@ -78,8 +78,11 @@ class WatchRequest(_message.Message):
     SERVICE_IDS_FIELD_NUMBER: _builtins.int
     NODE_IDS_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
+    NO_FOLLOW_FIELD_NUMBER: _builtins.int
     resume_from: _builtins.int
     """Only changes after this Raft index; zero: from now on."""
+    no_follow: _builtins.bool
+    """End when everything up to now has been sent."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ObjectKind.ValueType]:
         """None: every kind."""
@@ -104,10 +107,11 @@ class WatchRequest(_message.Message):
         service_ids: _abc.Iterable[_builtins.str] | None = ...,
         node_ids: _abc.Iterable[_builtins.str] | None = ...,
         since: _timestamp_pb2.Timestamp | None = ...,
+        no_follow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "node_ids", b"node_ids", "resume_from", b"resume_from", "service_ids", b"service_ids", "since", b"since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "no_follow", b"no_follow", "node_ids", b"node_ids", "resume_from", b"resume_from", "service_ids", b"service_ids", "since", b"since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
