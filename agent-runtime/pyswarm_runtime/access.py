@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -87,7 +87,7 @@ class ContainerAccess:
     def _user(self, record: ContainerRecord, wanted: str) -> ProcessUser:
         return self._launcher.user_of(record, self._launcher.snapshot(record.id).rootfs, wanted)
 
-    async def read_archive(self, container_id: str, path: str) -> AsyncIterator[bytes]:
+    async def read_archive(self, container_id: str, path: str) -> AsyncGenerator[bytes, None]:
         """The file or directory as a tar stream whose entries begin with its base name (docker's `GET /archive`).
 
         Raises NotFound where there is none. Bounded by what the reader takes.

@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class ExecSession:
         self.console: Console | None = None
         """Our end of its terminal, if it has one."""
 
-    async def output(self) -> AsyncIterator[tuple[LogStream, bytes]]:
+    async def output(self) -> AsyncGenerator[tuple[LogStream, bytes], None]:
         """What the command writes, until it has ended; with a terminal all of it is standard output."""
         queue: asyncio.Queue[tuple[LogStream, bytes] | None] = asyncio.Queue(maxsize=1)
         # No task group: who closes a generator early must not see that as an error.

@@ -21,6 +21,7 @@ from pyswarm.v1 import (
     backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
+    exec_pb2_grpc,
     health_pb2_grpc,
     locking_pb2_grpc,
     logs_pb2_grpc,
@@ -34,6 +35,7 @@ from pyswarm_common.random_ids import new_id
 from pyswarm_common.rpc import GuardInterceptor
 from pyswarm_manager.access.admission import StoreAdmission
 from pyswarm_manager.access.connect import PeopleDoor, people_methods
+from pyswarm_manager.access.entering import EnteringServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.authorisation import TABLE
@@ -56,6 +58,7 @@ from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
 from pyswarm_manager.locking import LockingServicer
 from pyswarm_manager.raft.driver import RaftNode
+from pyswarm_manager.raft.lanes.receiving import Lanes
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.servers import Register, Services
 from pyswarm_manager.speakers import Speakers
@@ -94,11 +97,12 @@ class Surface:
         cluster_id = identity().cluster_id
         admission = StoreAdmission(lambda: store.view, lambda: raft, identity, time.time)
         guard = GuardInterceptor(TABLE, lambda: cluster_id, admission, gate=make_gate(store, time.monotonic))
-        services = _services(parts, ca, self.backup)
+        lanes = Lanes()
+        services = _services(parts, ca, self.backup, lanes)
         registrations = tuple(services.values())
         self._services = Services(guard, [f"pyswarm.v1.{name}" for name in services], registrations)
         bearers = Bearers(lambda: store.view, lambda: raft, time.monotonic)
-        self._door = JoinServer(ca, identity, PeopleDoor(people_methods(guard, registrations), bearers))
+        self._door = JoinServer(ca, identity, PeopleDoor(people_methods(guard, registrations), bearers), lanes)
 
     async def open(self, listen_address: str, stack: AsyncExitStack) -> None:
         """To everybody who reaches this machine. Raises FailedPrecondition where a port is taken."""
@@ -138,13 +142,14 @@ async def _close_locally(server: grpc.aio.Server, socket: Path) -> None:
     await server.stop(STOP_GRACE_S)
 
 
-def _services(parts: Parts, ca: CAServicer, backup: BackupServicer) -> Mapping[str, Register]:
+def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes) -> Mapping[str, Register]:
     """By their names in the .proto files."""
     store, raft, forwarder, identity = parts.store, parts.raft, parts.forwarder, parts.identity
     access = AccessServicer(store, raft, forwarder, new_id, time.time)
     control = ControlServicer(store, raft, forwarder, new_id, time.time, parts.manager_changes)
+    entering = EnteringServicer(store, raft, forwarder, identity)
     locking = LockingServicer(store, raft, parts.at_rest, identity)
-    members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts)
+    members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
     operator = OperatorServicer(store, raft, forwarder, identity)
     security = SecurityServicer(store, raft, forwarder, new_id, time.time)
     return {
@@ -153,6 +158,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer) -> Mapping[s
         "CA": partial(ca_pb2_grpc.add_CAServicer_to_server, ca),
         "Control": partial(control_pb2_grpc.add_ControlServicer_to_server, control),
         "Dispatcher": DispatcherServicer(parts.dispatcher, parts.certificates).add_to_server,
+        "Exec": partial(exec_pb2_grpc.add_ExecServicer_to_server, entering),
         "Health": partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
         "Locking": partial(locking_pb2_grpc.add_LockingServicer_to_server, locking),
         "Logs": partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),

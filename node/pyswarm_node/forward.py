@@ -7,11 +7,22 @@ is the one request that is looked into: the id of this node is known here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
-from pyswarm.v1 import access_pb2, backup_pb2, control_pb2, health_pb2, logs_pb2, operator_pb2, security_pb2, watch_pb2
+from pyswarm.v1 import (
+    access_pb2,
+    backup_pb2,
+    control_pb2,
+    exec_pb2,
+    health_pb2,
+    logs_pb2,
+    operator_pb2,
+    security_pb2,
+    watch_pb2,
+)
 from pyswarm_common import lost_calls
 from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_common.rpc import Caller, Table
@@ -29,20 +40,37 @@ _GET_NODE = "/pyswarm.v1.Control/GetNode"
 _HOP_METADATA = ("user-agent", "grpc-", "te", "content-type", ":")
 
 
-def _methods(file: Any) -> dict[str, bool]:
-    """Full method names of a .proto file's services -> whether the answer is a stream."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which sides of a call are streams."""
+
+    of_requests: bool
+    of_answers: bool
+
+
+def _methods(file: Any) -> dict[str, Shape]:
+    """By the full method names of a .proto file's services."""
     return {
-        f"/{service.full_name}/{method.name}": method.server_streaming
+        f"/{service.full_name}/{method.name}": Shape(method.client_streaming, method.server_streaming)
         for service in file.services_by_name.values()
         for method in service.methods
     }
 
 
-FORWARDED: dict[str, bool] = {
-    name: streaming
-    for module in (access_pb2, backup_pb2, control_pb2, watch_pb2, logs_pb2, health_pb2, operator_pb2, security_pb2)
-    for name, streaming in _methods(module.DESCRIPTOR).items()
-} | {"/pyswarm.v1.CA/GetRootCertificate": False}
+_FILES = (
+    access_pb2,
+    backup_pb2,
+    control_pb2,
+    exec_pb2,
+    watch_pb2,
+    logs_pb2,
+    health_pb2,
+    operator_pb2,
+    security_pb2,
+)
+FORWARDED: dict[str, Shape] = {name: shape for file in _FILES for name, shape in _methods(file.DESCRIPTOR).items()} | {
+    "/pyswarm.v1.CA/GetRootCertificate": Shape(of_requests=False, of_answers=False)
+}
 
 FORWARD_TABLE: Table = dict.fromkeys(FORWARDED, _LOCAL)
 
@@ -57,17 +85,24 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         method = str(handler_call_details.method)
-        if method not in FORWARDED:
+        shape = FORWARDED.get(method)
+        if shape is None:
             return None
-        if FORWARDED[method]:
-            return grpc.unary_stream_rpc_method_handler(lambda request, context: self._stream(method, request, context))
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: self._unary(method, request, context))
 
-    async def _unary(self, method: str, request: bytes, context: Any) -> bytes:
-        start: Any = self._channel().unary_unary
-        call = start(method)(
-            self._resolved(method, request), timeout=context.time_remaining(), metadata=_metadata(context)
-        )
+        def unary(request: Any, context: Any) -> Any:
+            return self._unary(method, shape, request, context)
+
+        def stream(request: Any, context: Any) -> Any:
+            return self._stream(method, shape, request, context)
+
+        make: Any = getattr(grpc, f"{_kind(shape)}_rpc_method_handler")
+        return make(stream if shape.of_answers else unary)  # type: ignore[no-any-return]
+
+    async def _unary(self, method: str, shape: Shape, request: Any, context: Any) -> bytes:
+        start: Any = getattr(self._channel(), _kind(shape))
+        if not shape.of_requests:
+            request = self._resolved(method, request)
+        call = start(method)(request, timeout=context.time_remaining(), metadata=_metadata(context))
         try:
             answer: bytes = await call
         except grpc.aio.AioRpcError as error:
@@ -75,8 +110,8 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
         context.set_trailing_metadata(tuple(await call.trailing_metadata() or ()))
         return answer
 
-    async def _stream(self, method: str, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        start: Any = self._channel().unary_stream
+    async def _stream(self, method: str, shape: Shape, request: Any, context: Any) -> AsyncIterator[bytes]:
+        start: Any = getattr(self._channel(), _kind(shape))
         call = start(method)(request, timeout=context.time_remaining(), metadata=_metadata(context))
         try:
             async for message in call:
@@ -93,6 +128,11 @@ class Forwarder(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic on
         if parsed.node == "self":
             parsed.node = self._node_id()
         return parsed.SerializeToString()
+
+
+def _kind(shape: Shape) -> str:
+    """As gRPC spells it: "unary_stream"."""
+    return f"{'stream' if shape.of_requests else 'unary'}_{'stream' if shape.of_answers else 'unary'}"
 
 
 def no_manager(is_member: bool) -> FailedPrecondition:

@@ -15,7 +15,7 @@ from pyswarm_common.model import Node, NodeDescription
 from pyswarm_overlay import OverlayHost
 from pyswarm_overlay.types import OverlayConfig
 from pyswarm_runtime import Runtime
-from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
+from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks, AgentWires
 
 from .describe import describe
 from .identity import CurrentIdentity
@@ -59,6 +59,7 @@ class Member:
                 runtime,
                 runtime.images,
                 overlay,
+                wires=AgentWires(access=runtime.access),
             )
         except BaseException:
             await overlay.close()

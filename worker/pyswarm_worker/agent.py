@@ -33,7 +33,7 @@ from .inquiries import Inquiries
 from .known_managers import KnownManagers
 from .networks import Networks
 from .peers import ConnectAgent, connector
-from .ports import ContainerRuntime, ImageStore, Overlay
+from .ports import ContainerAccess, ContainerRuntime, ImageStore, Overlay
 from .server import AgentServer, AgentServicer
 from .session import Dial, Removed, Session
 from .session_log import SessionLog
@@ -106,6 +106,8 @@ class AgentWires:
     serve: Callable[[AgentServicer, str], Server] = AgentServer
     clock: Callable[[], float] = time.time
     uniform: Callable[[float, float], float] = random.uniform
+    access: ContainerAccess | None = None
+    """Into its containers; without it nobody can enter them."""
 
 
 class Agent:
@@ -141,7 +143,9 @@ class Agent:
         host = Host(runtime, images, overlay, self._networks, fetcher)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
-        servicer = AgentServicer(self.tasks, runtime, images, self._name, self._removed.gate, lambda: self.managers)
+        servicer = AgentServicer(
+            self.tasks, runtime, images, self._name, self._removed.gate, lambda: self.managers, wires.access
+        )
         self._server = wires.serve(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()
         self.port = 0

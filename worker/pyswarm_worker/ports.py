@@ -5,11 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from pyswarm_overlay.types import IngressPort, NetworkTable, Sandbox, TableDelta
-from pyswarm_runtime.types import ContainerConfig, ContainerState, ExecResult, Image, ImageManifest, LogRecord
+from pyswarm_runtime.types import (
+    ContainerConfig,
+    ContainerState,
+    ExecOptions,
+    ExecResult,
+    Image,
+    ImageManifest,
+    LogRecord,
+    LogStream,
+)
 
 
 class ImageStore(Protocol):
@@ -52,6 +62,34 @@ class ContainerRuntime(Protocol):
     ) -> AsyncIterator[LogRecord]: ...
 
     def exits(self) -> AsyncIterator[ContainerState]: ...
+
+
+class CommandSession(Protocol):
+    """A command that runs in a container."""
+
+    def output(self) -> AsyncGenerator[tuple[LogStream, bytes], None]: ...
+
+    async def write(self, data: bytes, /) -> None: ...
+
+    async def close_input(self) -> None: ...
+
+    def resize(self, rows: int, columns: int, /) -> None: ...
+
+    async def wait(self) -> int: ...
+
+
+class ContainerAccess(Protocol):
+    """Into the node's containers."""
+
+    def exec(
+        self, container_id: str, argv: Sequence[str], options: ExecOptions, /
+    ) -> AbstractAsyncContextManager[CommandSession]: ...
+
+    async def exec_detached(self, container_id: str, argv: Sequence[str], options: ExecOptions, /) -> None: ...
+
+    def read_archive(self, container_id: str, path: str, /) -> AsyncGenerator[bytes, None]: ...
+
+    async def write_archive(self, container_id: str, path: str, chunks: AsyncIterator[bytes], /) -> None: ...
 
 
 class Overlay(Protocol):

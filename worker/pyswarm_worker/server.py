@@ -7,14 +7,15 @@ from typing import Any
 
 import grpc
 
-from pyswarm.v1 import agent_pb2, agent_pb2_grpc, logs_pb2
+from pyswarm.v1 import agent_pb2, agent_pb2_grpc, exec_pb2, logs_pb2
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
 from pyswarm_common.identity import NodeIdentity, ServedIdentity
 from pyswarm_common.rpc import TLS_SERVER_OPTIONS, Caller, GuardInterceptor, Table
 from pyswarm_common.rpc.peers import PeerGate
 
-from .ports import ContainerRuntime, ImageStore
+from .entering import Entering, container_of_task
+from .ports import ContainerAccess, ContainerRuntime, ImageStore
 from .tasks import Tasks
 
 _MANAGERS = frozenset({Caller.MANAGER})
@@ -23,6 +24,9 @@ _MAX_STREAMS = 256
 
 AGENT_TABLE: Table = {
     "/pyswarm.v1.Agent/ReadTaskLogs": _MANAGERS,
+    "/pyswarm.v1.Agent/RunInTask": _MANAGERS,
+    "/pyswarm.v1.Agent/CopyFromTask": _MANAGERS,
+    "/pyswarm.v1.Agent/CopyToTask": _MANAGERS,
     "/pyswarm.v1.Agent/GetImage": _NODES,
     "/pyswarm.v1.Agent/ReadBlob": _NODES,
     "/pyswarm.v1.Agent/GetManagers": _NODES,
@@ -32,7 +36,7 @@ _CONFIG_MEDIA_TYPE = "application/vnd.oci.image.config.v1+json"
 
 
 class AgentServicer(agent_pb2_grpc.AgentServicer):
-    """Reads only: nothing here changes the node."""
+    """Answers managers and other nodes. Changes nothing but, for managers, what is in a task's container."""
 
     def __init__(
         self,
@@ -42,14 +46,33 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         node: Callable[[], tuple[str, str]],
         gate: PeerGate | None = None,
         managers: Callable[[], Sequence[str]] = tuple,
+        access: ContainerAccess | None = None,
     ) -> None:
-        """`node` gives (node id, host name); `gate` knows whom to refuse; `managers`: whom this node knows."""
+        """`node` gives (node id, host name); `gate` knows whom to refuse; `managers`: whom this node knows; without
+        `access` no container can be entered."""
         self.gate = gate
         self._managers = managers
         self._tasks = tasks
         self._runtime = runtime
         self._images = images
         self._node = node
+        self._entering = Entering(access, container_of_task(tasks.get, tasks.container_of))
+
+    def RunInTask(  # noqa: N802
+        self, request_iterator: AsyncIterator[exec_pb2.ExecInput], context: Any
+    ) -> AsyncIterator[exec_pb2.ExecOutput]:
+        return self._entering.run(request_iterator)
+
+    def CopyFromTask(  # noqa: N802
+        self, request: exec_pb2.CopyFromRequest, context: Any
+    ) -> AsyncIterator[exec_pb2.ArchiveChunk]:
+        return self._entering.copy_from(request)
+
+    async def CopyToTask(  # noqa: N802
+        self, request_iterator: AsyncIterator[exec_pb2.CopyToRequest], context: Any
+    ) -> exec_pb2.CopyToResponse:
+        await self._entering.copy_to(request_iterator)
+        return exec_pb2.CopyToResponse()
 
     async def ReadTaskLogs(  # noqa: N802 - named by the protocol
         self, request: agent_pb2.ReadTaskLogsRequest, context: Any

@@ -35,6 +35,8 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Watch", "Watch", _VIEWERS),
     ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
+    # Who enters a container can change it, and can read the secrets in it.
+    ("pyswarm.v1.Exec", "Run CopyFrom CopyTo", _OPERATORS),
     ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
     ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
     # A backup holds everything, the root's key included.
@@ -60,6 +62,8 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Control", "CreateService UpdateService RemoveService CreateNetwork RemoveNetwork", _OPERATORS),
     ("pyswarm.v1.Control", "RestartTask RemoveTask", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
+    # Of those that enter containers only the announcement is recorded, by the leader, before they begin.
+    ("pyswarm.v1.Exec", "Announce", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateCluster RemoveNode", _ADMINS),
     # A token's own holder, whatever its role; the method refuses everybody who came without one.
     ("pyswarm.v1.Access", "ExchangeToken", _VIEWERS),

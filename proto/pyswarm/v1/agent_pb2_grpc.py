@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from pyswarm.v1 import agent_pb2 as pyswarm_dot_v1_dot_agent__pb2
+from pyswarm.v1 import exec_pb2 as pyswarm_dot_v1_dot_exec__pb2
 from pyswarm.v1 import logs_pb2 as pyswarm_dot_v1_dot_logs__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -40,6 +41,21 @@ class AgentStub:
                 request_serializer=pyswarm_dot_v1_dot_agent__pb2.ReadTaskLogsRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_logs__pb2.LogMessage.FromString,
                 _registered_method=True)
+        self.RunInTask = channel.stream_stream(
+                '/pyswarm.v1.Agent/RunInTask',
+                request_serializer=pyswarm_dot_v1_dot_exec__pb2.ExecInput.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_exec__pb2.ExecOutput.FromString,
+                _registered_method=True)
+        self.CopyFromTask = channel.unary_stream(
+                '/pyswarm.v1.Agent/CopyFromTask',
+                request_serializer=pyswarm_dot_v1_dot_exec__pb2.CopyFromRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_exec__pb2.ArchiveChunk.FromString,
+                _registered_method=True)
+        self.CopyToTask = channel.stream_unary(
+                '/pyswarm.v1.Agent/CopyToTask',
+                request_serializer=pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/pyswarm.v1.Agent/GetImage',
                 request_serializer=pyswarm_dot_v1_dot_agent__pb2.GetImageRequest.SerializeToString,
@@ -63,6 +79,25 @@ class AgentServicer:
     def ReadTaskLogs(self, request, context):
         """Logs of one task's container on this node. Managers only.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunInTask(self, request_iterator, context):
+        """The same as the methods of Exec, for one task of this node. Managers only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyFromTask(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyToTask(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -95,6 +130,21 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.ReadTaskLogs,
                     request_deserializer=pyswarm_dot_v1_dot_agent__pb2.ReadTaskLogsRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_logs__pb2.LogMessage.SerializeToString,
+            ),
+            'RunInTask': grpc.stream_stream_rpc_method_handler(
+                    servicer.RunInTask,
+                    request_deserializer=pyswarm_dot_v1_dot_exec__pb2.ExecInput.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_exec__pb2.ExecOutput.SerializeToString,
+            ),
+            'CopyFromTask': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopyFromTask,
+                    request_deserializer=pyswarm_dot_v1_dot_exec__pb2.CopyFromRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_exec__pb2.ArchiveChunk.SerializeToString,
+            ),
+            'CopyToTask': grpc.stream_unary_rpc_method_handler(
+                    servicer.CopyToTask,
+                    request_deserializer=pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -139,6 +189,87 @@ class Agent:
             '/pyswarm.v1.Agent/ReadTaskLogs',
             pyswarm_dot_v1_dot_agent__pb2.ReadTaskLogsRequest.SerializeToString,
             pyswarm_dot_v1_dot_logs__pb2.LogMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunInTask(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pyswarm.v1.Agent/RunInTask',
+            pyswarm_dot_v1_dot_exec__pb2.ExecInput.SerializeToString,
+            pyswarm_dot_v1_dot_exec__pb2.ExecOutput.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyFromTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pyswarm.v1.Agent/CopyFromTask',
+            pyswarm_dot_v1_dot_exec__pb2.CopyFromRequest.SerializeToString,
+            pyswarm_dot_v1_dot_exec__pb2.ArchiveChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyToTask(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/pyswarm.v1.Agent/CopyToTask',
+            pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.SerializeToString,
+            pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ What an agent serves to the other nodes on its own mTLS port (7946 by default)."
 from collections import abc as _abc
 from grpc import aio as _aio
 from pyswarm.v1 import agent_pb2 as _agent_pb2
+from pyswarm.v1 import exec_pb2 as _exec_pb2
 from pyswarm.v1 import logs_pb2 as _logs_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -34,6 +35,10 @@ class AgentStub:
     def __new__(cls, channel: _aio.Channel) -> AgentAsyncStub: ...
     ReadTaskLogs: _grpc.UnaryStreamMultiCallable[_agent_pb2.ReadTaskLogsRequest, _logs_pb2.LogMessage]
     """Logs of one task's container on this node. Managers only."""
+    RunInTask: _grpc.StreamStreamMultiCallable[_exec_pb2.ExecInput, _exec_pb2.ExecOutput]
+    """The same as the methods of Exec, for one task of this node. Managers only."""
+    CopyFromTask: _grpc.UnaryStreamMultiCallable[_exec_pb2.CopyFromRequest, _exec_pb2.ArchiveChunk]
+    CopyToTask: _grpc.StreamUnaryMultiCallable[_exec_pb2.CopyToRequest, _exec_pb2.CopyToResponse]
     GetImage: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetImageRequest, _agent_pb2.GetImageResponse]
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]
@@ -46,6 +51,10 @@ class AgentAsyncStub(AgentStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReadTaskLogs: _aio.UnaryStreamMultiCallable[_agent_pb2.ReadTaskLogsRequest, _logs_pb2.LogMessage]  # type: ignore[assignment]
     """Logs of one task's container on this node. Managers only."""
+    RunInTask: _aio.StreamStreamMultiCallable[_exec_pb2.ExecInput, _exec_pb2.ExecOutput]  # type: ignore[assignment]
+    """The same as the methods of Exec, for one task of this node. Managers only."""
+    CopyFromTask: _aio.UnaryStreamMultiCallable[_exec_pb2.CopyFromRequest, _exec_pb2.ArchiveChunk]  # type: ignore[assignment]
+    CopyToTask: _aio.StreamUnaryMultiCallable[_exec_pb2.CopyToRequest, _exec_pb2.CopyToResponse]  # type: ignore[assignment]
     GetImage: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetImageRequest, _agent_pb2.GetImageResponse]  # type: ignore[assignment]
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]  # type: ignore[assignment]
@@ -61,6 +70,28 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_logs_pb2.LogMessage], _abc.AsyncIterator[_logs_pb2.LogMessage]]:
         """Logs of one task's container on this node. Managers only."""
+
+    @_abc_1.abstractmethod
+    def RunInTask(
+        self,
+        request_iterator: _MaybeAsyncIterator[_exec_pb2.ExecInput],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exec_pb2.ExecOutput], _abc.AsyncIterator[_exec_pb2.ExecOutput]]:
+        """The same as the methods of Exec, for one task of this node. Managers only."""
+
+    @_abc_1.abstractmethod
+    def CopyFromTask(
+        self,
+        request: _exec_pb2.CopyFromRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_exec_pb2.ArchiveChunk], _abc.AsyncIterator[_exec_pb2.ArchiveChunk]]: ...
+
+    @_abc_1.abstractmethod
+    def CopyToTask(
+        self,
+        request_iterator: _MaybeAsyncIterator[_exec_pb2.CopyToRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_exec_pb2.CopyToResponse, _abc.Awaitable[_exec_pb2.CopyToResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetImage(
