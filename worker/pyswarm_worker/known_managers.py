@@ -91,8 +91,8 @@ class KnownManagers:
         """The agent to be asked now where managers are; nobody, while there may soon be a session without that."""
         if not self._informants or not self._is_last_resort:
             return None
-        self._question += 1
-        return self._informants[self._question % len(self._informants)]
+        turn, self._question = self._question, self._question + 1
+        return self._informants[turn % len(self._informants)]
 
     def hear(self, addresses: Iterable[str]) -> tuple[str, ...]:
         """Where another node knows managers, which need not be true; gives what is news."""

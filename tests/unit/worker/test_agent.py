@@ -22,8 +22,9 @@ from pyswarm_common.model import HealthCheck, Node, NodeDescription, NodeRole, T
 from pyswarm_common.rpc import open_channel
 from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
-from pyswarm_worker import networks
+from pyswarm_worker import inquiries, known_managers, networks
 from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
+from pyswarm_worker.store import AgentStore, put_managers
 
 NETWORK = "w" * 25
 
