@@ -25,7 +25,7 @@ from .core import names
 from .core.dns_answer import View
 from .gateway import Gateway, IngressDevice
 from .ground import Ground, gateway_subnet, underlay_mtu
-from .kernel import netns
+from .kernel import netns, tcp
 from .kernel.netlink import NETLINK_NETFILTER, Netlink
 from .kernel.nft import Context
 from .kernel.threads import Threads
@@ -294,7 +294,8 @@ class OverlayHost:
         is_new = sandbox_id not in self._live
         self._live[sandbox_id] = LiveSandbox(record, sockets, vips)
         if is_new:
-            self._resolver.add(sandbox_id, sockets.udp, sockets.tcp, partial(self._view, sandbox_id))
+            view = partial(self._view, sandbox_id)
+            self._resolver.add(sandbox_id, sockets.udp, sockets.tcp, view, record.sandbox.dns)
 
     def _view(self, sandbox_id: str) -> View:
         """What names a sandbox sees, now."""
@@ -311,6 +312,10 @@ class OverlayHost:
             if live.record.gateway_address is not None
             for attachment in live.sandbox.attachments
         }
+
+    async def connections(self, sandbox_id: str) -> int:
+        """How many connections others have to the sandbox now, or are making; none if it is unknown."""
+        return await self._ground.threads.run(partial(tcp.inbound, self._ground.sandbox_path(sandbox_id)))
 
     async def detach(self, sandbox_id: str) -> None:
         """Remove a sandbox and what only it needed; no-op if unknown."""

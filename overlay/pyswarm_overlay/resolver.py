@@ -31,18 +31,6 @@ _OURS = "127.0.0.11"
 View = Callable[[], dns_answer.View]
 
 
-@dataclass(slots=True, eq=False)
-class _Client:
-    """One sandbox's sockets and what it has under way."""
-
-    udp: socket.socket
-    tcp: socket.socket
-    view: View
-    forwards: int = 0
-    connections: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-
 class Upstreams:
     """The resolvers to forward to: configured, or the host's, read again when its file changes."""
 
@@ -60,6 +48,19 @@ class Upstreams:
         if stamp != self._read[0]:
             self._read = (stamp, _from_resolv_conf(_RESOLV_CONF.read_text(errors="replace")))
         return self._read[1]
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One sandbox's sockets and what it has under way."""
+
+    udp: socket.socket
+    tcp: socket.socket
+    view: View
+    upstreams: Upstreams
+    forwards: int = 0
+    connections: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
 def _host_port(text: str) -> tuple[str, int]:
@@ -84,10 +85,12 @@ class Resolver:
         self._connections = 0
         self._turn = 0
 
-    def add(self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, view: View) -> None:
-        """Serve a sandbox on its sockets, until `remove`; closing them is the caller's."""
+    def add(
+        self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, view: View, servers: tuple[str, ...] = ()
+    ) -> None:
+        """Serve a sandbox on its sockets, until `remove`; closing them is the caller's. `servers`: instead of the host's."""
         assert sandbox_id not in self._clients, "remove it first"
-        client = _Client(udp, tcp, view)
+        client = _Client(udp, tcp, view, Upstreams(servers) if servers else self._upstreams)
         self._clients[sandbox_id] = client
         loop = asyncio.get_running_loop()
         loop.add_reader(udp.fileno(), self._datagrams, client)
@@ -168,7 +171,7 @@ class Resolver:
         self._forwards += 1
         client.forwards += 1
         try:
-            for server in self._upstreams.addresses():
+            for server in client.upstreams.addresses():
                 with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
                     async with asyncio.timeout(UPSTREAM_TIMEOUT_S):
                         answer = await ask(server, packet, query.question)

@@ -113,6 +113,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     host_ports: tuple[HostPort, ...] = ()
     egress: bool = True
     """Has a way out: an interface on the gateway bridge and the default route."""
+    dns: tuple[str, ...] = ()
+    """Who is asked for names that are not ours; empty: the host's own servers."""
 
 
 class IngressBackend(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.model import DEFAULT_STOP_GRACE_PERIOD_S, Mount, MountType, Protocol, PublishMode, Task
+from pyswarm_common.model import (
+    DEFAULT_STOP_GRACE_PERIOD_S,
+    DeviceMapping,
+    LogDriver,
+    Mount,
+    MountType,
+    Protocol,
+    PublishMode,
+    Task,
+    Ulimit,
+)
 from pyswarm_overlay import types as overlay
 from pyswarm_runtime import types as runtime
+from pyswarm_runtime.log_drivers import log_settings
 
 LABEL_TASK_ID = "com.pyswarm.task.id"
 LABEL_TASK_NAME = "com.pyswarm.task.name"
@@ -15,6 +26,7 @@ LABEL_SERVICE_ID = "com.pyswarm.service.id"
 LABEL_SERVICE_NAME = "com.pyswarm.service.name"
 LABEL_NODE_ID = "com.pyswarm.node.id"
 HOST_NETWORK = "host"
+HOST = "host"  # of pid and ipc modes
 
 OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 524288
 """Of a container, as docker's default: programs that close or poll every possible descriptor stay quick."""
@@ -52,6 +64,8 @@ def open_files(own_hard_limit: int) -> runtime.Ulimit:
 def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit, ...] = ()) -> runtime.ContainerConfig:
     """An empty `netns_path` is the host's own network."""
     spec, resources = task.spec.container, task.spec.resources
+    log = spec.log_driver or LogDriver()
+    settings = log_settings(log.name, log.options)
     # As docker: an overridden entrypoint takes the image's command out of play.
     command = spec.args if spec.args or spec.command else None
     return runtime.ContainerConfig(
@@ -68,10 +82,13 @@ def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit,
         netns_path=netns_path or None,
         host_network=not netns_path,
         dns=(_DNS_ADDRESS,) if task.networks else spec.dns,
-        dns_options=("ndots:0",) if task.networks else (),
+        dns_search=spec.dns_search,
+        dns_options=_dns_options(spec.dns_options, is_ours=bool(task.networks)),
         extra_hosts=spec.hosts,
         nano_cpus=resources.limits.nano_cpus,
         memory_bytes=resources.limits.memory_bytes,
+        memory_swap_bytes=resources.memory_swap_bytes,
+        memory_swappiness=resources.memory_swappiness,
         pids_limit=resources.limits.pids,
         stop_signal=spec.stop_signal or None,
         stop_grace_s=stop_grace_s(task),
@@ -81,7 +98,43 @@ def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit,
         cap_drop=spec.cap_drop,
         sysctls=spec.sysctls,
         init=spec.init,
-        ulimits=ulimits,
+        ulimits=_ulimits(ulimits, spec.ulimits),
+        groups=spec.groups,
+        oom_score_adj=spec.oom_score_adj,
+        privileged=spec.privileged,
+        devices=tuple(_device(device) for device in spec.devices),
+        no_new_privileges=spec.no_new_privileges,
+        seccomp_profile=spec.seccomp_profile,
+        apparmor_profile=spec.apparmor_profile,
+        shm_size_bytes=spec.shm_size_bytes,
+        host_pid=spec.pid_mode == HOST,
+        host_ipc=spec.ipc_mode == HOST,
+        stdin_open=spec.stdin_open,
+        log_driver=settings.driver,
+        log_max_size=settings.max_size,
+        log_max_files=settings.max_files,
+    )
+
+
+def _ulimits(base: tuple[runtime.Ulimit, ...], wanted: tuple[Ulimit, ...]) -> tuple[runtime.Ulimit, ...]:
+    """What every container gets, unless the service says otherwise."""
+    limits = {limit.name: limit for limit in base}
+    limits |= {limit.name: runtime.Ulimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in wanted}
+    return tuple(limits.values())
+
+
+def _dns_options(wanted: tuple[str, ...], *, is_ours: bool) -> tuple[str, ...]:
+    """Our server wants every name asked for as it is; whoever sets ndots knows better."""
+    if not is_ours or any(option.startswith("ndots:") for option in wanted):
+        return wanted
+    return (*wanted, "ndots:0")
+
+
+def _device(device: DeviceMapping) -> runtime.Device:
+    return runtime.Device(
+        host_path=device.host_path,
+        container_path=device.container_path,
+        permissions=device.permissions or "rwm",
     )
 
 
@@ -98,13 +151,21 @@ def _labels(task: Task) -> dict[str, str]:
 def _mount(mount: Mount) -> runtime.Mount:
     if not mount.target.startswith("/"):
         raise InvalidArgument(f"invalid mount target '{mount.target}': it must be an absolute path")
-    options = (f"size={mount.tmpfs_size_bytes}",) if mount.tmpfs_size_bytes else ()
+    size = (f"size={mount.tmpfs_size_bytes}",) if mount.tmpfs_size_bytes else ()
+    mode = (f"mode={mount.tmpfs_mode:o}",) if mount.tmpfs_mode else ()
     return runtime.Mount(
         type=_MOUNT_TYPES[mount.type],
         source=mount.source,
         target=mount.target,
         read_only=mount.read_only,
-        options=options,
+        options=(*size, *mode),
+        propagation=mount.bind_propagation,
+        non_recursive=mount.bind_non_recursive,
+        no_copy=mount.volume_no_copy,
+        volume_driver=mount.volume_driver,
+        volume_options=mount.volume_options,
+        volume_labels=mount.volume_labels,
+        subpath=mount.volume_subpath,
     )
 
 
@@ -126,4 +187,5 @@ def sandbox(task: Task, internal_networks: Iterable[str]) -> overlay.Sandbox:
         attachments=attachments,
         host_ports=host_ports,
         egress=not attachments or any(a.network_id not in internal for a in attachments),
+        dns=task.spec.container.dns,
     )
