@@ -268,6 +268,10 @@ class SimOverlay:
         self.sandboxes[sandbox.sandbox_id] = sandbox
         return f"/ns/{sandbox.sandbox_id}"
 
+    async def connections(self, sandbox_id: str, /) -> int:
+        """Nobody sends anything here."""
+        return 0
+
     async def detach(self, sandbox_id: str, /) -> None:
         self.sandboxes.pop(sandbox_id, None)
 

@@ -13,7 +13,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm.v1.types_pb2 import ENDPOINT_MODE_DNSRR
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, PyswarmError
+from pyswarm_common.model import Task
 
 from .core.tables import KnownTable, delta_to_overlay, ingress_ports
 from .ports import Overlay
@@ -56,6 +58,12 @@ class Networks:
     @property
     def internal_ids(self) -> tuple[str, ...]:
         return tuple(key for key, table in self._tables.items() if table.network.spec.internal)
+
+    def is_found_by_name(self, task: Task) -> bool:
+        """Whether clients find it by an address that a name led to, and not by a virtual one."""
+        tables = (self._tables.get(attachment.network_id) for attachment in task.networks)
+        records = (table.services.get(task.service_id) for table in tables if table is not None)
+        return any(record is not None and record.endpoint_mode == ENDPOINT_MODE_DNSRR for record in records)
 
     async def restore(self, tables: dict[str, KnownTable], ingress: pb.IngressTable | None) -> None:
         """Program again what was known before the restart."""

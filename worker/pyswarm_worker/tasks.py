@@ -17,13 +17,14 @@ from typing import assert_never
 import msgspec
 
 from pyswarm_common.errors import Exhausted, PyswarmError
-from pyswarm_common.model import HealthCheck, Task, TaskStatus
+from pyswarm_common.model import HealthCheck, Task, TaskState, TaskStatus
 from pyswarm_runtime.types import ContainerState
 
 from .core import task_machine as tm
 from .core.assembly import LABEL_TASK_ID, container_config, open_files, sandbox, stop_grace_s, uses_host_network
 from .core.health import Health, ProbePlan, after_probe, is_unhealthy, next_delay_s, probe_plan
 from .images import ImageFetcher
+from .lingering import linger
 from .networks import Networks
 from .ports import ContainerRuntime, ImageStore, Overlay
 
@@ -285,8 +286,18 @@ class Tasks:
         return tm.Created(container_id)
 
     async def _stop(self, entry: _Entry, container_id: str) -> tm.Stopped:
+        if entry.machine.final is TaskState.SHUTDOWN and not uses_host_network(entry.task):
+            await self._linger(entry.task)
         state = await self._runtime.stop(container_id, stop_grace_s(entry.task))
         return tm.Stopped(_exited(state))
+
+    async def _linger(self, task: Task) -> None:
+        """Whatever keeps us from counting its connections: the task is to stop."""
+        by_name = self._networks.is_found_by_name(task)
+        try:
+            await linger(lambda: self._overlay.connections(task.id), stop_grace_s(task), by_name=by_name)
+        except (PyswarmError, OSError) as error:
+            _log.warning("task %s: its connections cannot be counted: %s", task.id, error)
 
     async def _probe_plan(self, task: Task) -> ProbePlan | None:
         declared = (await self._images.inspect(task.spec.container.image)).config.healthcheck

@@ -206,6 +206,8 @@ class FakeOverlay:
         self.ingress: tuple[tuple[str, ...], tuple[IngressPort, ...]] = ((), ())
         self.attach_error: errors.PyswarmError | None = None
         self.taken_ports: set[int] = set()
+        self.connected: list[int] = []
+        """How many connections each next look finds."""
 
     def networks(self) -> list[str]:
         return sorted(self.tables)
@@ -227,6 +229,9 @@ class FakeOverlay:
             raise self.attach_error
         self.sandboxes[sandbox.sandbox_id] = sandbox
         return f"/ns/{sandbox.sandbox_id}"
+
+    async def connections(self, sandbox_id: str) -> int:
+        return self.connected.pop(0) if self.connected else 0
 
     async def detach(self, sandbox_id: str) -> None:
         self.sandboxes.pop(sandbox_id, None)
