@@ -33,6 +33,7 @@ from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.joining import join_raft
+from pyswarm_manager.lanes import lane_to
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
 from pyswarm_manager.managers.keeper import keep_manager_count
@@ -109,6 +110,7 @@ class Manager:
             config.raft_id,
             config.advertise_address,
             lambda address: open_channel(address, identity(), role_name(NodeRole.MANAGER)),
+            open_lane=lambda address, ticket: lane_to(address, ticket, identity()),
             on_removed=removed.set,
         )
         at_rest = AtRest.open(paths, master, time.time())
@@ -196,7 +198,7 @@ class Manager:
     async def _lead(self) -> None:
         loops: list[Loop] = [
             partial(commit_bootstrap, self._store, self._paths.bootstrap, new_id),
-            partial(run_planner, self._store, new_id, random.random, time.time),
+            partial(run_planner, self._store, new_id, random.random, time.time, handover=self._dispatcher.handover),
             self._dispatcher.run,
             partial(run_roles, self._store, self._raft),
             self._certificates.run,

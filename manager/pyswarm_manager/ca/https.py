@@ -28,6 +28,8 @@ from pyswarm_manager.access.admission import record_of
 from pyswarm_manager.access.connect import PeopleDoor
 from pyswarm_manager.ca.servicer import CAServicer
 from pyswarm_manager.ports import IdentityProvider
+from pyswarm_manager.raft.lanes.receiving import PROTOCOL as LANE
+from pyswarm_manager.raft.lanes.receiving import Lanes
 from pyswarm_manager.store.recording import asking
 
 _log = logging.getLogger(__name__)
@@ -84,13 +86,21 @@ class WrongTokens:
 class JoinServer:
     """Serves joining machines. `start` it, `reload` it when the node's certificate was renewed, `close` it."""
 
-    def __init__(self, ca: CAServicer, identity: IdentityProvider, people: PeopleDoor | None = None) -> None:
+    def __init__(
+        self,
+        ca: CAServicer,
+        identity: IdentityProvider,
+        people: PeopleDoor | None = None,
+        lanes: Lanes | None = None,
+    ) -> None:
         self._ca = ca
         self._people = people
+        self._lanes = lanes
         self._deadlines: dict[object, asyncio.TimerHandle] = {}
         self._identity = identity
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.set_alpn_protocols(["http/1.1"] if lanes is None else ["http/1.1", LANE])
         self._room = asyncio.Semaphore(MAX_REQUESTS)
         self._wrong = WrongTokens(asyncio.get_running_loop().time)
         self._runner: web.AppRunner | None = None
@@ -117,7 +127,11 @@ class JoinServer:
         self._runner = runner
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                partial(self._admit, runner.server), host, port, ssl=self._context, ssl_handshake_timeout=BODY_TIMEOUT_S
+                partial(_Arrival, partial(self._protocol_for, runner.server)),
+                host,
+                port,
+                ssl=self._context,
+                ssl_handshake_timeout=BODY_TIMEOUT_S,
             )
         except BaseException:
             await self.close()
@@ -174,6 +188,12 @@ class JoinServer:
             raise web.HTTPNotFound
         return await self._people.handle(request, partial(self._lift_deadline, request.protocol))
 
+    def _protocol_for(self, server: web.Server, spoken: str | None) -> asyncio.Protocol:
+        """Other managers come by lanes, with a ticket; everybody else speaks HTTP."""
+        if self._lanes is not None and spoken == LANE:
+            return self._lanes.protocol()
+        return self._admit(server)
+
     def _admit(self, server: web.Server) -> asyncio.Protocol:
         """The protocol of a new connection, which lives for one request at most; none when there are too many."""
         if len(server.connections) >= MAX_CONNECTIONS:
@@ -208,6 +228,19 @@ class JoinServer:
             _log.exception("a joining machine's request failed")
             return _refusal("internal", "internal error: see the log of the manager")
         return web.Response(body=message.SerializeToString(), content_type="application/proto")
+
+
+class _Arrival(asyncio.Protocol):
+    """A connection until its handshake is done, which says what is spoken on it."""
+
+    def __init__(self, protocol_for: Callable[[str | None], asyncio.Protocol]) -> None:
+        self._protocol_for = protocol_for
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        protocol = self._protocol_for(connection.selected_alpn_protocol())
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class _TurnedAway(asyncio.Protocol):

@@ -282,6 +282,14 @@ class RaftNode:
         """Messages from other members, in any order; waits while too many are unread."""
         await self._loop.receive(messages)
 
+    def take(self, messages: Sequence[Message]) -> None:
+        """The same without waiting, for who asks `call_when_room` afterwards."""
+        self._loop.take(messages)
+
+    def call_when_room(self, callback: Callable[[], None]) -> bool:
+        """Whether too many messages are unread; then it is called as soon as they are not."""
+        return self._loop.inbox.call_when_room(callback)
+
     def learn_peer(self, raft_id: int, address: str) -> None:
         """A manager that speaks to us says where it is; the configuration may not name it yet, or an old address."""
         if address and not self.is_removed(raft_id):

@@ -16,7 +16,6 @@ import logging
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -40,6 +39,7 @@ from pyswarm_manager.raft.core.types import (
     Snapshot,
     SoftState,
 )
+from pyswarm_manager.raft.inbox import Inbox
 from pyswarm_manager.raft.ports import ApplyResult, LeadershipChanged, RaftConfig, StateMachine, Transport
 from pyswarm_manager.raft.snapshots import Snapshots
 from pyswarm_manager.raft.storage.port import RaftStorage, Stored
@@ -90,9 +90,7 @@ class RaftLoop:
         self.leadership_changed = asyncio.Event()  # set and replaced at each change
         self.removed = asyncio.Event()
         self.on_tick: Callable[[], None] = lambda: None
-        self._inbox: deque[Message] = deque()
-        self._inbox_room = asyncio.Event()
-        self._inbox_room.set()
+        self.inbox = Inbox(config.raft_id, config.max_inbox_messages)
         self._lost_peers: list[int] = []
         self._tick_is_due = False
         self._wake = asyncio.Event()
@@ -119,11 +117,12 @@ class RaftLoop:
 
     async def receive(self, messages: Sequence[Message]) -> None:
         """Messages from other members; waits while too many are unread, which holds back the sender's stream."""
-        while len(self._inbox) >= self.config.max_inbox_messages and not self.stopping:
-            self._inbox_room.clear()
-            await self._inbox_room.wait()
-        own = self.config.raft_id
-        self._inbox.extend(message for message in messages if message.to == own)
+        await self.inbox.wait_room()
+        self.take(messages)
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """The same without waiting, for who holds back the sender by `inbox.call_when_room`."""
+        self.inbox.put(messages)
         self._wake.set()
 
     def is_removed(self, raft_id: int) -> bool:
@@ -195,15 +194,12 @@ class RaftLoop:
         self._act(self.core.ready(_APPLY_LIMIT))
 
     def _read_inbox(self) -> None:
-        for _ in range(min(len(self._inbox), 1024)):
-            message = self._inbox.popleft()
+        for message in self.inbox.take():
             is_unwanted = self.is_read_only and isinstance(message, TimeoutNow)
             if message.sender not in self._removed and not is_unwanted:
                 self.core.step(message)
-        if self._inbox:
+        if self.inbox:
             self._wake.set()
-        if not self._inbox_room.is_set():
-            self._inbox_room.set()
 
     def _append_proposals(self) -> None:
         """Group commit: what comes while the disk is busy goes out as one message, behind one sync. Nothing is lost by
@@ -420,7 +416,7 @@ class RaftLoop:
         self.proposals.fail_all(error)
         self.reads.fail_all(error)
         self.waiters.fail_all(error)
-        self._inbox_room.set()
+        self.inbox.close()
         self.leadership = LeadershipChanged(self.core.state.term, None, False)
         self.leadership_changed.set()
 

@@ -25,13 +25,14 @@ from pyswarm_manager.raft.core.messages import (
     VoteResponse,
 )
 from pyswarm_manager.raft.core.types import Configuration, Entry, EntryKind, Member, MemberRole, Snapshot
-from pyswarm_manager.raft.transport import REMOVED_KEY
+from pyswarm_manager.raft.peer import REMOVED_KEY
+from pyswarm_manager.raft.transport import GrpcTransport
 from pyswarm_manager.raft.wire import assemble_snapshot, decode, encode, snapshot_chunks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "raft"))
 from raft_cluster import CLUSTER_ID, TestCluster
 
-KINDS = ["memory", "grpc"]
+KINDS = ["memory", "grpc", "lanes"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,6 +43,37 @@ async def test_three_members_agree(kind: str) -> None:
         await cluster.until(lambda: cluster.journal(1) == cluster.journal(2) == cluster.journal(3))
         assert len(cluster.journal(3)) == 200
         assert await cluster.members[3].node.read_barrier() >= 200
+
+
+async def test_messages_go_by_lanes_and_by_grpc_while_there_is_none() -> None:
+    async with TestCluster("lanes") as cluster:
+        leader = await cluster.grow(3)
+        transports = [member.node._transport for member in cluster.members.values()]
+        assert all(isinstance(transport, GrpcTransport) for transport in transports)
+        await cluster.until(lambda: all(len(transport.lanes) == 2 for transport in transports))
+        await leader.propose(b"by lane")
+        for member in cluster.members.values():
+            for offer in list(member.lanes._offers.values()):
+                offer._transport.abort()
+        await leader.propose(b"by gRPC")
+        await cluster.until(lambda: cluster.journal(3) == [b"by lane", b"by gRPC"] == cluster.journal(2))
+
+
+async def test_a_removed_member_is_not_heard_on_its_lane_either() -> None:
+    async with TestCluster("lanes") as cluster:
+        leader = await cluster.grow(3)
+        lanes, removed = cluster.members[1].lanes, cluster.members[3]
+        await cluster.until(lambda: len(lanes._offers) == 2)
+        await leader.remove_member(3)
+        await asyncio.wait_for(removed.node.wait_removed(), 10)
+
+        def is_cut_when_it_speaks() -> bool:
+            removed.node._transport.send([VoteRequest(1, 3, 1000, 1000, 1000, False, False)])
+            return len(lanes._offers) == 1
+
+        await cluster.until(is_cut_when_it_speaks)
+        assert leader.is_leader
+        assert leader.term < 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""A few RaftNodes in this process for tests, with ticks of 10 ms, over the memory or the gRPC transport."""
+"""A few RaftNodes in this process for tests, with ticks of 10 ms, over memory, gRPC, or lanes beside gRPC."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import grpc
 
 from pyswarm.v1 import raft_pb2_grpc
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.lanes.receiving import Lanes
+from pyswarm_manager.raft.lanes.sending import SendingLane, open_lane
 from pyswarm_manager.raft.memory_transport import MemoryTransport, Switchboard
 from pyswarm_manager.raft.ports import Transport
 from pyswarm_manager.raft.servicer import RaftServicer
@@ -57,6 +59,8 @@ class TestMember:
         self._node: RaftNode | None = None
         self.task: asyncio.Task[None] | None = None
         self.server: Any = None
+        self.lanes: Lanes | None = None
+        self.door: asyncio.Server | None = None
 
     @property
     def node(self) -> RaftNode:
@@ -86,14 +90,15 @@ class TestCluster:
         """Start a member, new or again."""
         member = self.members.setdefault(raft_id, TestMember(raft_id))
         member.journal = Journal()
-        if self.kind == "grpc" and member.server is None:
+        if self.kind != "memory" and member.server is None:
             await self._listen(member)
         config = RaftConfig(raft_id, member.address, **self.options)
         if bootstrap is not None and not bootstrap:
             bootstrap = {raft_id: member.address}
         member._node = await RaftNode.open(config, member.storage, self._transport(member), member.journal, bootstrap)
-        if self.kind == "grpc":
-            raft_pb2_grpc.add_RaftServicer_to_server(RaftServicer(member.node, CLUSTER_ID), member.server)
+        if self.kind != "memory":
+            servicer = RaftServicer(member.node, CLUSTER_ID, lanes=member.lanes)
+            raft_pb2_grpc.add_RaftServicer_to_server(servicer, member.server)
             await member.server.start()
         else:
             self.board.connect(raft_id, member.node.receive)
@@ -104,6 +109,17 @@ class TestCluster:
         member.server = grpc.aio.server()
         wanted = member.address if member.address.startswith("127.") else "127.0.0.1:0"
         member.address = f"127.0.0.1:{member.server.add_insecure_port(wanted)}"
+        if self.kind == "lanes":
+            member.lanes = Lanes()
+            loop = asyncio.get_running_loop()
+            member.door = await loop.create_server(member.lanes.protocol, "127.0.0.1", 0)
+
+    async def _open_lane(self, address: str, ticket: bytes) -> SendingLane:
+        """To whoever has that address."""
+        doors = [member.door for member in self.members.values() if member.address == address]
+        if not doors or doors[0] is None or not doors[0].sockets:
+            raise ConnectionRefusedError(address)
+        return await open_lane("127.0.0.1", doors[0].sockets[0].getsockname()[1], None, None, ticket)
 
     def _transport(self, member: TestMember) -> Transport:
         if self.kind == "memory":
@@ -113,6 +129,7 @@ class TestCluster:
             member.raft_id,
             member.address,
             grpc.aio.insecure_channel,
+            open_lane=self._open_lane if self.kind == "lanes" else None,
             on_removed=member.removed_by_peer.set,
         )
 
@@ -130,6 +147,9 @@ class TestCluster:
         if member.server is not None:
             await member.server.stop(None)
             member.server = None
+        if member.door is not None:
+            member.door.close()
+            member.door = None
 
     async def grow(self, size: int) -> RaftNode:
         """Member 1 begins, the others join and become voters; returns the leader."""

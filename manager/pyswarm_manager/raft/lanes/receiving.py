@@ -1,8 +1,8 @@
 """The receiving end of lanes: which connection belongs to which stream, and what comes on it.
 
-A stream that was let in is offered a lane: a ticket, told to it over mTLS. Whoever connects to the manager's HTTPS door
-under `PROTOCOL` and sends that ticket first speaks for the stream; anybody else is hung up on. So a lane needs no client
-certificate, and ends with its stream. What is in the frames, the stream decides (`Take`).
+A stream that was let in is offered a lane: a ticket, told to it over mTLS. Whoever connects to the manager's HTTPS
+door under `PROTOCOL` and sends that ticket first speaks for the stream; anybody else is hung up on. So a lane needs no
+client certificate, and ends with its stream. What may be in a frame, and from whom, the stream decides (`Stream`).
 
 Bounded: `MAX_OFFERS` tickets, `MAX_UNKNOWN` connections that have not shown one, `TICKET_TIMEOUT_S` for that.
 """
@@ -107,8 +107,7 @@ class _Incoming(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's it is
         if not self._lanes.arrived():
             transport.abort()
             return
@@ -137,7 +136,7 @@ class _Incoming(asyncio.Protocol):
         return self._stream.take(frame) if self._stream is not None else self._show_ticket(frame)
 
     def _show_ticket(self, ticket: bytes) -> bool:
-        """Nothing may follow a ticket before it is accepted, so that frames are never larger than a ticket till then."""
+        """Nothing may follow a ticket before it is accepted: till then a frame is no larger than a ticket."""
         assert self._transport is not None
         offer = self._lanes.find(ticket)
         if offer is None:

@@ -34,8 +34,7 @@ class SendingLane(asyncio.Protocol):
         self.accepted: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's it is
         self._transport = transport
         connection = transport.get_extra_info("socket")
         if connection is not None:
