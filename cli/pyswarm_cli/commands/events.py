@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,7 +12,7 @@ from typing import Any
 
 import click
 
-from pyswarm.v1 import access_pb2, watch_pb2
+from pyswarm.v1 import access_pb2
 from pyswarm_cli.connection import Connection, answers, call, connect, stream
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.output.rows import Row
@@ -21,16 +23,21 @@ from pyswarm_common.codec import set_timestamp
 from pyswarm_common.errors import InvalidArgument
 
 _AUDIT_FILTERS = ("actor", "method", "type", "object")
-_EVENT_FILTERS = ("type", "action", "service")
+_VERSION = re.compile(r"v([1-9]\d{0,18})|([1-9]\d{0,8})")
 
 
 @click.command(
-    help="Show what happens in the swarm, from now on, until interrupted. With --audit: who changed what, from the log "
-    "that the managers keep of it."
+    help="Show what happens in the swarm, until interrupted: from now on, or (--since) from a time or a version that "
+    "an event named. With --audit: who changed what, from the log that the managers keep of it."
 )
 @click.option("--audit", is_flag=True, help="The audit log: who, what, from where, at which index")
 @click.option("-F", "--follow", is_flag=True, help="With --audit: go on with what comes")
-@click.option("--since", default="", help="With --audit: a duration (10m, 7d), unix seconds, or a date and time")
+@click.option(
+    "--since",
+    metavar="VERSION|TIME",
+    default="",
+    help="A version (v4711), a duration (10m, 7d), unix seconds, or a date and time",
+)
 @click.option("--until", default="", help="End there: a duration ago, unix seconds, or a date and time")
 @filter_option
 @click.option("--format", "format_", metavar="FORMAT", default="", help='"json", or a Go-style template')
@@ -45,11 +52,13 @@ def events(
         rows = _audit_rows(connect(ctx), wanted, follow=follow)
         _print(rows, format_, events_view.audit_line)
         return
-    if since or follow:
-        raise InvalidArgument("events are shown from now on: --since and --follow belong to --audit")
-    end = moment(until, now) if until else None
-    rows = _event_rows(connect(ctx), filters(filter_, _EVENT_FILTERS), end)
-    _print(rows, format_, events_view.event_line)
+    if follow:
+        raise InvalidArgument("events are followed anyway: --follow belongs to --audit")
+    from pyswarm_cli.event_stream import event_rows  # noqa: PLC0415 - the audit log does without
+
+    connection = connect(ctx)
+    wanted = _wanted(connection, filters(filter_, events_view.FILTERS), since, until, now)
+    _print(event_rows(connection, wanted), format_, events_view.event_line)
 
 
 def _print(rows: Iterable[Row], format_: str, line: Any) -> None:
@@ -97,30 +106,36 @@ def _audit_rows(connection: Connection, wanted: Any, *, follow: bool) -> Iterato
         yield from map(events_view.audit_row, news.records)
 
 
-def _event_rows(connection: Connection, wanted: dict[str, list[str]], end: float | None) -> Iterator[Row]:
-    """Until `end`, or for ever."""
-    unknown = [kind for kind in wanted.get("type", []) if kind not in events_view.KINDS]
+def _wanted(connection: Connection, filter_: dict[str, list[str]], since: str, until: str, now: float) -> Any:
+    from pyswarm_cli.event_stream import Wanted  # noqa: PLC0415 - the audit log does without
+
+    kinds = filter_.get("type", [])
+    unknown = [kind for kind in kinds if kind not in events_view.KINDS]
     if unknown:
         raise InvalidArgument(f'unknown type "{unknown[0]}": there are {", ".join(events_view.KINDS)}')
-    request: Any = watch_pb2.WatchRequest(
-        kinds=[events_view.KINDS[kind] for kind in wanted.get("type", [])],  # type: ignore[misc]
-        service_ids=_service_ids(connection, wanted.get("service", [])),
+    node_ids = _node_ids(connection, filter_.get("node", []))
+    version = _version(since)
+    return Wanted(
+        kinds=tuple(kinds),
+        since_version=version or 0,
+        since_time=moment(since, now) if since and not version else None,
+        until=moment(until, now) if until else None,
+        passes=lambda row: events_view.passes(row, filter_, node_ids),
     )
-    if end is not None and end <= time.time():
-        return
-    timeout = None if end is None else end - time.time()
-    try:
-        for message in answers(connection.watch.Watch(request, timeout=timeout)):
-            now = time.time()
-            rows = (events_view.event_row(event, now) for event in message.events)
-            yield from (row for row in rows if row["Action"] in wanted.get("action", [row["Action"]]))
-    except FromDaemon as error:
-        if error.status != "DEADLINE_EXCEEDED":
-            raise
 
 
-def _service_ids(connection: Connection, names: list[str]) -> list[str]:
-    from pyswarm.v1 import control_pb2  # noqa: PLC0415 - only for this filter
+def _version(since: str) -> int | None:
+    """ "v4711", or a number too small to be unix seconds of this century."""
+    match = _VERSION.fullmatch(since)
+    return int(match.group(1) or match.group(2)) if match else None
 
-    requests = (control_pb2.GetServiceRequest(service=name) for name in names)
-    return [call(connection.control.GetService, request).service.id for request in requests]
+
+def _node_ids(connection: Connection, names: list[str]) -> dict[str, str]:
+    """Those that are nodes now; events may name others, by id."""
+    from pyswarm_cli.commands.node import get_node  # noqa: PLC0415 - only for this filter
+
+    found = {}
+    for name in names:
+        with contextlib.suppress(FromDaemon):
+            found[name] = str(get_node(connection, name).id)
+    return found

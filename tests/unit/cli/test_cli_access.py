@@ -386,23 +386,7 @@ def test_following_the_audit_log(manager: FakeManager, run: Run) -> None:
     assert run("events", "--audit", "--follow", "--format", "{{.Index}}").out == "7\n8\n"
 
 
-def test_events_in_docker_s_form(manager: FakeManager, run: Run) -> None:
-    service = types_pb2.Service(id="s1", spec=types_pb2.ServiceSpec(name="web"))
-    service.spec.task.container.image = "nginx:1"
-    set_timestamp(service.meta.updated_at, 1_700_000_000.0)
-    created = watch_pb2.WatchEvent(action=watch_pb2.CHANGE_ACTION_CREATE, service=service)
-    removed = watch_pb2.WatchEvent(action=watch_pb2.CHANGE_ACTION_REMOVE, network=types_pb2.Network(id="x"))
-    manager.events = [created, removed]
-    first, second = run("events", "--filter", "type=service").out.splitlines()
-    assert first == "2023-11-14T22:13:20.000000Z service create s1 (name=web, image=nginx:1)"
-    assert " network remove x (" in second
-    assert list(manager.asked[0].kinds) == [watch_pb2.OBJECT_KIND_SERVICE]
-    assert run("events", "--filter", "action=create", "--format", "{{.Actor.ID}}").out == "s1\n"
-
-
-@pytest.mark.parametrize(
-    "argv", [["--since", "1h"], ["--follow"], ["--filter", "type=nothing"], ["--filter", "actor=bob"]]
-)
+@pytest.mark.parametrize("argv", [["--follow"], ["--filter", "type=nothing"], ["--filter", "actor=bob"]])
 def test_what_events_do_not_know(run: Run, argv: list[str]) -> None:
     assert run("events", *argv).code == 1
 
