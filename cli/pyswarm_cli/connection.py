@@ -23,7 +23,9 @@ if TYPE_CHECKING:
         access_pb2_grpc,
         backup_pb2_grpc,
         control_pb2_grpc,
+        exec_pb2_grpc,
         health_pb2_grpc,
+        jobs_pb2_grpc,
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
@@ -78,6 +80,13 @@ class Connection:
         return control_pb2_grpc.ControlStub(self._channel)
 
     @property
+    def jobs(self) -> jobs_pb2_grpc.JobsStub:
+        """Runs of jobs."""
+        from pyswarm.v1 import jobs_pb2_grpc  # noqa: PLC0415
+
+        return jobs_pb2_grpc.JobsStub(self._channel)
+
+    @property
     def watch(self) -> watch_pb2_grpc.WatchStub:
         """Changes of the cluster's objects."""
         from pyswarm.v1 import watch_pb2_grpc  # noqa: PLC0415
@@ -90,6 +99,13 @@ class Connection:
         from pyswarm.v1 import logs_pb2_grpc  # noqa: PLC0415
 
         return logs_pb2_grpc.LogsStub(self._channel)
+
+    @property
+    def exec(self) -> exec_pb2_grpc.ExecStub:
+        """Into the containers of tasks."""
+        from pyswarm.v1 import exec_pb2_grpc  # noqa: PLC0415
+
+        return exec_pb2_grpc.ExecStub(self._channel)
 
     @property
     def health(self) -> health_pb2_grpc.HealthStub:

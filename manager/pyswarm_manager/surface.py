@@ -23,6 +23,7 @@ from pyswarm.v1 import (
     control_pb2_grpc,
     exec_pb2_grpc,
     health_pb2_grpc,
+    jobs_pb2_grpc,
     locking_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
@@ -42,6 +43,7 @@ from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
+from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.watch import WatchServicer
@@ -148,6 +150,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     access = AccessServicer(store, raft, forwarder, new_id, time.time)
     control = ControlServicer(store, raft, forwarder, new_id, time.time, parts.manager_changes)
     entering = EnteringServicer(store, raft, forwarder, identity)
+    jobs = JobsServicer(store, raft, forwarder, new_id, time.time)
     locking = LockingServicer(store, raft, parts.at_rest, identity)
     members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
     operator = OperatorServicer(store, raft, forwarder, identity)
@@ -160,6 +163,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
         "Dispatcher": DispatcherServicer(parts.dispatcher, parts.certificates).add_to_server,
         "Exec": partial(exec_pb2_grpc.add_ExecServicer_to_server, entering),
         "Health": partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, identity)),
+        "Jobs": partial(jobs_pb2_grpc.add_JobsServicer_to_server, jobs),
         "Locking": partial(locking_pb2_grpc.add_LockingServicer_to_server, locking),
         "Logs": partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),
         "Operator": partial(operator_pb2_grpc.add_OperatorServicer_to_server, operator),

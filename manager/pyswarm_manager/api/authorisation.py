@@ -61,6 +61,7 @@ _GRANTS: Final[_Grants] = (
 _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Control", "CreateService UpdateService RemoveService CreateNetwork RemoveNetwork", _OPERATORS),
     ("pyswarm.v1.Control", "RestartTask RemoveTask", _OPERATORS),
+    ("pyswarm.v1.Jobs", "RunService", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
     # Of those that enter containers only the announcement is recorded, by the leader, before they begin.
     ("pyswarm.v1.Exec", "Announce", _OPERATORS),

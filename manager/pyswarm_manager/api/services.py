@@ -22,6 +22,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.api.revisions import resumed, rolled_back, rolled_back_to
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
+from pyswarm_manager.planner.orchestrate.jobs import begin_if_forced
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
 from pyswarm_manager.store.tables import HOST_NETWORK, Tables
@@ -57,6 +58,7 @@ async def update_service(writer: Writer, request: control_pb2.UpdateServiceReque
             changed = rolled_back_to(view, service, request.rollback_to, writer.clock())
         else:
             changed = rolled_back(service, writer.clock())
+        changed = begin_if_forced(service, changed, writer.clock())
         _check_ports(view, changed.spec, own_id=service.id)
         await writer.store.propose([Update(changed)])
         return writer.store.view.services.get(service.id, changed)

@@ -19,6 +19,8 @@ from pyswarm.v1 import (
     ca_pb2,
     control_pb2,
     control_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
     operator_pb2,
     operator_pb2_grpc,
     security_pb2,
@@ -56,13 +58,22 @@ class Everything:
             "Security": security_pb2_grpc.SecurityStub,
             "Backup": backup_pb2_grpc.BackupStub,
             "Operator": operator_pb2_grpc.OperatorStub,
+            "Jobs": jobs_pb2_grpc.JobsStub,
         }
         self._stubs = {name: stub_of(swarm, stub, admin, manager) for name, stub in stubs.items()}
         self._stubs["Access"] = access(swarm, manager, admin)
 
     async def calls(self) -> AsyncIterator[str]:
         """The name of each method, after it was called."""
-        for part in (self._services, self._cluster, self._nodes, self._people, self._membership, self._leadership):
+        for part in (
+            self._services,
+            self._jobs,
+            self._cluster,
+            self._nodes,
+            self._people,
+            self._membership,
+            self._leadership,
+        ):
             async for method in part():
                 yield method
 
@@ -85,6 +96,15 @@ class Everything:
         yield "Control/CreateNetwork"
         await self._call("Control/RemoveNetwork", pb.RemoveNetworkRequest(network="net"))
         yield "Control/RemoveNetwork"
+
+    async def _jobs(self) -> AsyncIterator[str]:
+        spec = wire(service_spec("job"))
+        spec.mode = types_pb2.SERVICE_MODE_REPLICATED_JOB
+        spec.ClearField("replicas")
+        spec.task.restart.condition = types_pb2.RESTART_CONDITION_NONE
+        await self._call("Control/CreateService", pb.CreateServiceRequest(spec=spec))
+        await self._call("Jobs/RunService", jobs_pb2.RunServiceRequest(service="job"))
+        yield "Jobs/RunService"
 
     async def _cluster(self) -> AsyncIterator[str]:
         cluster = (await self._call("Control/GetCluster", pb.GetClusterRequest())).cluster

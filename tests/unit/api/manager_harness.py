@@ -21,6 +21,7 @@ from pyswarm.v1 import (
     ca_pb2_grpc,
     control_pb2_grpc,
     health_pb2_grpc,
+    jobs_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
     security_pb2_grpc,
@@ -63,6 +64,7 @@ from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.health import HealthServicer
+from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.watch import WatchServicer
@@ -197,6 +199,9 @@ class Swarm:
         access = AccessServicer(store, raft, forwarder, new_id, time.time)
         registrations: list[Callable[[Any], None]] = [
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
+            partial(
+                jobs_pb2_grpc.add_JobsServicer_to_server, JobsServicer(store, raft, forwarder, new_id, time.time)
+            ),
             partial(access_pb2_grpc.add_AccessServicer_to_server, access),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),

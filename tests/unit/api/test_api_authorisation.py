@@ -104,7 +104,7 @@ def test_what_an_operator_may_change() -> None:
             "RemoveNetwork",
             "UpdateNode",
         )
-    }
+    } | {"/pyswarm.v1.Jobs/RunService"}
 
 
 def test_each_role_may_do_what_the_one_before_it_may() -> None:

@@ -122,7 +122,7 @@ C = "task.container."
         (
             replace(GOOD, replicas=1, mode=ServiceMode.GLOBAL),
             "replicas",
-            "replicas can only be used with replicated mode",
+            "replicas can only be used with replicated or replicated-job mode",
         ),
         (container(image=""), C + "image", "ContainerSpec: image reference must be provided"),
         (container(image="UPPER"), C + "image", "'UPPER' is not a valid repository/tag"),

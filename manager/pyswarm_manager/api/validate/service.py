@@ -34,10 +34,10 @@ from pyswarm_manager.api.validate.fields import (
     shown,
     under,
 )
+from pyswarm_manager.api.validate.modes import check_mode
 from pyswarm_manager.api.validate.network import PREDEFINED
 from pyswarm_manager.store.tables import HOST_NETWORK
 
-MAX_REPLICAS = 100_000
 MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
 MAX_NETWORKS = 64
 MAX_PORTS = 1_000
@@ -56,7 +56,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
         return
     yield from check_name(spec.name)
     yield from check_labels(spec.labels)
-    yield from _check_replicas(spec)
+    yield from check_mode(spec)
     yield from under("task", _check_task(spec.task, spec.mode))
     for path, config in (("update", spec.update), ("rollback", spec.rollback)):
         if config is not None:
@@ -64,15 +64,6 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
     yield from under("endpoint", _check_endpoint(spec.endpoint))
     yield from _check_host_network(spec)
     yield from check_dependencies(spec)
-
-
-def _check_replicas(spec: ServiceSpec) -> Iterator[Violation]:
-    if spec.replicas is None:
-        return
-    if spec.mode is not ServiceMode.REPLICATED:
-        yield "replicas", "replicas can only be used with replicated mode"
-    elif not 0 <= spec.replicas <= MAX_REPLICAS:
-        yield "replicas", f"replicas must be between 0 and {MAX_REPLICAS}"
 
 
 def _check_task(task: TaskSpec, mode: ServiceMode) -> Iterator[Violation]:
@@ -122,8 +113,11 @@ def _check_placement(placement: Placement, mode: ServiceMode) -> Iterator[Violat
                 f"preferences[{index}].spread_descriptor",
                 f"invalid placement preference {shown(preference.spread_descriptor)}: use node.labels.<name>",
             )
-    if placement.max_replicas_per_node and mode is not ServiceMode.REPLICATED:
-        yield "max_replicas_per_node", "replicas-max-per-node can only be used with replicated mode"
+    if placement.max_replicas_per_node and mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
+        yield (
+            "max_replicas_per_node",
+            "replicas-max-per-node can only be used with replicated or replicated-job mode",
+        )
 
 
 def _check_attachments(task: TaskSpec) -> Iterator[Violation]:

@@ -26,7 +26,7 @@ from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.restart import next_restart
 from pyswarm_manager.planner.orchestrate.work import Loss, Work
-from pyswarm_manager.planner.schedule.board import takes_tasks
+from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
 KEPT_TASKS = 100
@@ -351,7 +351,8 @@ def _try_again(work: Work, iteration: int, key: SlotKey, last: Task, retired: di
         work.draft.wake(work.service.id, None, restart.make_at)
     elif _may_be_made(work, key):
         desired = TaskState.READY if restart.start_at else _RUNNING
-        work.create(key, desired, restart.start_at, restart.restart_times, job_iteration=iteration)
+        times, failures = restart.restart_times, restart.failures_in_row
+        work.create(key, desired, restart.start_at, times, failures, job_iteration=iteration)
         retired[last.id] = None
     return Standing.ACTIVE
 
