@@ -57,6 +57,7 @@ _OPERATOR_STORE: Table = {
 
 _SERVICE: Table = {
     "create": ("commands.service_create:create", "Create a new service"),
+    "exec": ("commands.task_exec:execute", "Run a command in the container of one of a service's tasks"),
     "inspect": ("commands.service:inspect", "Show everything about services"),
     "logs": ("commands.service_logs:logs", "Show what the containers of a service or task write"),
     "ls": ("commands.service:list_services", "List services"),
@@ -65,6 +66,12 @@ _SERVICE: Table = {
     "rollback": ("commands.service_update:rollback", "Go back to a service's previous configuration"),
     "scale": ("commands.service_update:scale", "Set the number of replicas of services"),
     "update": ("commands.service_update:update", "Change a service"),
+}
+
+_TASK: Table = {
+    "cp": ("commands.task_cp:copy", "Copy files between a task's container and this machine"),
+    "exec": ("commands.task_exec:execute", "Run a command in a task's container"),
+    "logs": ("commands.service_logs:logs", "Show what the container of a task writes"),
 }
 
 _NETWORK: Table = {
@@ -125,6 +132,7 @@ operator = group("operator", "Look after the managers.", _OPERATOR)
 operator_raft = group("raft", "The managers' consensus.", _OPERATOR_RAFT)
 operator_store = group("store", "What the managers' store holds.", _OPERATOR_STORE)
 service = group("service", "Manage services.", _SERVICE)
+task = group("task", "Look into tasks and their containers, wherever they run.", _TASK)
 network = group("network", "Manage networks.", _NETWORK)
 image = group("image", "Manage the images of this machine.", _IMAGE)
 token = group("token", "Manage API tokens, by which programs use the swarm over HTTPS.", _TOKEN)
@@ -144,6 +152,7 @@ ROOT: Table = {
     "backup": ("tables:backup", "Back up everything the managers know, and look at backups"),
     "restore": ("commands.restore:restore", "Make this machine the manager of the swarm in a backup"),
     "service": ("tables:service", "Manage services"),
+    "task": ("tables:task", "Look into tasks and their containers, wherever they run"),
     "network": ("tables:network", "Manage networks"),
     "token": ("tables:token", "Manage API tokens"),
     "client-cert": ("tables:client_cert", "Manage client certificates"),

@@ -1,0 +1,1 @@
+"""Into containers: terminals, conversations with commands, and files in and out."""
