@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,11 +85,31 @@ def test_overwritten_pages_are_found(path: Path) -> None:
         open_storage(path).load()
 
 
+SECOND_PROCESS = """
+import sqlite3, sys
+try:
+    sqlite3.connect(sys.argv[1], timeout=0).execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def said_by_a_second_process(path: Path) -> str:
+    command = [sys.executable, "-c", SECOND_PROCESS, str(path)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
 def test_a_second_process_is_refused(path: Path) -> None:
+    """By a lock of the kernel, which must outlive everything that is done with the files here."""
     first = open_storage(path)
+    assert said_by_a_second_process(path) == "database is locked"
+    first.load()
+    first.save(HardState(3, 7, 1), [], None)
+    assert said_by_a_second_process(path) == "database is locked"
     with pytest.raises(StorageFailed, match="in use by another process"):
         open_storage(path)
     first.close()
+    assert said_by_a_second_process(path) == ""
     open_storage(path).close()
 
 

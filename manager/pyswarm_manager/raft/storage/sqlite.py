@@ -290,8 +290,12 @@ def _examine(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """What a killed process had written and not yet synced is read as if it were durable: make it so first."""
-    for file in (path, _wal(path), path.parent):
+    """What a killed process had written and not yet synced is read as if it were durable: make it so first.
+
+    That is in the WAL alone: SQLite begins it anew only when the database file was synced. The database file itself
+    must never be opened beside SQLite: closing it would drop the process's locks on it, as POSIX has it, and let a
+    second manager in."""
+    for file in (_wal(path), path.parent):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
