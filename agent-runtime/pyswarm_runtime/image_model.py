@@ -61,6 +61,7 @@ class _RawHealth(msgspec.Struct, rename="pascal"):
     interval: int = 0
     timeout: int = 0
     start_period: int = 0
+    start_interval: int = 0
     retries: int = 0
 
 
@@ -202,6 +203,7 @@ def _healthcheck(raw: _RawHealth | None) -> Healthcheck | None:
         interval_s=raw.interval / 1e9,
         timeout_s=raw.timeout / 1e9,
         start_period_s=raw.start_period / 1e9,
+        start_interval_s=raw.start_interval / 1e9,
         retries=raw.retries,
     )
 

@@ -189,6 +189,7 @@ class Healthcheck(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float = 0.0
     timeout_s: float = 0.0
     start_period_s: float = 0.0
+    start_interval_s: float = 0.0
     retries: int = 0
 
 

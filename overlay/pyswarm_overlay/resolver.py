@@ -88,7 +88,7 @@ class Resolver:
     def add(
         self, sandbox_id: str, udp: socket.socket, tcp: socket.socket, view: View, servers: tuple[str, ...] = ()
     ) -> None:
-        """Serve a sandbox on its sockets, until `remove`; closing them is the caller's. `servers`: instead of the host's."""
+        """Serve a sandbox on its sockets, until `remove`; closing them is the caller's. `servers`: not the host's."""
         assert sandbox_id not in self._clients, "remove it first"
         client = _Client(udp, tcp, view, Upstreams(servers) if servers else self._upstreams)
         self._clients[sandbox_id] = client

@@ -21,12 +21,21 @@ from pyswarm_common.model import HealthCheck, Task, TaskState, TaskStatus
 from pyswarm_runtime.types import ContainerState
 
 from .core import task_machine as tm
-from .core.assembly import LABEL_TASK_ID, container_config, open_files, sandbox, stop_grace_s, uses_host_network
-from .core.health import Health, ProbePlan, after_probe, is_unhealthy, next_delay_s, probe_plan
+from .core.assembly import (
+    LABEL_TASK_ID,
+    container_config,
+    open_files,
+    own_address,
+    sandbox,
+    stop_grace_s,
+    uses_host_network,
+)
+from .core.health import Command, Health, ProbePlan, after_probe, is_unhealthy, next_delay_s, probe_plan
 from .images import ImageFetcher
 from .lingering import linger
 from .networks import Networks
 from .ports import ContainerRuntime, ImageStore, Overlay
+from .probes import Prober
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +89,7 @@ class Tasks:
         self._entries: dict[str, _Entry] = {}
         self._by_container: dict[str, str] = {}
         self._starts = asyncio.Semaphore(_MAX_STARTS)
+        self._prober = Prober()
         self._is_closing = False
         self._ulimits = (open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),)
 
@@ -309,6 +319,7 @@ class Tasks:
                 timeout_s=declared.timeout_s,
                 retries=declared.retries,
                 start_period_s=declared.start_period_s,
+                start_interval_s=declared.start_interval_s,
             )
         return probe_plan(task.spec.container.healthcheck, image)
 
@@ -320,8 +331,8 @@ class Tasks:
         monotonic = asyncio.get_running_loop().time
         health = Health(started_at=monotonic())
         while True:
-            await asyncio.sleep(next_delay_s(plan, health))
-            succeeded, output = await self._ask(container_id, plan)
+            await asyncio.sleep(next_delay_s(plan, health, monotonic()))
+            succeeded, output = await self._ask(entry, container_id, plan)
             was_healthy = health.healthy
             health = after_probe(plan, health, succeeded=succeeded, now=monotonic())
             if health.healthy and not was_healthy:
@@ -330,9 +341,12 @@ class Tasks:
                 self._post(entry, tm.Unhealthy(output or "the health check failed"))
                 return
 
-    async def _ask(self, container_id: str, plan: ProbePlan) -> tuple[bool, str]:
+    async def _ask(self, entry: _Entry, container_id: str, plan: ProbePlan) -> tuple[bool, str]:
+        if not isinstance(plan.what, Command):
+            pid = entry.machine.container.pid
+            return await self._prober.ask(plan.what, pid, own_address(entry.task), plan.timeout_s)
         try:
-            result = await self._runtime.exec(container_id, plan.argv, timeout_s=plan.timeout_s)
+            result = await self._runtime.exec(container_id, plan.what.argv, timeout_s=plan.timeout_s)
         except PyswarmError as error:
             return False, str(error)
         output = result.output[:_MAX_HEALTH_OUTPUT].decode(errors="replace").strip()

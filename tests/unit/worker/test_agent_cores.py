@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
@@ -23,9 +24,10 @@ from pyswarm_common.model import (
     Task,
     TaskSpec,
 )
+from pyswarm_common.probe_targets import HttpTarget, TcpTarget
 from pyswarm_worker.core.assembly import container_config, open_files, sandbox
 from pyswarm_worker.core.assignments import change_of
-from pyswarm_worker.core.health import Health, after_probe, is_unhealthy, next_delay_s, probe_plan
+from pyswarm_worker.core.health import Command, Health, after_probe, is_unhealthy, next_delay_s, probe_plan
 from pyswarm_worker.core.tables import KnownTable, ingress_ports
 
 TASK_ID = "t" * 25
@@ -111,10 +113,16 @@ def test_which_check_holds() -> None:
     assert probe_plan(HealthCheck(test=("NONE",)), CHECK) is None
     from_image = probe_plan(None, CHECK)
     assert from_image is not None
-    assert from_image.argv == ("/bin/sh", "-c", "ok")
+    assert from_image.what == Command(("/bin/sh", "-c", "ok"))
     defaults = probe_plan(HealthCheck(test=("CMD", "a", "b")), None)
     assert defaults is not None
-    assert (defaults.argv, defaults.interval_s, defaults.retries) == (("a", "b"), 30.0, 3)
+    assert (defaults.what, defaults.interval_s, defaults.retries) == (Command(("a", "b")), 30.0, 3)
+    web = probe_plan(HealthCheck(test=("HTTP", "http://:8080/up")), CHECK)
+    assert web is not None
+    assert web.what == HttpTarget("", 8080, "/up")
+    port = probe_plan(HealthCheck(test=("TCP", ":53")), None)
+    assert port is not None
+    assert port.what == TcpTarget("", 53)
 
 
 def test_early_failures_count_once_per_interval_after_the_start_period() -> None:
@@ -122,7 +130,7 @@ def test_early_failures_count_once_per_interval_after_the_start_period() -> None
     assert plan is not None
     health, now, counted = Health(started_at=0.0), 0.0, []
     while not is_unhealthy(plan, health):
-        now += next_delay_s(plan, health)
+        now += next_delay_s(plan, health, now)
         before = health.failures
         health = after_probe(plan, health, succeeded=False, now=now)
         if health.failures > before:
@@ -131,11 +139,20 @@ def test_early_failures_count_once_per_interval_after_the_start_period() -> None
     assert counted[1] - counted[0] >= 10
 
 
+def test_the_start_interval_holds_until_the_first_success_or_the_end_of_the_start_period() -> None:
+    plan = probe_plan(replace(CHECK, start_interval_s=3.0), None)
+    assert plan is not None
+    health = Health(started_at=0.0)
+    assert next_delay_s(plan, health, 0.0) == next_delay_s(plan, health, 19.0) == 3.0
+    assert next_delay_s(plan, health, 20.0) != 3.0
+    assert next_delay_s(plan, after_probe(plan, health, succeeded=True, now=3.0), 4.0) == 10
+
+
 def test_once_healthy_every_failure_counts_and_a_success_forgives() -> None:
     plan = probe_plan(CHECK, None)
     assert plan is not None
     health = after_probe(plan, Health(started_at=0.0), succeeded=True, now=1.0)
-    assert next_delay_s(plan, health) == 10
+    assert next_delay_s(plan, health, 1.0) == 10
     health = after_probe(plan, health, succeeded=False, now=2.0)
     health = after_probe(plan, health, succeeded=True, now=3.0)
     health = after_probe(plan, health, succeeded=False, now=4.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyswarm_common.model import ContainerStatus, TaskState, TaskStatus
+from pyswarm_common.model import ContainerStatus, HealthState, TaskState, TaskStatus
 from pyswarm_worker.core import task_machine as tm
 
 RUN = tm.Wanted(TaskState.RUNNING)
@@ -25,6 +25,20 @@ def play(*events: tm.Event) -> tuple[tm.Machine, list[str]]:
         machine, effects = tm.handle(machine, event)
         done += [shown(effect) for effect in effects]
     return machine, done
+
+
+def test_health_is_told_with_the_container() -> None:
+    def health(*events: tm.Event) -> HealthState:
+        machine, _ = play(RUN, *READY, *events)
+        assert machine.reported.container is not None
+        return machine.reported.container.health
+
+    started = tm.Started(7, probed=True)
+    assert health(tm.Started(7, probed=False)) is HealthState.NONE
+    assert health(started) is HealthState.STARTING
+    assert health(started, tm.Healthy()) is HealthState.HEALTHY
+    ending = (tm.Unhealthy("no"), tm.Stopped(EXIT_0), tm.Released())
+    assert health(started, tm.Healthy(), *ending) is HealthState.UNHEALTHY
 
 
 def shown(effect: tm.Effect) -> str:

@@ -45,6 +45,11 @@ def uses_host_network(task: Task) -> bool:
     return any(network.target == HOST_NETWORK for network in task.spec.networks)
 
 
+def own_address(task: Task) -> str:
+    """The first that it has on a network; empty where it has none."""
+    return next((address.partition("/")[0] for network in task.networks for address in network.addresses), "")
+
+
 def container_name(task: Task) -> str:
     """`web.1.<task id>`, as docker names it."""
     return f"{task.name}.{task.id}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pyswarm_common.model import HealthCheck
+from pyswarm_common.probe_targets import HttpTarget, TcpTarget, http_target, tcp_target
 
 _DEFAULT_INTERVAL_S = 30.0
 _DEFAULT_TIMEOUT_S = 30.0
@@ -19,14 +20,22 @@ _LONGEST_EARLY_DELAY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """To be run in the container; healthy when it exits with 0."""
+
+    argv: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProbePlan:
     """A health check with docker's defaults filled in."""
 
-    argv: tuple[str, ...]
+    what: Command | HttpTarget | TcpTarget
     interval_s: float
     timeout_s: float
     retries: int
     start_period_s: float
+    start_interval_s: float = 0.0  # 0: not given
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +52,44 @@ def probe_plan(spec: HealthCheck | None, image: HealthCheck | None) -> ProbePlan
     check = spec if spec is not None and spec.test else image
     if check is None or not check.test or check.test[0] == "NONE":
         return None
-    argv = ("/bin/sh", "-c", *check.test[1:2]) if check.test[0] == "CMD-SHELL" else check.test[1:]
-    if not argv:
+    what = _probe(check.test)
+    if what is None:
         return None
     numbers = spec or check
     return ProbePlan(
-        argv=argv,
+        what=what,
         interval_s=numbers.interval_s or _DEFAULT_INTERVAL_S,
         timeout_s=numbers.timeout_s or _DEFAULT_TIMEOUT_S,
         retries=numbers.retries or _DEFAULT_RETRIES,
         start_period_s=numbers.start_period_s,
+        start_interval_s=numbers.start_interval_s,
     )
 
 
-def next_delay_s(plan: ProbePlan, health: Health) -> float:
+def _probe(test: tuple[str, ...]) -> Command | HttpTarget | TcpTarget | None:
+    kind, rest = test[0], test[1:]
+    if not rest:
+        return None
+    match kind:
+        case "HTTP":
+            return http_target(rest[0])
+        case "TCP":
+            return tcp_target(rest[0])
+        case "CMD-SHELL":
+            return Command(("/bin/sh", "-c", rest[0]))
+        case "CMD":
+            return Command(rest)
+        case _:  # of a newer docker: what we cannot ask is no check
+            return None
+
+
+def next_delay_s(plan: ProbePlan, health: Health, now: float) -> float:
     """How long to wait before the next probe."""
-    return plan.interval_s if health.healthy else min(plan.interval_s, health.early_delay_s)
+    if health.healthy:
+        return plan.interval_s
+    if plan.start_interval_s and now - health.started_at < plan.start_period_s:
+        return plan.start_interval_s
+    return min(plan.interval_s, health.early_delay_s)
 
 
 def after_probe(plan: ProbePlan, health: Health, *, succeeded: bool, now: float) -> Health:

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from pyswarm_common.model import ContainerStatus, TaskState, TaskStatus
+from msgspec import structs
+
+from pyswarm_common.model import ContainerStatus, HealthState, TaskState, TaskStatus
 
 
 class Step(Enum):
@@ -320,8 +322,17 @@ def _started(machine: Machine, event: Event) -> Outcome:
         return _stop(machine, TaskState.SHUTDOWN, "")
     if not event.probed:
         return _running(machine, event)
+    machine = _with_health(machine, HealthState.STARTING)
     machine, waiting = _report(machine, TaskState.STARTING, "starting: waiting for the health check")
     return replace(machine, step=Step.PROBING), (*waiting, Probe(container.container_id))
+
+
+def _healthy(machine: Machine, event: Event) -> Outcome:
+    return _running(_with_health(machine, HealthState.HEALTHY), event)
+
+
+def _with_health(machine: Machine, health: HealthState) -> Machine:
+    return replace(machine, container=structs.replace(machine.container, health=health))
 
 
 def _running(machine: Machine, _: Event) -> Outcome:
@@ -350,6 +361,7 @@ def _stop_if_ending(machine: Machine, _: Event) -> Outcome:
 
 def _stop_unhealthy(machine: Machine, event: Event) -> Outcome:
     assert isinstance(event, Unhealthy)
+    machine = _with_health(machine, HealthState.UNHEALTHY)
     return _stop(machine, TaskState.FAILED, f"unhealthy container: {event.reason}")
 
 
@@ -387,7 +399,10 @@ def _not_stopped(machine: Machine, event: Event) -> Outcome:
 
 def _with_exit(machine: Machine, event: Exited) -> Machine:
     container = ContainerStatus(
-        container_id=machine.container.container_id, exit_code=event.exit_code, oom_killed=event.oom_killed
+        container_id=machine.container.container_id,
+        exit_code=event.exit_code,
+        oom_killed=event.oom_killed,
+        health=machine.container.health,
     )
     return replace(machine, exit=event, container=container)
 
@@ -433,7 +448,7 @@ def _removed(machine: Machine, _: Event) -> Outcome:
 
 def _without_id(container: ContainerStatus) -> ContainerStatus:
     """The same outcome of a container that is no longer there."""
-    return ContainerStatus(exit_code=container.exit_code, oom_killed=container.oom_killed)
+    return structs.replace(container, container_id="", pid=0)
 
 
 def _forget_if_forgotten(machine: Machine, _: Event) -> Outcome:
@@ -517,7 +532,7 @@ TABLE: dict[tuple[Step, type[Event]], _Action] = {
     (Step.STARTING, Exited): _remember_exit,
     (Step.STARTING, Started): _started,
     (Step.STARTING, Failed): _start_failed,
-    (Step.PROBING, Healthy): _running,
+    (Step.PROBING, Healthy): _healthy,
     (Step.PROBING, Unhealthy): _stop_unhealthy,
     (Step.PROBING, Exited): _ended_by_itself,
     (Step.PROBING, Wanted): _stop_if_ending,
