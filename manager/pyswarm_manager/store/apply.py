@@ -125,6 +125,8 @@ class _Transaction:
     def commit(self) -> tuple[Event, ...]:
         events = []
         for kind, objects in self._pending.items():
+            if not objects:
+                continue
             before = self._tables.table(kind)
             for object_id, new in objects.items():
                 old = before.get(object_id)
@@ -300,9 +302,8 @@ class _Transaction:
         meta = Meta(version=self._index, created_at=self._now, updated_at=self._now)
         pending = self._pending[Kind.SERVICE_REVISION]
         limit = limit_of(self._get_cluster())
-        for position, earlier in enumerate(revisions_of(_before(service), self._revision), 1):
-            if position >= limit:
-                pending[earlier.id] = None
+        for earlier in revisions_of(_before(service), self._revision, skip=limit - 1):
+            pending[earlier.id] = None
         pending[revision.id] = msgspec.structs.replace(revision, meta=meta)
 
     def _revision(self, revision_id: str) -> ServiceRevision | None:

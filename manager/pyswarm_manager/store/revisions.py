@@ -27,9 +27,9 @@ def revision_id(service_id: str, number: int) -> str:
     return f"{service_id}.{number}"
 
 
-def revisions_of(service: Service, find: Find) -> Iterator[ServiceRevision]:
-    """Those that are kept, newest first."""
-    number = service.revision
+def revisions_of(service: Service, find: Find, skip: int = 0) -> Iterator[ServiceRevision]:
+    """Those that are kept, newest first, but for the first few of them."""
+    number = service.revision - skip
     while (revision := find(revision_id(service.id, number))) is not None:
         yield revision
         number -= 1

@@ -64,6 +64,20 @@ KIND_OF: Final[dict[type, Kind]] = {
 }
 
 
+_FIELD_OF: Final = {
+    Kind.CLUSTER: "clusters",
+    Kind.NODE: "nodes",
+    Kind.SERVICE: "services",
+    Kind.TASK: "tasks",
+    Kind.NETWORK: "networks",
+    Kind.CREDENTIAL: "credentials",
+    Kind.JOIN_TOKEN: "join_tokens",
+    Kind.REMOVED_NODE: "removed_nodes",
+    Kind.SERVICE_REVISION: "service_revisions",
+}
+"""The field of `Tables` that holds the objects of a kind: looked up many times for each change that is applied."""
+
+
 def slot_key(task: Task) -> SlotKey:
     return task.slot or task.node_id
 
@@ -137,25 +151,8 @@ class Tables:
         return next(iter(self.clusters.values()), None)
 
     def table(self, kind: Kind) -> Mapping[str, Any]:
-        match kind:
-            case Kind.CLUSTER:
-                return self.clusters
-            case Kind.NODE:
-                return self.nodes
-            case Kind.SERVICE:
-                return self.services
-            case Kind.TASK:
-                return self.tasks
-            case Kind.NETWORK:
-                return self.networks
-            case Kind.CREDENTIAL:
-                return self.credentials
-            case Kind.JOIN_TOKEN:
-                return self.join_tokens
-            case Kind.REMOVED_NODE:
-                return self.removed_nodes
-            case Kind.SERVICE_REVISION:
-                return self.service_revisions
+        table: Mapping[str, Any] = getattr(self, _FIELD_OF[kind])
+        return table
 
     def service_tasks(self, service_id: str) -> Iterator[Task]:
         for tasks in self.slots.get(service_id, {}).values():
