@@ -10,10 +10,10 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_common.rpc import SERVER_OPTIONS, TLS_SERVER_OPTIONS, GuardInterceptor
+from pyswarm_common.rpc import SERVER_OPTIONS, TLS_SERVER_OPTIONS, GuardInterceptor, behind
 
 _MAX_SOCKET_PATH = 107  # sockaddr_un
 
@@ -28,6 +28,7 @@ class Services:
         self._guard = guard
         self._names = (*names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         self._registrations = registrations
+        self._reflection = reflection.aio.ReflectionServicer(self._names)  # type: ignore[attr-defined]  # likewise
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
 
     async def listen(self, address: str, credentials: grpc.ServerCredentials) -> grpc.aio.Server:
@@ -57,11 +58,12 @@ class Services:
             await self._health.set(name, status)
 
     def _new_server(self, options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
-        server = grpc.aio.server(interceptors=[self._guard], options=options)
+        server = grpc.aio.server(options=options)
+        guarded = behind(self._guard, server)
         for register in self._registrations:
-            register(server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(self._names, server)
+            register(guarded)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._reflection, guarded)
         return server
 
 

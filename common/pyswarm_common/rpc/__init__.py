@@ -21,6 +21,7 @@ from pyswarm_common.rpc.channels import (
     open_local_channel,
 )
 from pyswarm_common.rpc.guard import Admission, GuardInterceptor, Table
+from pyswarm_common.rpc.guarded import behind
 from pyswarm_common.rpc.statuses import error_from_rpc
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "InProcessContext",
     "Peer",
     "Table",
+    "behind",
     "caller_of_person",
     "certificate_of",
     "error_from_rpc",

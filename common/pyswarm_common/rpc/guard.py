@@ -60,9 +60,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  #
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = str(handler_call_details.method)
+        return None if handler is None else self.known(handler, str(handler_call_details.method))
+
+    def known(self, handler: Any, method: str) -> Any:
+        """The handler behind this guard, made once."""
         known = self._guarded.get(method)
         if known is None or known[0] is not handler:
             known = self._guarded[method] = (handler, self.guarded(handler, method))
