@@ -16,6 +16,7 @@ from pyswarm_cli.params import detach_option
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import CREATE_LISTS, SCALARS, declared
 from pyswarm_cli.service.names import random_name
+from pyswarm_cli.service.options.modes import MODES
 from pyswarm_common import errors
 from pyswarm_common.codec import to_proto
 from pyswarm_common.model import ServiceSpec
@@ -44,7 +45,7 @@ def _create_with_some_name(connection: Connection, spec: ServiceSpec) -> Any:
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--name", help="Service name")
-@click.option("--mode", type=click.Choice(["replicated", "global"]), default="replicated", show_default=True)
+@click.option("--mode", type=click.Choice(MODES), default="replicated", show_default=True, help="Service mode")
 @declared([*SCALARS, *CREATE_LISTS])
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")

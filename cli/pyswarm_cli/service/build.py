@@ -13,30 +13,28 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from pyswarm_cli.service.parts.container import apply_to_container, change_container, create_container
+from pyswarm_cli.service.parts.modes import apply_to_mode, create_mode, restart_of_jobs
 from pyswarm_cli.service.parts.networking import apply_to_endpoint, change_endpoint, change_networks, create_endpoint
 from pyswarm_cli.service.parts.pieces import Options, pairs_changed
 from pyswarm_cli.service.parts.placement import apply_to_placement, change_placement, create_placement
 from pyswarm_cli.service.parts.resources import apply_to_resources
 from pyswarm_cli.service.parts.rollout import apply_to_restart, rollout
-from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.model import ServiceMode, ServiceSpec, TaskSpec
+from pyswarm_common.model import ServiceSpec, TaskSpec
 
 
 def create(image: str, args: Sequence[str], options: Options, own_environment: Mapping[str, str]) -> ServiceSpec:
     """The spec of a new service."""
-    mode = ServiceMode[str(options["mode"]).upper()]
-    if mode is ServiceMode.GLOBAL and options["replicas"] is not None:
-        raise InvalidArgument("replicas can only be used with replicated mode; a global service has one task per node")
+    spec = create_mode(options)
     task = TaskSpec(
         container=create_container(image, args, options, own_environment),
         placement=create_placement(options),
         networks=tuple(options["network"]),
+        restart=restart_of_jobs(spec.mode),
     )
-    spec = ServiceSpec(
+    spec = replace(
+        spec,
         name=options["name"] or "",
         labels=dict(options["label"]),
-        mode=mode,
-        replicas=1 if mode is ServiceMode.REPLICATED else None,
         task=task,
         endpoint=create_endpoint(options),
     )
@@ -45,11 +43,9 @@ def create(image: str, args: Sequence[str], options: Options, own_environment: M
 
 def apply(spec: ServiceSpec, options: Options) -> ServiceSpec:
     """`spec` with the single-valued flags of create and update."""
-    if options["replicas"] is not None and spec.mode is not ServiceMode.REPLICATED:
-        raise InvalidArgument("replicas can only be used with replicated mode; a global service has one task per node")
+    spec = apply_to_mode(spec, options)
     return replace(
         spec,
-        replicas=spec.replicas if options["replicas"] is None else options["replicas"],
         task=_apply_to_task(spec.task, options),
         update=rollout(spec.update, options, "update"),
         rollback=rollout(spec.rollback, options, "rollback"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyswarm_cli.service.options import container, health, networking, placement, resources, rollout, service
+from pyswarm_cli.service.options import container, health, modes, networking, placement, resources, rollout, service
 from pyswarm_cli.service.options.kinds import Decorator
 
 SCALARS: list[Decorator[Any]] = [
     *container.SHARED,
     *health.SHARED,
+    *modes.SHARED,
     *networking.SHARED,
     *placement.SHARED,
     *resources.SHARED,

@@ -114,7 +114,7 @@ def test_the_flags_of_placement_resources_restart_and_rollout() -> None:
 def test_a_global_service_has_no_replicas() -> None:
     assert created("--mode global").mode is ServiceMode.GLOBAL
     assert created("--mode global").replicas is None
-    with pytest.raises(InvalidArgument, match="replicated mode"):
+    with pytest.raises(InvalidArgument, match="replicated or replicated-job mode"):
         created("--mode global --replicas 2")
 
 
@@ -178,5 +178,5 @@ def test_adding_a_dropped_capability_ends_the_drop() -> None:
 
 
 def test_replicas_of_a_global_service_cannot_be_set() -> None:
-    with pytest.raises(InvalidArgument, match="replicated mode"):
+    with pytest.raises(InvalidArgument, match="replicated or replicated-job mode"):
         updated(created("--mode global"), "--replicas 2")
