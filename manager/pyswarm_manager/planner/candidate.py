@@ -27,6 +27,7 @@ class Candidate:
         "desired_state",
         "failures_in_row",
         "generic_resources",
+        "is_held",
         "is_optional",
         "job_iteration",
         "message",
@@ -80,6 +81,8 @@ class Candidate:
         self.is_optional = False
         """Made only if it finds its place at once."""
         self.placed = False
+        self.is_held = False
+        """It may not be placed yet."""
         self.message = ""
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyswarm_common.model import Cluster, Network, Node, Service, Task, TaskState
+from pyswarm_common.model import AnyObject, Cluster, Network, Node, Service, Task, TaskState
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import SlotKey, slot_key
 
@@ -34,6 +34,7 @@ class Dirty:
                     self._add_task(event)
                 case Service() as service:
                     self.services[service.id] = None
+                    self.room = self.room or event.new is None  # who waits for it should say that it is gone
                 case Node() as node:
                     self.nodes[node.id] = None
                     self.room = True
@@ -60,14 +61,18 @@ class Dirty:
             assert new is None or isinstance(new, Task)
             if new is None or new.status.state.is_terminal:
                 self.room = True
-        if new is None and task.desired_state <= TaskState.RUNNING:
-            self.services[task.service_id] = None  # somebody deleted a wanted task: count the replicas again
+        if task.desired_state <= TaskState.RUNNING if new is None else _is_removed(old, task):
+            self.services[task.service_id] = None  # somebody removed a wanted task: count the replicas again
 
     def _add_cluster(self, event: Event) -> None:
         before = event.old.spec if isinstance(event.old, Cluster) else None
         after = event.new.spec if isinstance(event.new, Cluster) else None
         if before != after:
             self.everything = True
+
+
+def _is_removed(old: AnyObject | None, new: Task) -> bool:
+    return new.desired_state is TaskState.REMOVE and isinstance(old, Task) and old.desired_state <= TaskState.RUNNING
 
 
 def everything() -> Dirty:

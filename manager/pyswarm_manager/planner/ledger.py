@@ -25,6 +25,7 @@ from pyswarm_common.model import (
     TaskState,
 )
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range, address_number
+from pyswarm_manager.planner.pending import observe_awaited, observe_restart
 from pyswarm_manager.planner.seat import NodeUsage, Seat, count
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Port, Tables
@@ -61,15 +62,16 @@ class Ledger:
     __slots__ = (
         "_next_seat",
         "avoiders",
+        "awaited",
         "books",
         "draining",
         "failures",
         "global_services",
         "ingress_id",
-        "moving",
         "ports",
         "priorities",
         "rebalancing",
+        "restarting",
         "seats",
         "service_nodes",
         "usage",
@@ -95,13 +97,15 @@ class Ledger:
         """Ids of the services that must not be near the service of that name."""
         self.failures: dict[str, dict[str, Failure]] = {}
         """Failed tasks in the history, by service id and task id."""
-        self.moving: dict[str, int] = {}
-        """How many tasks of a service are on their way to take over from one on another node."""
         self.seats: dict[str, Seat] = {}
         """By node id."""
         self._next_seat = 0
         self.draining: dict[str, None] = {}
         """Nodes whose tasks are to leave."""
+        self.awaited: dict[str, dict[str, None]] = {}
+        """Ids of the services whose first tasks wait for the service of that name."""
+        self.restarting: dict[str, dict[str, None]] = {}
+        """Ids of the tasks that users asked to restart, by service id."""
 
     @classmethod
     def of(cls, tables: Tables) -> Ledger:
@@ -132,6 +136,8 @@ class Ledger:
                 pass  # the cluster object uses nothing
 
     def observe_task(self, old: Task | None, new: Task | None) -> None:
+        if (old is not None and old.restart_requested) or (new is not None and new.restart_requested):
+            observe_restart(self.restarting, old, new)
         if old is not None and new is not None and _counts_the_same(old, new):
             return
         if old is not None:
@@ -175,8 +181,6 @@ class Ledger:
         if task.status.state > _RUNNING:
             self._count_failure(task, sign)
             return
-        if task.replaces and task.desired_state <= _RUNNING:
-            count(self.moving, task.service_id, sign)
         for attachment in task.networks:
             self._count_addresses(attachment.network_id, attachment.addresses, sign)
         if task.status.state < _ASSIGNED:
@@ -245,6 +249,7 @@ class Ledger:
         elif old is not None:
             self.global_services.pop(old.id, None)
         self._observe_wishes(old, new)
+        observe_awaited(self.awaited, old, new)
         if new is None and old is not None and not self.service_nodes.get(old.id):
             self.service_nodes.pop(old.id, None)
 

@@ -6,7 +6,7 @@ were applied gives an empty plan. Who acts next: the leader's loop proposes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 from pyswarm_common.ids import IdSource
@@ -16,10 +16,11 @@ from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
 from pyswarm_manager.planner.draft import Draft, Rng, WakeKey
 from pyswarm_manager.planner.ledger import Ledger
+from pyswarm_manager.planner.orchestrate.dependencies import dependents, hold
 from pyswarm_manager.planner.orchestrate.orchestrator import orchestrate_service, orchestrate_slots
 from pyswarm_manager.planner.schedule.place import schedule
 from pyswarm_manager.store.changes import Change
-from pyswarm_manager.store.tables import SlotKey, Tables, ingress_ports, slot_key
+from pyswarm_manager.store.tables import Kind, SlotKey, Tables, ingress_ports, slot_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,9 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
         for candidate in draft.candidates:
             if not candidate.allocated:
                 allocator.allocate_task(draft, candidate)
+        hold(draft)
         schedule(draft)
-        for candidate in draft.candidates:
+        for candidate in tuple(draft.candidates):
             _finish(draft, candidate)
         awaited = tuple(draft.awaited.values())
         return Plan(draft.changes(), draft.wakes, tuple(draft.explanations), draft.unfinished, awaited)
@@ -92,6 +94,8 @@ def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, 
         for service_id in state.ledger.global_services:
             keys[service_id, node_id] = None
     services = dict(dirty.services)
+    changed = (*services, *(service_id for service_id, _ in keys))
+    services.update((service_id, None) for service_id in dependents(tables, state.ledger, changed))
     for network_id in dirty.networks:
         services.update(
             (service.id, None) for service in tables.services.values() if _is_on(state, service, network_id)
@@ -129,17 +133,28 @@ def _allocate_common(draft: Draft, dirty: Dirty, services: dict[str, None]) -> N
 
 def _add_waiting(draft: Draft, dirty: Dirty, services: dict[str, None], slots: dict[str, list[SlotKey]]) -> None:
     """Tasks that waited for addresses or a node get another try, if something they may wait for has changed."""
-    every = dirty.everything or dirty.room
+    # With priorities the order among all that wait matters, whatever a plan is about.
+    every = dirty.everything or dirty.room or bool(draft.ledger.priorities)
     for task in tuple(draft.tables.unplaced.values()):
         is_dirty = every or task.service_id in services or task.service_id in slots
-        if not is_dirty or draft.is_leaving(task) or task.desired_state > TaskState.RUNNING:
+        if draft.is_leaving(task) or task.desired_state > TaskState.RUNNING:
             continue
         service = draft.service(task.service_id)
-        if service is not None:
+        if service is not None and (is_dirty or _follows(draft, service, services, slots)):
             draft.candidates.append(Candidate.waiting(task, service))
 
 
+def _follows(draft: Draft, service: Service, services: Container[str], slots: Container[str]) -> bool:
+    """Whether its tasks wait to be near a service that was looked at."""
+    names = (wish.service for wish in service.spec.task.placement.affinities if not wish.anti)
+    ids = (draft.tables.ids_by_name.get((Kind.SERVICE, name), "") for name in names)
+    return any(service_id in services or service_id in slots for service_id in ids)
+
+
 def _finish(draft: Draft, candidate: Candidate) -> None:
+    if candidate.is_optional and not candidate.placed:
+        draft.drop(candidate)
+        return
     draft.finish(candidate)
     if candidate.message:
         name = f"{candidate.service.spec.name}.{candidate.slot or candidate.node_id}"

@@ -11,7 +11,6 @@ from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.slots import Verdict
 from pyswarm_manager.planner.orchestrate.update import Slots
 from pyswarm_manager.planner.orchestrate.work import Work
-from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
 
@@ -28,7 +27,7 @@ def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
 def reconcile_slot(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> Verdict:
     """Settle the slot of one node without looking at the others."""
     node = work.draft.tables.nodes.get(key) if isinstance(key, str) else None
-    if node is None:
+    if node is None or work.spec.stopped:
         slot_rules.dismiss(work, key, tasks, TaskState.REMOVE)
         return Verdict.FINE
     if not work.hosts(node):
@@ -37,6 +36,6 @@ def reconcile_slot(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> Verdict
     if any(task.desired_state <= TaskState.RUNNING for task in tasks):
         return slot_rules.settle(work, key, tasks)
     slot_rules.close(work, key, tasks, {})
-    if takes_tasks(node):
+    if work.accepts(node):
         work.create(key)
     return Verdict.FINE

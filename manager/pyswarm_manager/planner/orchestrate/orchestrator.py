@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pyswarm_common.model import Service, ServiceMode, Task, TaskState
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.planner.orchestrate import cron, global_, jobs, replicated, update
+from pyswarm_manager.planner.orchestrate import cron, dependencies, global_, jobs, rebalance, replicated, restarts, update
 from pyswarm_manager.planner.orchestrate.slots import Verdict, dismiss
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
@@ -22,6 +22,7 @@ def orchestrate_service(draft: Draft, service_id: str) -> None:
         for key, tasks in slots.items():
             _dismiss_orphans(draft, service_id, key, tasks)
         return
+    service = dependencies.release(draft, service)
     if service.spec.mode.is_job:
         _orchestrate_job(draft, service)
         return
@@ -34,7 +35,19 @@ def orchestrate_service(draft: Draft, service_id: str) -> None:
     work.drain.update_open = progress.open if update.is_running(judged) else None
     outdated = global_.reconcile(work, slots) if work.is_global else replicated.reconcile(work, slots)
     progress.open += work.drain.opened
-    update.advance(work, slots, outdated, progress)
+    _advance(work, slots, outdated, progress)
+
+
+def _advance(work: Work, slots: update.Slots, outdated: list[SlotKey], progress: update.Progress) -> None:
+    """An update replaces everything that is outdated; without one, what users asked to restart is replaced alone."""
+    asked = restarts.asked_for(work, slots, outdated)
+    is_alone = len(asked) == len(outdated) and restarts.are_by_the_spec(work, slots, outdated)
+    if asked and not update.is_running(work.service) and (is_alone or update.is_held(work.service)):
+        restarts.advance(work, slots, asked)
+    else:
+        update.advance(work, slots, outdated, progress)
+    if not outdated and work.service.id in work.draft.ledger.rebalancing and not update.is_running(work.service):
+        rebalance.advance(work, slots)
 
 
 def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> None:
@@ -45,11 +58,14 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
         for key in keys:
             _dismiss_orphans(draft, service_id, key, slots.get(key, ()))
         return
+    if service.awaits_dependencies or service_id in draft.ledger.restarting:
+        orchestrate_service(draft, service_id)
+        return
     if service.spec.mode.is_job:
         if not jobs.is_at_rest(draft, service, keys):
             _orchestrate_job(draft, service)
         return
-    if update.is_running(service):
+    if update.is_running(service) or service_id in draft.ledger.rebalancing:
         orchestrate_service(draft, service_id)
         return
     work = Work(draft, service)
@@ -57,7 +73,7 @@ def orchestrate_slots(draft: Draft, service_id: str, keys: list[SlotKey]) -> Non
     keys = list(dict.fromkeys((*keys, *work.drain.keys())))
     outdated = [key for key in keys if settle(work, key, slots.get(key, ())) is Verdict.OUTDATED]
     if outdated:
-        update.advance(work, slots, outdated, update.Progress())
+        _advance(work, slots, outdated, update.Progress())
 
 
 def _orchestrate_job(draft: Draft, service: Service) -> None:

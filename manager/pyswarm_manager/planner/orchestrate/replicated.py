@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pyswarm_common.model import ServiceSpec, Task, TaskState
+from pyswarm_common.model import Task, TaskState
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
+from pyswarm_manager.planner.orchestrate.size import wanted_replicas
 from pyswarm_manager.planner.orchestrate.slots import Verdict
 from pyswarm_manager.planner.orchestrate.update import Slots
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
-DEFAULT_REPLICAS = 1
 _RUNNING = TaskState.RUNNING
-
-
-def wanted_replicas(spec: ServiceSpec) -> int:
-    return DEFAULT_REPLICAS if spec.replicas is None else spec.replicas
 
 
 def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
@@ -24,7 +20,7 @@ def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
         for key, tasks in slots.items()
         if key.__class__ is int and (tasks[0].desired_state <= _RUNNING or _is_filled(tasks))
     }
-    surplus = _surplus(filled, len(filled) - wanted_replicas(work.spec))
+    surplus = _surplus(filled, len(filled) - wanted_replicas(work.service))
     outdated: list[SlotKey] = []
     for key, tasks in slots.items():
         if isinstance(key, str) or key in surplus:
@@ -33,7 +29,7 @@ def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
             slot_rules.close(work, key, tasks, {})
         elif slot_rules.settle(work, key, tasks) is Verdict.OUTDATED:
             outdated.append(key)
-    _add(work, filled, wanted_replicas(work.spec) - len(filled))
+    _add(work, filled, wanted_replicas(work.service) - len(filled))
     return outdated
 
 

@@ -51,6 +51,10 @@ def is_running(service: Service) -> bool:
     return service.update_status is not None and service.update_status.state in _RUNS
 
 
+def is_held(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state in _HELD
+
+
 def progress_of(work: Work, slots: Slots) -> Progress:
     """How far the running update is; nothing of it if none runs."""
     status = work.service.update_status
@@ -81,7 +85,7 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
         _say(work, service, status)
     room = len(outdated) if work.config.parallelism == 0 else work.config.parallelism - progress.open
     for key in _in_order(work, slots, outdated)[: max(0, room)]:
-        _open(work, key, slots[key])
+        open_slot(work, key, slots[key], _attempts(work, slots[key]))
     if not outdated and not progress.open:
         _complete_when_settled(work, slots, status, progress)
 
@@ -138,13 +142,18 @@ def _in_order(work: Work, slots: Slots, outdated: list[SlotKey]) -> list[SlotKey
 
 
 def _attempts(work: Work, tasks: tuple[Task, ...]) -> list[Task]:
-    return [task for task in tasks if task.status.state > TaskState.RUNNING and work.is_clean(task)]
+    version = work.service.spec_version
+    return [
+        task
+        for task in tasks
+        if task.status.state > TaskState.RUNNING and task.spec_version == version and work.is_clean(task)
+    ]
 
 
-def _open(work: Work, key: SlotKey, tasks: tuple[Task, ...]) -> None:
-    """Make the successor. The predecessor stops when that is ready (stop-first) or runs (start-first)."""
+def open_slot(work: Work, key: SlotKey, tasks: tuple[Task, ...], attempts: list[Task]) -> None:
+    """Make the successor. The predecessor stops when that is ready (stop-first) or runs (start-first). `attempts`:
+    those that were made before, and have ended."""
     desired = TaskState.RUNNING if work.starts_first else TaskState.READY
-    attempts = _attempts(work, tasks)
     if not attempts:
         work.create(key, desired)
         _discount(work, tasks)

@@ -26,6 +26,8 @@ from pyswarm_manager.planner.orchestrate.drain import Drain
 from pyswarm_manager.planner.orchestrate.restart import longest_delay
 from pyswarm_manager.planner.orchestrate.visibility import looks_the_same
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
+from pyswarm_manager.planner.schedule.taints import evicts, repels
+from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
 _RUNNING = TaskState.RUNNING
@@ -58,6 +60,7 @@ class Work:
         self.starts_first = self.config.order is UpdateOrder.START_FIRST
         self.drain = Drain(self)
         self._constraints = parse_constraints(service.spec.task.placement.constraints)
+        self._tolerations = service.spec.task.placement.tolerations
         self._losses: dict[str, Loss] = {}
         self._sound_nodes: dict[str, None] = {}
         self._task_spec = service.spec.task
@@ -107,13 +110,23 @@ class Work:
 
     def hosts(self, node: Node) -> bool:
         """Whether the node may keep a task of the service."""
-        return node.spec.availability is not Availability.DRAIN and satisfies(node, self._constraints)
+        return (
+            node.spec.availability is not Availability.DRAIN
+            and satisfies(node, self._constraints)
+            and not (node.spec.taints and evicts(node, self._tolerations))
+        )
+
+    def accepts(self, node: Node) -> bool:
+        """Whether the node takes a new task of the (global) service."""
+        return takes_tasks(node) and not (node.spec.taints and repels(node, self._tolerations))
 
     def is_clean(self, task: Task) -> bool:
         """Whether the task is what the service's spec would make now, and nobody asked for another one in its place.
         What no task can see does not count."""
-        if task.restart_requested:
-            return False
+        return not task.restart_requested and self.is_by_the_spec(task)
+
+    def is_by_the_spec(self, task: Task) -> bool:
+        """The same, whatever was asked for."""
         spec = task.spec
         clean = self._clean_specs.get(id(spec))
         if clean is None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections import Counter
 from heapq import heapify, heappop, heappush, heapreplace
 
+from pyswarm_manager.planner.allocate.allocator import allocate_task
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.schedule.board import Board, explain, fits, may_host
 from pyswarm_manager.planner.schedule.demand import Demand, Fixed
-from pyswarm_manager.planner.schedule.group import NO_LIMIT, Group, host_ports, packed_load
+from pyswarm_manager.planner.schedule.group import NO_LIMIT, Group, host_ports_of, packed_load
+from pyswarm_manager.planner.schedule.preempt import Preemption, displace
 from pyswarm_manager.planner.schedule.spread import SpreadTree
 from pyswarm_manager.planner.seat import Seat
 
@@ -43,7 +45,7 @@ class Pool:
 class Placing:
     """One round of placing."""
 
-    def __init__(self, draft: Draft, groups: list[Group]) -> None:
+    def __init__(self, draft: Draft, groups: list[Group], preemption: Preemption | None) -> None:
         self.board = Board(draft.ledger)
         self.waiting: list[tuple[Group, list[Candidate]]] = []
         """What found no node."""
@@ -51,6 +53,7 @@ class Placing:
         self._pools: dict[_PoolKey, Pool] = {}
         self._by_index = {seat.index: seat for seat in self.board.seats}
         self._reasons: dict[Demand, str] = {}
+        self._preemption = preemption
 
     def place(self, group: Group) -> None:
         pinned = [candidate for candidate in group.candidates if candidate.node_id]
@@ -60,6 +63,9 @@ class Placing:
         left = self._place_free(group, free)
         if left:
             self.waiting.append((group, left))
+            if self._preemption is not None:
+                first, second = self.board.eligible(group.demand.fixed)
+                self._preemption.nominate(group, left, [*first, *second])
 
     def explain(self) -> None:
         """Say why the others wait. Counted when everything is placed, so that the same state always gives the same
@@ -67,7 +73,7 @@ class Placing:
         for group, left in self.waiting:
             reason = self._reason(group)
             for candidate in left:
-                candidate.message = reason
+                candidate.message = candidate.message or reason
 
     def _place_pinned(self, group: Group, candidate: Candidate) -> None:
         """A task that goes to a certain node (a global service's, or a move): it waits until there is room."""
@@ -76,6 +82,8 @@ class Placing:
             group.put(candidate, seat)
         else:
             candidate.message = explain([seat] if seat else [], group.demand, group.refusal)
+            if seat is not None and self._preemption is not None:
+                self._preemption.nominate(group, [candidate], [seat])
 
     def _place_free(self, group: Group, candidates: list[Candidate]) -> list[Candidate]:
         """Place as many as fit; returns the others."""
@@ -216,20 +224,31 @@ class _Turn:
             heappush(self._own, (count, load, index))
 
 
-def schedule(draft: Draft) -> Placing | None:
-    """Give every allocated candidate a node, or the reason why there is none."""
-    return schedule_these(draft, [candidate for candidate in draft.candidates if candidate.allocated])
+def schedule(draft: Draft) -> None:
+    """Give every allocated candidate a node, or the reason why there is none; stop tasks whose place a higher priority
+    needs, and make their successors."""
+    preemption = Preemption(draft) if draft.ledger.priorities else None
+    _schedule(draft, draft.candidates, preemption)
+    if preemption is None:
+        return
+    successors = [displace(draft, task, group) for task, group in preemption.victims]
+    made = [successor for successor in successors if successor is not None]
+    draft.candidates += made
+    for candidate in made:
+        allocate_task(draft, candidate)
+    _schedule(draft, made, None)
+    preemption.undo()
 
 
-def schedule_these(draft: Draft, candidates: list[Candidate]) -> Placing | None:
-    if not candidates:
-        return None
-    groups = _groups(draft, candidates)
-    placing = Placing(draft, groups)
+def _schedule(draft: Draft, candidates: list[Candidate], preemption: Preemption | None) -> None:
+    allocated = [candidate for candidate in candidates if candidate.allocated and not candidate.is_held]
+    if not allocated:
+        return
+    groups = _groups(draft, allocated)
+    placing = Placing(draft, groups, preemption)
     for group in groups:
         placing.place(group)
     placing.explain()
-    return placing
 
 
 def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
@@ -239,6 +258,6 @@ def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
         key = (candidate.service.id, id(candidate.spec))
         group = groups.get(key)
         if group is None:
-            group = groups[key] = Group(draft, candidate.service, candidate.spec, host_ports(candidate))
+            group = groups[key] = Group(draft, candidate.service, candidate.spec, host_ports_of(candidate.ports))
         group.candidates.append(candidate)
     return sorted(groups.values(), key=lambda group: (-group.priority, group.affinities is not None))
