@@ -16,10 +16,12 @@ from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
+from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.api import clusters, networks, nodes, revisions, services, tasks
 from pyswarm_manager.api.caller import Context, caller_of, is_admin
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
+from pyswarm_manager.api.jobs import count_job_tasks
 from pyswarm_manager.api.listing import fill_page, select
 from pyswarm_manager.api.node_resources import node_resources
 from pyswarm_manager.api.reads import with_manager_status
@@ -207,6 +209,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
 def count_tasks(view: Tables, service: Service) -> control_pb2.ServiceTaskCounts:
     """How many of the service's tasks are wanted, run, and have ended well."""
+    if service.spec.mode.is_job:
+        return count_job_tasks(view, service)
     desired = running = completed = 0
     for task in view.service_tasks(service.id):
         is_wanted = task.desired_state <= TaskState.RUNNING
@@ -214,7 +218,7 @@ def count_tasks(view: Tables, service: Service) -> control_pb2.ServiceTaskCounts
         running += is_wanted and task.status.state is TaskState.RUNNING
         completed += task.status.state is TaskState.COMPLETE
     if service.spec.mode is ServiceMode.REPLICATED:
-        desired = 1 if service.spec.replicas is None else service.spec.replicas
+        desired = wanted_replicas(service)
     return pb.ServiceTaskCounts(desired=desired, running=running, completed=completed)
 
 

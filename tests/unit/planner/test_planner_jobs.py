@@ -21,6 +21,7 @@ from pyswarm_common.model import (
     TaskSpec,
     TaskState,
 )
+from pyswarm_common.model.sizes import job_size
 from pyswarm_manager.planner.orchestrate import jobs
 
 
@@ -60,7 +61,7 @@ def test_a_job_completes_as_often_as_asked_and_no_more_at_a_time() -> None:
     ],
 )
 def test_what_is_not_said_of_a_jobs_size_follows_from_the_rest(job_spec: JobSpec | None, size: tuple[int, int]) -> None:
-    found = jobs.size_of(ServiceSpec(job=job_spec))
+    found = job_size(ServiceSpec(job=job_spec))
     assert (found.total, found.concurrent) == size
 
 

@@ -21,7 +21,8 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from pyswarm_common.model import JobStatus, NodeState, Service, ServiceMode, ServiceSpec, Task, TaskState
+from pyswarm_common.model import JobStatus, NodeState, Service, ServiceMode, Task, TaskState
+from pyswarm_common.model.sizes import JobSize, job_size
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.restart import next_restart
@@ -47,14 +48,6 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """How large a run is."""
-
-    total: int
-    concurrent: int
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is."""
 
@@ -63,16 +56,6 @@ class Progress:
     settled: int
     settled_failed: int
     is_over: bool
-
-
-def size_of(spec: ServiceSpec) -> Size:
-    """What is not said follows from the other: as many at a time as there are in all, and one in all."""
-    job = spec.job
-    concurrent = job.max_concurrent if job is not None else None
-    total = job.total_completions if job is not None else None
-    if total is None:
-        total = 1 if concurrent is None else concurrent
-    return Size(total, total if concurrent is None else concurrent)
 
 
 def begin(service: Service, now: float) -> Service:
@@ -164,7 +147,7 @@ def advance(work: Work, iteration: int, slots: RunSlots, status: JobStatus, *, m
     """Go on with a run: settle its slots, and fill as many as may be."""
     if work.spec.mode is ServiceMode.GLOBAL_JOB:
         return _advance_global(work, iteration, slots)
-    size = size_of(work.spec)
+    size = job_size(work.spec)
     standings = _settle_all(work, iteration, slots, status.settled, size.total)
     if may_start and not work.spec.stopped:
         active = sum(standing is Standing.ACTIVE for standing in standings.values())
@@ -230,7 +213,9 @@ def _count(standings: Mapping[int, Standing], wanted: Standing) -> int:
     return sum(standing is wanted for standing in standings.values())
 
 
-def _fill(work: Work, iteration: int, settled: int, standings: Mapping[int, Standing], size: Size, room: int) -> None:
+def _fill(
+    work: Work, iteration: int, settled: int, standings: Mapping[int, Standing], size: JobSize, room: int
+) -> None:
     """Begin the lowest slots that are free."""
     left = work.draft.tasks_left()
     if room > left:
