@@ -28,6 +28,13 @@ def _pages(method: Any, request: Any) -> Iterator[Any]:
         request.options.page_token = response.next_page_token
 
 
+def node_resources(connection: Connection) -> dict[str, Any]:
+    """What is reserved and free on each node, by its id."""
+    request = control_pb2.ListNodesRequest(options=options(), resources=True)
+    pages = _pages(connection.control.ListNodes, request)
+    return {node_id: found for page in pages for node_id, found in page.resources.items()}
+
+
 def all_nodes(connection: Connection, filters: dict[str, list[str]] | None = None) -> list[Any]:
     """Every node that passes the filters."""
     request = control_pb2.ListNodesRequest(options=options(filters))

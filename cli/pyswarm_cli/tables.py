@@ -32,6 +32,7 @@ _BACKUP: Table = {
 
 _NODE: Table = {
     "demote": ("commands.node:demote", "Make managers workers"),
+    "drain": ("commands.node_drain:drain", "Move the tasks of nodes elsewhere"),
     "inspect": ("commands.node:inspect", "Show everything about nodes"),
     "ls": ("commands.node:list_nodes", "List the nodes of the swarm"),
     "promote": ("commands.node:promote", "Make workers managers"),

@@ -11,10 +11,10 @@ import click
 from pyswarm.v1 import control_pb2, node_pb2
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon, each
-from pyswarm_cli.listing import all_nodes, all_tasks, node_names
+from pyswarm_cli.listing import all_nodes, all_tasks, node_names, node_resources
 from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.overtaken import until_first
-from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
+from pyswarm_cli.params import DURATION, filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.parse.pairs import key_value
 from pyswarm_cli.views import nodes as node_view
 from pyswarm_cli.views import tasks as task_view
@@ -24,24 +24,32 @@ from pyswarm_common.model import Availability, NodeRole, TaskState
 
 def get_node(connection: Connection, name: str) -> Any:
     """One node by id, host name, id prefix or "self"."""
+    return _answer(connection, name).node
+
+
+def _answer(connection: Connection, name: str) -> Any:
+    """The node, and what is reserved and free there."""
     reference = connection.own_node if name == "self" else name
-    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=reference)).node
+    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=reference))
 
 
 @click.command(help="List the nodes of the swarm; the star marks this one.")
 @filter_option
 @format_option
 @quiet_option
+@click.option("--resources", is_flag=True, help="What is reserved on each node, of what it has")
 @click.pass_context
-def list_nodes(ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet: bool) -> None:
+def list_nodes(ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet: bool, resources: bool) -> None:
     """`node ls`."""
     wanted = filters(filter_, ("id", "name", "label", "role"))
     connection = connect(ctx)
     roles = [NodeRole[role.upper()] for role in wanted.get("role", []) if role.upper() in NodeRole.__members__]
     nodes = [node for node in all_nodes(connection, wanted) if not wanted.get("role") or node.spec.role in roles]
     own = "" if quiet else _own_id(connection)
-    rows = [node_view.row(node, own) for node in sorted(nodes, key=node_view.sort_key)]
-    click.echo(show(rows, node_view.COLUMNS, format_, quiet=quiet), nl=False)
+    reserved = node_resources(connection) if resources else {}
+    rows = [node_view.row(node, own, reserved.get(node.id)) for node in sorted(nodes, key=node_view.sort_key)]
+    columns = node_view.WITH_RESOURCES if resources else node_view.COLUMNS
+    click.echo(show(rows, columns, format_, quiet=quiet), nl=False)
 
 
 def _own_id(connection: Connection) -> str:
@@ -52,18 +60,25 @@ def _own_id(connection: Connection) -> str:
 
 @click.command(help="Show everything about nodes.")
 @click.option("-f", "--format", "format_", metavar="FORMAT", default="", help="A Go-style template")
+@click.option("--pretty", is_flag=True, help="In words, for people")
 @click.argument("nodes", metavar="self|NODE...", nargs=-1, required=True)
 @click.pass_context
-def inspect(ctx: click.Context, format_: str, nodes: tuple[str, ...]) -> None:
+def inspect(ctx: click.Context, format_: str, pretty: bool, nodes: tuple[str, ...]) -> None:
     """`node inspect`."""
-    from pyswarm_cli.views import inspected  # noqa: PLC0415 - the model and its codec are only needed here
+    from pyswarm_cli.views import inspected, node_pretty  # noqa: PLC0415 - the model and its codec are only needed here
     from pyswarm_common.codec import from_proto  # noqa: PLC0415
     from pyswarm_common.model import Node  # noqa: PLC0415
 
+    if pretty and format_:
+        raise errors.InvalidArgument("--format is incompatible with human friendly format")
     connection = connect(ctx)
     roots = _roots(connection)
-    found = [inspected.node(from_proto(Node, get_node(connection, name)), roots) for name in nodes]
-    click.echo(show_objects(found, format_), nl=False)
+    answers = [_answer(connection, name) for name in nodes]
+    found = [inspected.node(from_proto(Node, answer.node), roots, answer.resources) for answer in answers]
+    if pretty:
+        click.echo("\n".join(node_pretty.pretty(node) for node in found), nl=False)
+    else:
+        click.echo(show_objects(found, format_), nl=False)
 
 
 def _roots(connection: Connection) -> bytes:
@@ -156,6 +171,10 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE")
 @click.option("--label-rm", multiple=True, metavar="KEY")
 @click.option("-f", "--force", is_flag=True, help="Demote although the managers lose their majority")
+@click.option(
+    "--deadline", type=DURATION, help="With drain: what has not moved after so long is stopped at once (ms|s|m|h)"
+)
+@click.option("--wait", is_flag=True, help="With drain: wait until nothing runs on the node any more")
 @click.argument("node")
 @click.pass_context
 def update(
@@ -165,14 +184,20 @@ def update(
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
     force: bool,
+    deadline: float | None,
+    wait: bool,
     node: str,
 ) -> None:
     """`node update`."""
+    from pyswarm_cli.commands import node_drain  # noqa: PLC0415 - it builds on this module
+
+    node_drain.check_flags(availability, deadline, wait=wait)
     added = [key_value(text, "label") for text in label_add]
 
     def change(spec: Any) -> None:
         if availability is not None:
             spec.availability = Availability[availability.upper()].value
+            spec.drain_deadline_s = deadline or 0.0
         if role is not None:
             spec.role = NodeRole[role.upper()].value
         for key in label_rm:
@@ -181,8 +206,11 @@ def update(
             del spec.labels[key]
         spec.labels.update(dict(added))
 
-    change_node(connect(ctx), node, change, force=force)
+    connection = connect(ctx)
+    before = change_node(connection, node, change, force=force)
     click.echo(node)
+    if wait:
+        node_drain.wait(connection, before)
 
 
 def _set_role(

@@ -181,6 +181,7 @@ def _rotated(connection: Connection, role: str) -> Any:
 )
 @click.option("--managers", type=click.IntRange(0, 15), help="Managers that the swarm keeps by itself; 0: by hand")
 @click.option("--manager-grace", type=DURATION, help="A manager that is silent so long is replaced (default 30s)")
+@click.option("--orphan-after", type=DURATION, help="Tasks on a node that is down so long are given up (default 24h)")
 @click.pass_context
 def update(
     ctx: click.Context,
@@ -192,6 +193,7 @@ def update(
     autolock: bool | None,
     managers: int | None,
     manager_grace: float | None,
+    orphan_after: float | None,
 ) -> None:
     """Change settings of the swarm."""
     values = {
@@ -203,6 +205,7 @@ def update(
         "autolock": autolock,
         "managers": managers,
         "dead_manager_grace_s": manager_grace,
+        "orphan_after_s": orphan_after,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if not given:

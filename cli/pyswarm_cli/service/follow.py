@@ -49,11 +49,11 @@ def _follow(connection: Connection, written: Any, rollback: bool, screen: Screen
     failures = 0
     while True:
         try:
-            with Events(connection, written.id) as events:
+            with Events(connection, _watch_of(written.id)) as events:
                 _read(connection, progress, written.meta.version)
                 failures = 0
                 return _until_over(progress, events, screen)
-        except _Resync:
+        except Resync:
             continue
         except FromDaemon as error:
             if not isinstance(error.refusal, errors.Unavailable) or failures >= _RECONNECTS:
@@ -101,16 +101,19 @@ def take(progress: Progress, event: Any) -> None:
             progress.tasks[event.task.id] = from_proto(Task, event.task)
 
 
-class _Resync(Exception):
+def _watch_of(service_id: str) -> Any:
+    kinds = [watch_pb2.OBJECT_KIND_SERVICE, watch_pb2.OBJECT_KIND_TASK]
+    return watch_pb2.WatchRequest(kinds=kinds, service_ids=[service_id])
+
+
+class Resync(Exception):
     """The watch lost events: read everything again."""
 
 
 class Events:
-    """The watch of one service, read by a thread of its own that ends with the `with` block."""
+    """A watch, read by a thread of its own that ends with the `with` block."""
 
-    def __init__(self, connection: Connection, service_id: str) -> None:
-        kinds = [watch_pb2.OBJECT_KIND_SERVICE, watch_pb2.OBJECT_KIND_TASK]
-        request = watch_pb2.WatchRequest(kinds=kinds, service_ids=[service_id])
+    def __init__(self, connection: Connection, request: Any) -> None:
         self._stream = stream(connection.watch.Watch, request)
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
         self._thread: threading.Thread = threading.Thread(target=self._read, name="watch", daemon=True)
@@ -146,7 +149,7 @@ class Events:
             return []
         if isinstance(found, FromDaemon):
             if found.status == "OUT_OF_RANGE":
-                raise _Resync
+                raise Resync
             raise found
         return list(found)
 

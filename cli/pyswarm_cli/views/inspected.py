@@ -8,6 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pyswarm_cli.output.words import iso_time
+from pyswarm_cli.views import node_resources
 from pyswarm_common.identity.authority import key_identifier
 from pyswarm_common.identity.roots import read_bundle
 from pyswarm_common.model import (
@@ -59,14 +60,15 @@ def _meta(identifier: str, meta: Meta) -> Json:
 
 
 def _resources(resources: Resources) -> Json:
-    return _given(NanoCPUs=resources.nano_cpus, MemoryBytes=resources.memory_bytes)
+    return node_resources.shown(resources)
 
 
 # ---------------------------------------------------------------- nodes
 
 
-def node(value: Node, roots: bytes = b"") -> Json:
-    """`node inspect`. `roots`: every root that the swarm trusts now (PEM), for what docker tells of a node's TLS."""
+def node(value: Node, roots: bytes = b"", resources: Any = None) -> Json:
+    """`node inspect`. `roots`: every root that the swarm trusts now (PEM), for what docker tells of a node's TLS.
+    `resources`: what is reserved and free, as the manager counts it."""
     about = value.description
     out = {
         **_meta(value.id, value.meta),
@@ -74,6 +76,7 @@ def node(value: Node, roots: bytes = b"") -> Json:
             "Labels": dict(value.spec.labels),
             "Role": _word(value.spec.role),
             "Availability": _word(value.spec.availability),
+            **_given(DrainDeadline=_nanos(value.spec.drain_deadline_s)),
         },
         "Description": {
             "Hostname": about.hostname,
@@ -91,9 +94,14 @@ def node(value: Node, roots: bytes = b"") -> Json:
         ),
         "Role": _word(value.role),
     }
+    if value.drain_started_at:
+        out["DrainStartedAt"] = iso_time(value.drain_started_at)
+    if resources is not None:
+        out["Resources"] = node_resources.inspected(resources)
     status = value.manager_status
     if status is not None:
         reachability = "reachable" if status.reachable or status.leader else "unreachable"
+        reachability = "learner" if status.learner and status.reachable else reachability
         out["ManagerStatus"] = {"Leader": status.leader, "Reachability": reachability, "Addr": status.address}
     return out
 
@@ -322,6 +330,7 @@ def cluster(value: Cluster) -> Json:
             "CAConfig": {"NodeCertExpiry": _nanos(spec.node_cert_expiry_s)},
             "Backups": {"Interval": _nanos(spec.backup_interval_s), "Kept": spec.backups_kept},
             "Managers": {"Wanted": spec.managers, "DeadGrace": _nanos(spec.manager_grace_s)},
+            "OrphanAfter": _nanos(spec.orphan_grace_s),
         },
         "DefaultAddrPool": list(spec.default_address_pools),
         "SubnetSize": spec.subnet_size,

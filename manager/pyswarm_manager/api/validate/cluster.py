@@ -15,6 +15,7 @@ _MAX_HISTORY = 1_000
 _MAX_POOLS = 64
 MAX_MANAGERS = 15
 _MAX_GRACE_S = 24 * 3600.0
+_MAX_ORPHAN_S = 365 * 24 * 3600.0
 _MIN_BACKUP_INTERVAL_S = 60.0
 _MAX_BACKUP_INTERVAL_S = 365 * 24 * 3600.0
 _MAX_BACKUPS = 1_000
@@ -36,6 +37,8 @@ def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
     grace_s = spec.dead_manager_grace_s
     if math.isnan(grace_s) or (grace_s != 0 and not 5 <= grace_s <= _MAX_GRACE_S):
         yield "dead_manager_grace_s", "the grace of a dead manager must be between 5s and 24h"
+    if math.isnan(spec.orphan_after_s) or (spec.orphan_after_s and not 1 <= spec.orphan_after_s <= _MAX_ORPHAN_S):
+        yield "orphan_after_s", "tasks of a lost node are given up after between 1s and a year"
     yield from _check_pools(spec)
     if not 1024 <= spec.data_path_port <= 49151:
         yield "data_path_port", "the data path port must be between 1024 and 49151"
