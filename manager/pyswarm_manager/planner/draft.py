@@ -85,6 +85,11 @@ class Draft:
         self.awaited[task.id] = task
         return False
 
+    def has_candidates(self, service_id: str) -> bool:
+        """Whether this plan makes tasks of the service; asked while that service is looked at."""
+        last = self.candidates[-1] if self.candidates else None
+        return last is not None and last.service.id == service_id
+
     def tasks_left(self) -> int:
         """How many more tasks this plan should make."""
         return MAX_NEW_TASKS - len(self.candidates)
@@ -116,7 +121,6 @@ class Draft:
 
     def drop(self, candidate: Candidate) -> None:
         """Make nothing of it after all."""
-        self.candidates.remove(candidate)
         self.ledger.release(candidate.networks)
 
     def set_status(self, task: Task, status: TaskStatus) -> None:

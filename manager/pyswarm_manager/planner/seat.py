@@ -47,13 +47,25 @@ class NodeUsage:
         self.memory_bytes += sign * reserved.memory_bytes
         self.pids += sign * reserved.pids
         for port in host_ports(task):
-            count(self.ports, port, sign)
+            self.count_port(port, sign)
         if task.generic_resources:
             self.count_generic(task.generic_resources, sign)
 
     def count_generic(self, resources: tuple[GenericResource, ...], sign: int) -> None:
         for resource in resources:
-            count(self.generic, (resource.kind, resource.value), sign * (1 if resource.value else resource.count))
+            self.count_claim((resource.kind, resource.value), sign * (1 if resource.value else resource.count))
+
+    def count_port(self, port: Port, sign: int) -> None:
+        count(self.ports, port, sign)
+
+    def count_claim(self, claim: Claim, sign: int) -> None:
+        count(self.generic, claim, sign)
+
+    def copy(self) -> NodeUsage:
+        copied = NodeUsage()
+        copied.active, copied.nano_cpus, copied.memory_bytes = self.active, self.nano_cpus, self.memory_bytes
+        copied.pids, copied.ports, copied.generic = self.pids, dict(self.ports), dict(self.generic)
+        return copied
 
     def as_resources(self) -> Resources:
         generic = tuple(
@@ -118,7 +130,8 @@ class Seat:
     def free_of(self, kind: str) -> int:
         """How much of a generic resource nobody has."""
         if kind in self.named:
-            return len(self.free_names(kind))
+            # What is kept for a task that waits for the end of others has no names yet.
+            return len(self.free_names(kind)) - self.usage.generic.get((kind, ""), 0)
         return self.discrete.get(kind, 0) - self.usage.generic.get((kind, ""), 0)
 
     def free_names(self, kind: str) -> list[str]:

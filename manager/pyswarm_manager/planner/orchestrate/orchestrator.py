@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from pyswarm_common.model import Service, ServiceMode, Task, TaskState
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.planner.orchestrate import cron, dependencies, global_, jobs, rebalance, replicated, restarts, update
+from pyswarm_manager.planner.orchestrate import (
+    cron,
+    dependencies,
+    global_,
+    jobs,
+    rebalance,
+    replicated,
+    restarts,
+    update,
+)
 from pyswarm_manager.planner.orchestrate.slots import Verdict, dismiss
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey

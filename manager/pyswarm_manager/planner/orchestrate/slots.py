@@ -88,12 +88,15 @@ class _Wanted:
 
 def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
     wanted = _Wanted()
+    moved = [task.replaces for task in tasks if task.replaces and _takes_over(work, task)]
     for task in tasks:
         if task.desired_state > _RUNNING:
             continue
         loss = work.loss(task)
         if task.status.state > _RUNNING:
             wanted.ended.append(task)
+        elif loss is Loss.NONE and task.id in moved and task.status.state is _RUNNING:
+            wanted.leaving.append(task)
         elif loss is Loss.NONE:
             (wanted.current if work.is_clean(task) else wanted.outdated).append(task)
         elif task.status.state is _RUNNING and (loss is Loss.DRAINED or (loss is Loss.UNFIT and work.starts_first)):
@@ -101,6 +104,13 @@ def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
         else:
             wanted.lost.append(task)
     return wanted
+
+
+def _takes_over(work: Work, task: Task) -> bool:
+    """Whether the task is there to take over from the one that it names."""
+    if task.desired_state > _RUNNING or task.status.state > _RUNNING:
+        return False
+    return work.loss(task) is Loss.NONE and work.is_clean(task)
 
 
 def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) -> Verdict:
@@ -172,7 +182,7 @@ def _may_start(work: Work, key: SlotKey) -> bool:
     if not isinstance(key, str):
         return True
     node = work.draft.tables.nodes.get(key)
-    return node is not None and takes_tasks(node)
+    return node is not None and work.accepts(node)
 
 
 def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:

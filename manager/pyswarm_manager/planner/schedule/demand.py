@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pyswarm_common.model import MountType, Placement, Platform, Plugin, TaskSpec, Toleration
 from pyswarm_manager.planner.schedule.constraints import architecture
+from pyswarm_manager.planner.seat import NodeUsage
 from pyswarm_manager.store.tables import Port
 
 _EVERYWHERE = ("", "local")
@@ -86,3 +87,14 @@ def _plugins(spec: TaskSpec, driver_of: Callable[[str], str]) -> tuple[Plugin, .
     if container.log_driver is not None and container.log_driver.name not in ("", "none"):
         found.append(Plugin("Log", container.log_driver.name))
     return tuple(dict.fromkeys(found))
+
+
+def reserve(usage: NodeUsage, demand: Demand, sign: int = 1) -> None:
+    """Count the demand in (or out) as if a task of it were there; of named resources only how many."""
+    usage.nano_cpus += sign * demand.nano_cpus
+    usage.memory_bytes += sign * demand.memory_bytes
+    usage.pids += sign * demand.pids
+    for port in demand.ports:
+        usage.count_port(port, sign)
+    for kind, number in demand.generic:
+        usage.count_claim((kind, ""), sign * number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pyswarm_common.model import PlacementStrategy, PublishMode, Service, TaskSpec
+from collections.abc import Iterable
+
+from pyswarm_common.model import PlacementStrategy, PortConfig, PublishMode, Service, TaskSpec
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.schedule.affinity import Affinities, affinities_of
@@ -109,9 +111,9 @@ def packs(draft: Draft, spec: TaskSpec) -> bool:
     return strategy is PlacementStrategy.BINPACK
 
 
-def host_ports(candidate: Candidate) -> tuple[Port, ...]:
+def host_ports_of(ports: Iterable[PortConfig]) -> tuple[Port, ...]:
     return tuple(
         (port.protocol, port.published_port)
-        for port in candidate.ports
+        for port in ports
         if port.publish_mode is PublishMode.HOST and port.published_port
     )
