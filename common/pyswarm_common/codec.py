@@ -28,7 +28,7 @@ M = TypeVar("M", bound=Message)
 _NANOS = 1_000_000_000
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _Setter = Callable[[Message, Any], None]
-_Getter = Callable[[Message], Any]
+_Getter = Callable[[Any], Any]
 
 
 def to_proto(value: msgspec.Struct) -> Any:
@@ -41,11 +41,12 @@ def to_proto(value: msgspec.Struct) -> Any:
 def from_proto(struct_type: type[S], message: Message) -> S:
     """The struct of that type with the message's content. Unknown enum numbers, and times that no calendar has, raise
     ValueError: what is taken in can always be told again."""
-    kwargs = {}
-    for name, getter in _getters(struct_type):
-        value = getter(message)
-        if value is not None:
-            kwargs[name] = value
+    unset, getters = _getters(struct_type)
+    kwargs = unset.copy()
+    for field, value in message.ListFields():
+        name = field.name
+        getter = getters[name]
+        kwargs[name] = value if getter is None else getter(value)
     return struct_type(**kwargs)
 
 
@@ -53,7 +54,10 @@ def _fill(value: msgspec.Struct, message: Message) -> None:
     for name, default, setter in _setters(type(value)):
         item = getattr(value, name)
         if item is not default and item != default:
-            setter(message, item)
+            if setter is None:
+                setattr(message, name, item)
+            else:
+                setter(message, item)
 
 
 @functools.cache
@@ -81,7 +85,8 @@ def _without_none(annotation: Any) -> Any:
 
 
 @functools.cache
-def _setters(struct_type: type) -> tuple[tuple[str, Any, _Setter], ...]:
+def _setters(struct_type: type) -> tuple[tuple[str, Any, _Setter | None], ...]:
+    """(name, what need not be written, how to write) of every field; None: by plain assignment."""
     out = []
     for name, annotation, default, field in _fields(struct_type):
         # What must be written even when it equals the struct's default: nothing, unless protobuf's default differs.
@@ -98,15 +103,32 @@ def _is_wire_default(default: Any) -> bool:
 
 
 @functools.cache
-def _getters(struct_type: type) -> tuple[tuple[str, _Getter], ...]:
-    return tuple((name, _getter(name, annotation, field)) for name, annotation, _, field in _fields(struct_type))
+def _getters(struct_type: type) -> tuple[dict[str, Any], dict[str, _Getter | None]]:
+    """What the wire means by leaving a field out, where that is not the struct's default; and how a field that is there
+    is read, by name. None: as it is."""
+    unset: dict[str, Any] = {}
+    getters: dict[str, _Getter | None] = {}
+    for name, annotation, default, field in _fields(struct_type):
+        getter = getters[name] = _getter(annotation, field)
+        if field.message_type is None and not field.has_presence and not _is_repeated(annotation):
+            value = field.default_value
+            absent = value if getter is None else getter(value)
+            if absent != default:
+                unset[name] = absent
+        elif _is_repeated(annotation) and default not in ((), {}):
+            unset[name] = typing.get_origin(annotation)()
+    return unset, getters
+
+
+def _is_repeated(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (dict, tuple)
 
 
 def _is_timestamp(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.full_name == "google.protobuf.Timestamp"
 
 
-def _setter(name: str, annotation: Any, field: FieldDescriptor) -> _Setter:
+def _setter(name: str, annotation: Any, field: FieldDescriptor) -> _Setter | None:
     if _is_timestamp(field):
         return lambda message, value: set_timestamp(getattr(message, name), value)
     if typing.get_origin(annotation) is dict:
@@ -117,7 +139,7 @@ def _setter(name: str, annotation: Any, field: FieldDescriptor) -> _Setter:
         return functools.partial(_add_messages, name)
     if field.message_type is not None:
         return functools.partial(_set_message, name)
-    return lambda message, value: setattr(message, name, value)
+    return None
 
 
 def _add_messages(name: str, message: Message, values: tuple[msgspec.Struct, ...]) -> None:
@@ -132,23 +154,25 @@ def _set_message(name: str, message: Message, value: msgspec.Struct) -> None:
     _fill(value, part)
 
 
-def _getter(name: str, annotation: Any, field: FieldDescriptor) -> _Getter:
+def _getter(annotation: Any, field: FieldDescriptor) -> _Getter | None:
     if _is_timestamp(field):
-        return lambda message: timestamp(getattr(message, name)) if message.HasField(name) else None
+        return timestamp
     if typing.get_origin(annotation) is dict:
-        return lambda message: dict(getattr(message, name))
+        return dict
     if typing.get_origin(annotation) is tuple:
         item_type = typing.get_args(annotation)[0]
+        if _is_enum(item_type):
+            return lambda values: tuple([item_type(value) for value in values])
         if field.message_type is None:
-            return lambda message: tuple(getattr(message, name))
-        return lambda message: tuple(from_proto(item_type, item) for item in getattr(message, name))
+            return tuple
+        return lambda values: tuple([from_proto(item_type, item) for item in values])
     if field.message_type is not None:
-        return lambda message: from_proto(annotation, getattr(message, name)) if message.HasField(name) else None
-    if isinstance(annotation, type) and issubclass(annotation, IntEnum):
-        return lambda message: annotation(getattr(message, name))
-    if field.has_presence:
-        return lambda message: getattr(message, name) if message.HasField(name) else None
-    return lambda message: getattr(message, name)
+        return functools.partial(from_proto, annotation)
+    return annotation if _is_enum(annotation) else None
+
+
+def _is_enum(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, IntEnum)
 
 
 def set_timestamp(target: Any, unix_s: float) -> None:
