@@ -1,7 +1,8 @@
 """A cluster of Raft cores in one process, in virtual time, from one seed.
 
-Faults: messages dropped, delayed, doubled, reordered; one-way cuts; crashes that lose what was not synced; restarts;
-slow disks; frozen processes; clocks that run at different speeds; false and true reports of lost connections.
+Faults: messages dropped, delayed, doubled, reordered; one-way cuts; power cuts that lose what was not synced, kills that
+do not; restarts; slow disks; frozen processes; clocks that run at different speeds; false and true reports of lost
+connections.
 Workload: writes, linearizable reads, with and without a lease, members that join and leave, leadership transfers,
 snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and
 must converge. All randomness comes from the seed, so a failure is repeated by its seed alone.
@@ -212,11 +213,12 @@ class RaftSimulator:
         self._at(TICK + self.rng.randrange(-5000, 5000), lambda: self._awake(member, tick))
 
     def _stop(self, member: SimMember) -> None:
-        """Power off: whatever was not synced is lost."""
+        """Power off, and whatever was not synced is lost; or kill -9, and the next process finds what was written."""
         member.core = None
         member.is_frozen = False
         member.backlog.clear()
-        member.disk.crash()
+        if self.rng.random() < 0.7:
+            member.disk.crash()
         member.waiting.clear()
         member.reads.clear()
         member.confirmed.clear()
