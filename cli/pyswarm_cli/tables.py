@@ -58,21 +58,31 @@ _OPERATOR_STORE: Table = {
 
 _SERVICE: Table = {
     "create": ("commands.service_create:create", "Create a new service"),
+    "diff": ("commands.service_history:diff", "Show what differs between two revisions of a service"),
     "exec": ("commands.task_exec:execute", "Run a command in the container of one of a service's tasks"),
+    "history": ("commands.service_history:history", "List the specs that a service had"),
     "inspect": ("commands.service:inspect", "Show everything about services"),
     "logs": ("commands.service_logs:logs", "Show what the containers of a service or task write"),
     "ls": ("commands.service:list_services", "List services"),
     "ps": ("commands.service:tasks", "List the tasks of services"),
     "rm": ("commands.service:remove", "Remove services"),
-    "rollback": ("commands.service_update:rollback", "Go back to a service's previous configuration"),
+    "rollback": ("commands.service_update:rollback", "Go back to a service's previous configuration, or to any other"),
+    "run": ("commands.service_run:run", "Run a job again, or a cron service now"),
+    "runs": ("commands.service_run:runs", "List the runs of a job or a cron service"),
     "scale": ("commands.service_update:scale", "Set the number of replicas of services"),
+    "start": ("commands.service_power:start", "Start services that were stopped"),
+    "stop": ("commands.service_power:stop", "Stop services, and keep their specification"),
     "update": ("commands.service_update:update", "Change a service"),
 }
 
 _TASK: Table = {
     "cp": ("commands.task_cp:copy", "Copy files between a task's container and this machine"),
     "exec": ("commands.task_exec:execute", "Run a command in a task's container"),
+    "inspect": ("commands.task:inspect", "Show everything about tasks"),
     "logs": ("commands.service_logs:logs", "Show what the container of a task writes"),
+    "ls": ("commands.task:list_tasks", "List the tasks of all services, with their history"),
+    "restart": ("commands.task:restart", "Replace tasks in order, although nothing changed"),
+    "rm": ("commands.task:remove", "Remove tasks; with --force also those that have not ended"),
 }
 
 _NETWORK: Table = {

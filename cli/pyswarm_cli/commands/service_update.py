@@ -41,20 +41,21 @@ def change_service(connection: Connection, name: str, change: Change) -> Any:
     return until_first(attempt)
 
 
-def roll_back(connection: Connection, name: str) -> Any:
-    """Go back to the previous spec. Returns the service as written."""
+def roll_back(connection: Connection, name: str, number: int = 0) -> Any:
+    """Go back to the previous spec, or to that of the revision. Returns the service as written."""
 
     def attempt() -> Any:
         service = get_service(connection, name)
         request = control_pb2.UpdateServiceRequest(
-            service_id=service.id, version=service.meta.version, spec=service.spec, rollback=True
+            service_id=service.id, version=service.meta.version, rollback=not number, rollback_to=number
         )
         return call(connection.control.UpdateService, request).service
 
     return until_first(attempt)
 
 
-def _wait(connection: Connection, service: Any, detach: bool, quiet: bool, *, rollback: bool = False) -> None:
+def wait_for(connection: Connection, service: Any, detach: bool, quiet: bool, *, rollback: bool = False) -> None:
+    """Show how it goes until it is done, unless the user wants to go on at once."""
     if not detach:
         from pyswarm_cli.service.follow import follow  # noqa: PLC0415 - only who waits needs it
 
@@ -81,7 +82,7 @@ def update(ctx: click.Context, /, service: str, rollback_: bool, detach: bool, q
         ids = _network_ids(connection, options)
         changed = change_service(connection, service, lambda spec: build.change(spec, options, os.environ, ids))
     click.echo(service)
-    _wait(connection, changed, detach, quiet, rollback=rollback_)
+    wait_for(connection, changed, detach, quiet, rollback=rollback_)
 
 
 def _refuse_other_flags(options: dict[str, Any]) -> None:
@@ -101,17 +102,18 @@ def _network_ids(connection: Connection, options: dict[str, Any]) -> dict[str, s
     return known
 
 
-@click.command(help="Go back to a service's previous configuration.")
+@click.command(help="Go back to a service's previous configuration, or to any one in its history.")
+@click.option("--to", "number", metavar="REVISION", type=click.IntRange(min=1), help="As in `service history`")
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
 @click.argument("service")
 @click.pass_context
-def rollback(ctx: click.Context, detach: bool, quiet: bool, service: str) -> None:
+def rollback(ctx: click.Context, number: int | None, detach: bool, quiet: bool, service: str) -> None:
     """`service rollback`."""
     connection = connect(ctx)
-    changed = roll_back(connection, service)
+    changed = roll_back(connection, service, number or 0)
     click.echo(service)
-    _wait(connection, changed, detach, quiet, rollback=True)
+    wait_for(connection, changed, detach, quiet, rollback=True)
 
 
 @click.command(help="Set the number of replicas of services: `pyswarm service scale web=5 api=3`.")
@@ -133,7 +135,7 @@ def scale(ctx: click.Context, detach: bool, targets: tuple[str, ...]) -> None:
         each(wanted, act)
     finally:
         for service in scaled:
-            _wait(connection, service, detach, False)
+            wait_for(connection, service, detach, False)
 
 
 def _target(text: str) -> tuple[str, int]:

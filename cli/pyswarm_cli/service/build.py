@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from pyswarm_cli.service.parts.container import apply_to_container, change_container, create_container
+from pyswarm_cli.service.parts.dependencies import change_dependencies, create_dependencies
 from pyswarm_cli.service.parts.modes import apply_to_mode, create_mode, restart_of_jobs
 from pyswarm_cli.service.parts.networking import apply_to_endpoint, change_endpoint, change_networks, create_endpoint
 from pyswarm_cli.service.parts.pieces import Options, pairs_changed
@@ -35,6 +36,7 @@ def create(image: str, args: Sequence[str], options: Options, own_environment: M
         spec,
         name=options["name"] or "",
         labels=dict(options["label"]),
+        depends_on=create_dependencies(options),
         task=task,
         endpoint=create_endpoint(options),
     )
@@ -71,6 +73,7 @@ def change(
     return replace(
         spec,
         labels=pairs_changed(spec.labels, options["label_add"], options["label_rm"]),
+        depends_on=change_dependencies(spec.depends_on, options["depends_on_add"], options["depends_on_rm"]),
         endpoint=change_endpoint(spec.endpoint, options),
         task=_change_task(spec.task, options, own_environment, network_ids),
     )

@@ -6,7 +6,7 @@ Pure: `Progress` holds the service and its tasks; `look(now)` says what to show 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from pyswarm_common.model import (
@@ -91,7 +91,19 @@ class Progress:
         if state in _ROLLING_BACK:
             overall = f"overall progress: rolling back update: {running} out of {total} tasks"
         picture = Picture(overall, lines if total <= MAX_LINES else (), "", Outcome.GOING)
+        if self.service.spec.stopped:
+            return self._stopping(picture)
         return self._judged(picture, running >= total, state, now)
+
+    def _stopping(self, picture: Picture) -> Picture:
+        """A service that is to stop has when its last task has ended."""
+        if self.removed:
+            return _with(picture, "", Outcome.FAILED, self._failure(UpdateState.NONE))
+        left = sum(TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING for task in self.tasks.values())
+        overall = replace(picture, overall=f"overall progress: {left} tasks left to stop", lines=())
+        if left:
+            return overall
+        return _with(overall, f"verify: Service {self.service.spec.name} stopped", Outcome.CONVERGED)
 
     def _judged(self, picture: Picture, complete: bool, state: UpdateState, now: float) -> Picture:
         failure = self._failure(state)

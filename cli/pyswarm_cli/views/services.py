@@ -38,7 +38,8 @@ def row(service: Any, counts: Any, *, no_trunc: bool = False) -> Row:
 def _replicas(spec: Any, counts: Any) -> str:
     text = f"{counts.running}/{counts.desired}"
     most = spec.task.placement.max_replicas_per_node
-    return f"{text} (max {most} per node)" if most else text
+    text = f"{text} (max {most} per node)" if most else text
+    return f"{text} (stopped)" if spec.stopped else text
 
 
 def ports(configs: Iterable[Any], mode: PublishMode) -> str:

@@ -23,6 +23,7 @@ def _rollout(kind: str, actions: list[str]) -> list[Decorator[Any]]:
 SHARED: list[Decorator[Any]] = [
     option("--restart-condition", type_=click.Choice(["none", "on-failure", "any"]), help_="(default any)"),
     option("--restart-delay", type_=DURATION, help_="Delay between restarts (ms|s|m|h) (default 5s)"),
+    option("--restart-max-delay", type_=DURATION, help_="Longest delay after failures in a row (default 5m)"),
     option("--restart-max-attempts", type_=COUNT, help_="Restarts before giving up (0: no limit)"),
     option("--restart-window", type_=DURATION, help_="Restarts older than this do not count (ms|s|m|h)"),
     *_rollout("rollback", ["pause", "continue"]),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyswarm_cli.params import Parsed
 from pyswarm_cli.service.options.kinds import COUNT, LABEL, Decorator, listed, option
+from pyswarm_cli.service.parts.dependencies import dependency
+
+DEPENDENCY = Parsed("service[:condition]", dependency)
 
 SHARED: list[Decorator[Any]] = [
     option("--replicas", type_=COUNT, help_="Number of tasks"),
@@ -12,9 +16,12 @@ SHARED: list[Decorator[Any]] = [
 
 CREATE: list[Decorator[Any]] = [
     listed("-l", "--label", type_=LABEL, help_="Service labels"),
+    listed("--depends-on", type_=DEPENDENCY, help_="Wait at the start for a service (db:started|healthy|completed)"),
 ]
 
 UPDATE: list[Decorator[Any]] = [
+    listed("--depends-on-add", type_=DEPENDENCY, help_="Add or change a service to wait for"),
+    listed("--depends-on-rm", help_="Do not wait for a service"),
     listed("--label-add", type_=LABEL, help_="Add or change a service label"),
     listed("--label-rm", help_="Remove a service label by its key"),
 ]

@@ -17,6 +17,7 @@ def apply_to_restart(policy: RestartPolicy, options: Options) -> RestartPolicy:
         delay_s=options["restart_delay"],
         max_attempts=options["restart_max_attempts"],
         window_s=options["restart_window"],
+        max_delay_s=options["restart_max_delay"],
     )
 
 
