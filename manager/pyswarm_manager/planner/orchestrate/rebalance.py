@@ -62,6 +62,7 @@ def advance(work: Work, slots: Slots) -> None:
 def planned_moves(draft: Draft, service: Service, slots: Slots) -> list[Move]:
     """All that is left to move."""
     group = Group(draft, service, service.spec.task, host_ports_of(service.endpoint.ports))
+    group.begin(draft)
     return balance.moves(Board(draft.ledger), group, _movable(slots))
 
 

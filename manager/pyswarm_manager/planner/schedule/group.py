@@ -37,8 +37,13 @@ class Group:
         self.priority = service.spec.priority
         self.packs = packs(draft, spec)
         self.failing = failing_nodes(draft.ledger, service, draft.now)
-        self.affinities: Affinities | None = affinities_of(draft, service)
+        self.affinities: Affinities | None = None
+        """Set when its turn comes: it depends on where those before it went."""
         self.candidates: list[Candidate] = []
+
+    def begin(self, draft: Draft) -> None:
+        """Its turn has come."""
+        self.affinities = affinities_of(draft, self.service)
 
     @property
     def is_plain(self) -> bool:

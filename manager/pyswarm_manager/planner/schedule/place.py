@@ -247,6 +247,7 @@ def _schedule(draft: Draft, candidates: list[Candidate], preemption: Preemption 
     groups = _groups(draft, allocated)
     placing = Placing(draft, groups, preemption)
     for group in groups:
+        group.begin(draft)
         placing.place(group)
     placing.explain()
 
@@ -260,4 +261,4 @@ def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
         if group is None:
             group = groups[key] = Group(draft, candidate.service, candidate.spec, host_ports_of(candidate.ports))
         group.candidates.append(candidate)
-    return sorted(groups.values(), key=lambda group: (-group.priority, group.affinities is not None))
+    return sorted(groups.values(), key=lambda group: (-group.priority, bool(group.spec.placement.affinities)))
