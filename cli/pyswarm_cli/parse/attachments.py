@@ -1,4 +1,4 @@
-"""What a service's containers are attached to: published ports, mounts, networks.
+"""What a service's containers are attached to: published ports and networks.
 
 Pure. Docker's short and long forms.
 """
@@ -9,12 +9,9 @@ import ipaddress
 import re
 from typing import TypeVar
 
-from pyswarm_cli.parse.pairs import boolean, csv_fields
-from pyswarm_cli.parse.quantities import size_bytes
+from pyswarm_cli.parse.pairs import csv_fields
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import (
-    Mount,
-    MountType,
     NetworkAttachmentSpec,
     PlacementPreference,
     PortConfig,
@@ -28,7 +25,6 @@ _MAX_RANGE = 1024
 _NUMBER = re.compile(r"\d{1,5}")
 _PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol}
 _MODES = {mode.name.lower(): mode for mode in PublishMode}
-_MOUNT_TYPES = {kind.name.lower(): kind for kind in MountType}
 
 
 def ports(text: str) -> list[PortConfig]:
@@ -93,52 +89,27 @@ def _choice(known: dict[str, T], text: str, field: str, whole: str) -> T:
     return found
 
 
-def mount(text: str) -> Mount:
-    """One `--mount`: `type=bind,source=/srv,target=/data,readonly`."""
-    values: dict[str, str] = {}
-    for key, value in csv_fields(text, "mount"):
-        name = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}.get(key, key)
-        if name not in ("type", "source", "target", "readonly", "tmpfs-size"):
-            raise InvalidArgument(f'invalid mount "{text}": unknown field "{key}"')
-        values[name] = value
-    kind = _choice(_MOUNT_TYPES, values.get("type", "volume"), "type", text)
-    _check_mount(kind, values, text)
-    return Mount(
-        type=kind,
-        source=values.get("source", ""),
-        target=values["target"],
-        read_only="readonly" in values and boolean(values["readonly"], "readonly"),
-        tmpfs_size_bytes=size_bytes(values["tmpfs-size"]) if "tmpfs-size" in values else 0,
-    )
-
-
-def _check_mount(kind: MountType, values: dict[str, str], text: str) -> None:
-    if not values.get("target", "").startswith("/"):
-        raise InvalidArgument(f'invalid mount "{text}": "target" must be an absolute path in the container')
-    source = values.get("source", "")
-    if kind is MountType.BIND and not source.startswith("/"):
-        raise InvalidArgument(f'invalid mount "{text}": "source" of a bind must be an absolute path on the node')
-    if kind is MountType.TMPFS and source:
-        raise InvalidArgument(f'invalid mount "{text}": a tmpfs has no "source"')
-    if kind is not MountType.TMPFS and "tmpfs-size" in values:
-        raise InvalidArgument(f'invalid mount "{text}": "tmpfs-size" is for a tmpfs')
-
-
 def network(text: str) -> NetworkAttachmentSpec:
-    """One `--network`: a name, or `name=web,alias=front,alias=www`."""
+    """One `--network`: a name, or `name=web,alias=front,alias=www,driver-opt=KEY=VALUE`."""
     if "=" not in text:
         return NetworkAttachmentSpec(target=text)
     target, aliases = "", []
+    options: dict[str, str] = {}
     for key, value in csv_fields(text, "network"):
         if key == "name":
             target = value
         elif key == "alias":
             aliases.append(value)
+        elif key == "driver-opt":
+            name, _, content = value.partition("=")
+            options[name.strip().lower()] = content.strip()
+        elif key in ("ip", "ip6", "mac-address", "link-local-ip", "gw-priority"):
+            raise InvalidArgument(f'invalid network "{text}": each task is given its own, "{key}" cannot be chosen')
         else:
             raise InvalidArgument(f'invalid network "{text}": unknown field "{key}"')
     if not target:
         raise InvalidArgument(f'invalid network "{text}": the field "name" is missing')
-    return NetworkAttachmentSpec(target=target, aliases=tuple(aliases))
+    return NetworkAttachmentSpec(target=target, aliases=tuple(aliases), driver_options=options)
 
 
 def preference(text: str) -> PlacementPreference:

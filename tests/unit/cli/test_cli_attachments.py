@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyswarm_cli.parse import attachments, pairs
+from pyswarm_cli.parse import attachments, mounts, pairs
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Mount, MountType, NetworkAttachmentSpec, PortConfig, Protocol, PublishMode
 
@@ -71,7 +71,7 @@ def test_what_is_no_port_is_refused(text: str) -> None:
     ],
 )
 def test_mounts(text: str, expected: Mount) -> None:
-    assert attachments.mount(text) == expected
+    assert mounts.mount(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_mounts(text: str, expected: Mount) -> None:
 )
 def test_what_is_no_mount_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
-        attachments.mount(text)
+        mounts.mount(text)
 
 
 def test_networks() -> None:
@@ -134,7 +134,7 @@ def test_what_is_no_variable_is_refused(text: str) -> None:
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     for read in (
         attachments.ports,
-        attachments.mount,
+        mounts.mount,
         attachments.network,
         attachments.preference,
         attachments.host_entry,

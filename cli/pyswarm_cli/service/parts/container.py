@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from pyswarm_cli.parse.pairs import environment, environment_file, merge_environment
 from pyswarm_cli.service.parts.health import health
-from pyswarm_cli.service.parts.pieces import Options, items, pairs_changed, with_given, words
-from pyswarm_common.model import ContainerSpec
+from pyswarm_cli.service.parts.pieces import Options, items, keyed, pairs_changed, with_given, words
+from pyswarm_common.model import ContainerSpec, DeviceMapping, LogDriver, Ulimit
 
 
 def create_container(image: str, args: Sequence[str], options: Options, own: Mapping[str, str]) -> ContainerSpec:
@@ -26,6 +26,11 @@ def create_container(image: str, args: Sequence[str], options: Options, own: Map
         dns=tuple(options["dns"]),
         hosts=tuple(options["host"]),
         sysctls=dict(options["sysctl"]),
+        groups=tuple(options["group"]),
+        dns_options=tuple(options["dns_option"]),
+        dns_search=tuple(options["dns_search"]),
+        ulimits=keyed((), options["ulimit"], (), _ulimit_name),
+        devices=keyed((), options["device"], (), _device_path),
     )
 
 
@@ -53,7 +58,34 @@ def apply_to_container(container: ContainerSpec, options: Options) -> ContainerS
         read_only=options["read_only"],
         cap_add=_capabilities(container.cap_add, options["cap_add"], options["cap_drop"]),
         cap_drop=_capabilities(container.cap_drop, options["cap_drop"], options["cap_add"]),
+        isolation=options["isolation"],
+        oom_score_adj=options["oom_score_adj"],
+        log_driver=_log_driver(container.log_driver, options),
+        privileged=options["privileged"],
+        shm_size_bytes=options["shm_size"],
+        pid_mode=options["pid"],
+        ipc_mode=options["ipc"],
+        **{option.name: option.value for option in options["security_opt"]},
     )
+
+
+def _log_driver(driver: LogDriver | None, options: Options) -> LogDriver | None:
+    """A driver that is named replaces the old one and its options; options alone change those that there are."""
+    name, given = options["log_driver"], dict(options["log_opt"])
+    if name is not None:
+        return LogDriver(name=name, options=given)
+    if not given:
+        return None
+    old = driver or LogDriver()
+    return LogDriver(name=old.name, options={**old.options, **given})
+
+
+def _ulimit_name(limit: Ulimit) -> str:
+    return limit.name
+
+
+def _device_path(device: DeviceMapping) -> str:
+    return device.container_path or device.host_path
 
 
 def _capabilities(have: tuple[str, ...], more: Sequence[str], fewer: Sequence[str]) -> tuple[str, ...]:
@@ -83,4 +115,9 @@ def change_container(container: ContainerSpec, options: Options, own: Mapping[st
         dns=items(container.dns, options["dns_add"], options["dns_rm"]),
         hosts=items(container.hosts, options["host_add"], options["host_rm"]),
         sysctls=pairs_changed(container.sysctls, options["sysctl_add"], options["sysctl_rm"]),
+        groups=items(container.groups, options["group_add"], options["group_rm"]),
+        dns_options=items(container.dns_options, options["dns_option_add"], options["dns_option_rm"]),
+        dns_search=items(container.dns_search, options["dns_search_add"], options["dns_search_rm"]),
+        ulimits=keyed(container.ulimits, options["ulimit_add"], options["ulimit_rm"], _ulimit_name),
+        devices=keyed(container.devices, options["device_add"], options["device_rm"], _device_path),
     )

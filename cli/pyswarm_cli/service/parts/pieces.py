@@ -6,7 +6,7 @@ Pure. A flag that was not given (None, or an empty list) changes nothing.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -49,3 +49,10 @@ def items(have: Sequence[T], add: Sequence[T], remove: Sequence[T]) -> tuple[T, 
     out = [item for item in have if item not in remove]
     out += [item for item in add if item not in out]
     return tuple(out)
+
+
+def keyed(have: Sequence[T], add: Sequence[T], remove: Sequence[str], key: Callable[[T], str]) -> tuple[T, ...]:
+    """Things that are known by a name: the last of each counts, and they are removed by it."""
+    found = {key(item): item for item in have if key(item) not in remove}
+    found |= {key(item): item for item in add}
+    return tuple(found.values())

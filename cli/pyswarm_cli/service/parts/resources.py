@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from pyswarm_cli.service.parts.pieces import Options, with_given
 from pyswarm_common.model import ResourceRequirements, Resources
 
 
 def apply_to_resources(resources: ResourceRequirements, options: Options) -> ResourceRequirements:
     """The flags that create and update share."""
+    swappiness = options["memory_swappiness"]
+    resources = with_given(resources, memory_swap_bytes=options["memory_swap"])
+    if swappiness is not None:
+        resources = replace(resources, memory_swappiness=None if swappiness == -1 else swappiness)
     return with_given(
         resources,
         limits=with_given(_amounts(resources.limits, options, "limit"), pids=options["limit_pids"]),
