@@ -34,7 +34,7 @@ def list_services(ctx: click.Context, filter_: tuple[str, ...], format_: str, qu
     found = [
         service_view.row(service, counts, no_trunc=no_trunc)
         for service, counts in sorted(all_services(connect(ctx), wanted), key=lambda pair: pair[0].spec.name)
-        if not modes or ServiceMode(service.spec.mode).name.lower() in modes
+        if not modes or ServiceMode(service.spec.mode).name.lower().replace("_", "-") in modes
     ]
     click.echo(show(found, service_view.COLUMNS, format_, quiet=quiet), nl=False)
 

@@ -19,6 +19,7 @@ from pyswarm.v1 import control_pb2, watch_pb2
 from pyswarm_cli.connection import Connection, answers, call, stream
 from pyswarm_cli.failures import FromDaemon, Silent, one_line
 from pyswarm_cli.listing import all_tasks
+from pyswarm_cli.service.job_progress import JobProgress
 from pyswarm_cli.service.progress import LAST_STEP, Outcome, Picture, Progress, TaskLine
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto
@@ -30,11 +31,13 @@ _RECONNECT_DELAY_S = 0.25
 _BAR = 50
 
 
-def follow(connection: Connection, service: Any, *, rollback: bool = False, quiet: bool = False) -> None:
-    """Return when the service, as the caller's write left it, has converged. Raises Silent after saying why not."""
+def follow(connection: Connection, service: Any, *, rollback: bool = False, quiet: bool = False, run: int = 0) -> None:
+    """Return when the service, as the caller's write left it, has converged; a job, or the `run` of one, when it is
+    complete. Raises Silent after saying why not."""
     screen = Screen(quiet)
+    progress = _progress_of(from_proto(Service, service), rollback, run)
     try:
-        picture = _follow(connection, service, rollback, screen)
+        picture = _follow(connection, progress, service, screen)
     except KeyboardInterrupt:
         click.echo("\nOperation continuing in background.")
         click.echo(f"Use `pyswarm service ps {service.spec.name}` to check progress.")
@@ -44,8 +47,13 @@ def follow(connection: Connection, service: Any, *, rollback: bool = False, quie
         raise Silent
 
 
-def _follow(connection: Connection, written: Any, rollback: bool, screen: Screen) -> Picture:
-    progress = Progress(from_proto(Service, written), is_rollback=rollback)
+def _progress_of(service: Service, rollback: bool, run: int) -> Progress | JobProgress:
+    if service.spec.mode.is_job:
+        return JobProgress(service, run)
+    return Progress(service, is_rollback=rollback)
+
+
+def _follow(connection: Connection, progress: Progress | JobProgress, written: Any, screen: Screen) -> Picture:
     failures = 0
     while True:
         try:
@@ -63,7 +71,7 @@ def _follow(connection: Connection, written: Any, rollback: bool, screen: Screen
             time.sleep(_RECONNECT_DELAY_S)
 
 
-def _read(connection: Connection, progress: Progress, minimum_version: int) -> None:
+def _read(connection: Connection, progress: Progress | JobProgress, minimum_version: int) -> None:
     """Bring the objects up to date; what was seen of the update stays. A manager that lags is asked again."""
     request = control_pb2.GetServiceRequest(service=progress.service.id)
     service = from_proto(Service, call(connection.control.GetService, request).service)
@@ -74,7 +82,7 @@ def _read(connection: Connection, progress: Progress, minimum_version: int) -> N
     progress.tasks = {task.id: task for task in tasks}
 
 
-def _until_over(progress: Progress, events: Events, screen: Screen) -> Picture:
+def _until_over(progress: Progress | JobProgress, events: Events, screen: Screen) -> Picture:
     while True:
         picture = progress.look(time.monotonic())
         screen.show(picture)
@@ -85,7 +93,7 @@ def _until_over(progress: Progress, events: Events, screen: Screen) -> Picture:
             take(progress, event)
 
 
-def take(progress: Progress, event: Any) -> None:
+def take(progress: Progress | JobProgress, event: Any) -> None:
     """Bring one object up to date. A manager that lags tells what we know already: the newer version stays."""
     removed = event.action == watch_pb2.CHANGE_ACTION_REMOVE
     if event.HasField("service") and event.service.id == progress.service.id:

@@ -17,6 +17,7 @@ from pyswarm_common.model import (
     TaskState,
     UpdateState,
 )
+from pyswarm_common.model.sizes import wanted_replicas
 
 MAX_LINES = 20
 _STEPS = {
@@ -150,7 +151,7 @@ class Progress:
     def _total(self, slots: dict[str, Task]) -> int:
         if self._is_global:
             return len(slots) or min(1, self.eligible_nodes)
-        return 1 if self.service.spec.replicas is None else self.service.spec.replicas
+        return wanted_replicas(self.service)
 
     def _slots(self) -> dict[str, Task]:
         """The task of each slot (or node) that is meant to run: the newest one."""
@@ -171,14 +172,15 @@ class Progress:
         task = slots.get(str(index))
         width = len(str(total))
         label = f"{index:>{width}}/{total}"
-        return TaskLine(label, "", 0) if task is None else _task_line(label, task)
+        return TaskLine(label, "", 0) if task is None else task_line(label, task)
 
 
 def _lines_of_nodes(slots: dict[str, Task]) -> list[TaskLine]:
-    return [_task_line(node[:12], task) for node, task in sorted(slots.items())][:MAX_LINES]
+    return [task_line(node[:12], task) for node, task in sorted(slots.items())][:MAX_LINES]
 
 
-def _task_line(label: str, task: Task) -> TaskLine:
+def task_line(label: str, task: Task) -> TaskLine:
+    """How far one task is, or why it is no further."""
     state = task.status.state
     if state.is_terminal or (state is TaskState.PENDING and (task.status.err or task.status.message)):
         return TaskLine(label, task.status.err or task.status.message or state.name.lower(), 0)

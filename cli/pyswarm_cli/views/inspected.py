@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pyswarm_cli.output.words import iso_time
 from pyswarm_cli.views import node_resources
+from pyswarm_cli.views.modes import autoscale_json, mode_json, status_json
 from pyswarm_common.identity.authority import key_identifier
 from pyswarm_common.identity.roots import read_bundle
 from pyswarm_common.model import (
@@ -25,7 +26,6 @@ from pyswarm_common.model import (
     Resources,
     RestartPolicy,
     Service,
-    ServiceMode,
     ServiceSpec,
     Task,
     TaskSpec,
@@ -142,7 +142,7 @@ def service(value: Service) -> Json:
         out["PreviousSpec"] = service_spec(value.previous_spec)
     if value.update_status is not None and value.update_status.state:
         out["UpdateStatus"] = _update_status(value.update_status)
-    return out
+    return {**out, **status_json(value)}
 
 
 def _update_status(status: UpdateStatus) -> Json:
@@ -156,14 +156,12 @@ def _update_status(status: UpdateStatus) -> Json:
 
 def service_spec(spec: ServiceSpec) -> Json:
     """The spec of a service."""
-    mode: Json = {"Global": {}}
-    if spec.mode is ServiceMode.REPLICATED:
-        mode = {"Replicated": {"Replicas": 1 if spec.replicas is None else spec.replicas}}
     return {
         "Name": spec.name,
         "Labels": dict(spec.labels),
         "TaskTemplate": task_spec(spec.task),
-        "Mode": mode,
+        "Mode": mode_json(spec),
+        **({"Autoscale": autoscale_json(spec.autoscale)} if spec.autoscale else {}),
         **({"UpdateConfig": _update_config(spec.update)} if spec.update else {}),
         **({"RollbackConfig": _update_config(spec.rollback)} if spec.rollback else {}),
         "EndpointSpec": _endpoint_spec(spec.endpoint),

@@ -28,18 +28,33 @@ def row(service: Any, counts: Any, *, no_trunc: bool = False) -> Row:
     return {
         "ID": service.id if no_trunc else short_id(service.id),
         "Name": spec.name,
-        "Mode": ServiceMode(spec.mode).name.lower(),
-        "Replicas": _replicas(spec, counts),
+        "Mode": ServiceMode(spec.mode).name.lower().replace("_", " "),
+        "Replicas": _replicas(service, counts),
         "Image": spec.task.container.image,
         "Ports": ports(service.endpoint.ports or spec.endpoint.ports, PublishMode.INGRESS),
     }
 
 
-def _replicas(spec: Any, counts: Any) -> str:
+def _replicas(service: Any, counts: Any) -> str:
+    """ "2/3", of jobs "0/3 (2/5 completed)"."""
+    spec = service.spec
     text = f"{counts.running}/{counts.desired}"
+    if ServiceMode(spec.mode).is_job:
+        return f"{text} ({counts.completed}/{_completions(spec, counts)} completed)"
+    if spec.HasField("autoscale"):
+        return f"{text} (autoscale {spec.autoscale.min_replicas}-{spec.autoscale.max_replicas})"
     most = spec.task.placement.max_replicas_per_node
     text = f"{text} (max {most} per node)" if most else text
     return f"{text} (stopped)" if spec.stopped else text
+
+
+def _completions(spec: Any, counts: Any) -> int:
+    if spec.mode == ServiceMode.GLOBAL_JOB:
+        return int(counts.desired + counts.completed)
+    job = spec.job
+    if job.HasField("total_completions"):
+        return int(job.total_completions)
+    return int(job.max_concurrent) if job.HasField("max_concurrent") else 1
 
 
 def ports(configs: Iterable[Any], mode: PublishMode) -> str:

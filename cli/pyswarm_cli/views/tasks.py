@@ -61,11 +61,18 @@ def _row(task: Any, shown_name: str, node: str, now: float, no_trunc: bool) -> R
         "Name": shown_name,
         "Image": task.spec.container.image,
         "Node": node,
-        "DesiredState": TaskState(task.desired_state).name.capitalize(),
+        "DesiredState": _desired_state(task),
         "CurrentState": current_state(task, now),
         "Error": f'"{error if no_trunc else truncate(error, _ERROR_WIDTH)}"' if error else "",
         "Ports": ports(task.ports, PublishMode.HOST) if task.status.state == TaskState.RUNNING else "",
     }
+
+
+def _desired_state(task: Any) -> str:
+    """A job's task is there to complete."""
+    if task.job_iteration and task.desired_state == TaskState.RUNNING:
+        return TaskState.COMPLETE.name.capitalize()
+    return TaskState(task.desired_state).name.capitalize()
 
 
 def reason(task: Any) -> str:
