@@ -90,6 +90,12 @@ class Everything:
         update = pb.UpdateServiceRequest(service_id=made.id, version=made.meta.version, spec=made.spec)
         await self._call("Control/UpdateService", update)
         yield "Control/UpdateService"
+        task = Task(id=new_id(), service_id=made.id, service_name="web", slot=1)
+        await self._swarm.create(task)
+        await self._call("Control/RestartTask", pb.RestartTaskRequest(task="web.1"))
+        yield "Control/RestartTask"
+        await self._call("Control/RemoveTask", pb.RemoveTaskRequest(task=task.id))
+        yield "Control/RemoveTask"
         await self._call("Control/RemoveService", pb.RemoveServiceRequest(service="web"))
         yield "Control/RemoveService"
         await self._call("Control/CreateNetwork", pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="net")))
