@@ -94,6 +94,8 @@ def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, 
         for service_id in state.ledger.global_services:
             keys[service_id, node_id] = None
     services = dict(dirty.services)
+    if dirty.nodes or dirty.room:
+        services.update(state.ledger.rebalancing)
     changed = (*services, *(service_id for service_id, _ in keys))
     services.update((service_id, None) for service_id in dependents(tables, state.ledger, changed))
     for network_id in dirty.networks:

@@ -1,4 +1,4 @@
-"""Preemption: a waiting task of a higher priority takes the place of the fewest, lowest tasks of lower priority.
+"""Preemption: a waiting task of a higher priority takes the place of tasks of the lowest, as few as can be.
 
 A task is bound to a node only when there is room, so preempting takes two steps. First its victims are told to stop
 and the task is nominated for the node: it keeps waiting, and what it asks for counts there for the rest of the plan, so
@@ -29,6 +29,7 @@ MAX_VICTIMS = 256
 """Tasks told to stop by one plan."""
 MAX_NODES = 2_000
 """Nodes that are looked at for one group."""
+_NONE = -(1 << 31)
 MAX_NOMINATED = 1_000
 """Tasks that one plan keeps room for."""
 
@@ -41,8 +42,8 @@ class Victim(NamedTuple):
 class _Offer(NamedTuple):
     """What it would cost to make room on a node; the lowest first."""
 
-    victims: int
     highest_priority: int
+    victims: int
     seat: int
 
 
@@ -99,7 +100,7 @@ class Preemption:
         victims = self._outlook(seat).victims(group)
         if victims is None:
             return None
-        return _Offer(len(victims), max((victim.priority for victim in victims), default=-(1 << 31)), seat.index)
+        return _Offer(max((victim.priority for victim in victims), default=_NONE), len(victims), seat.index)
 
     def _take(self, group: Group, candidate: Candidate, seat: Seat) -> None:
         outlook = self._outlook(seat)
@@ -158,20 +159,24 @@ class _Outlook:
         self._lower.sort(key=lambda victim: victim.priority)
 
     def victims(self, group: Group) -> list[Victim] | None:
-        """The fewest, lowest tasks without which the group's next task has room; None if that is not to be had."""
+        """The lowest tasks without which the group's next task has room, and of these few; None if that is not to be
+        had. Taking fewer but higher ones would only make those take the place of the lowest in turn."""
         demand, later = group.demand, self._later
         if fits(later, demand):
             return []
-        lower = [victim for victim in self._lower if victim.priority < group.priority]
-        for victim in lower:
-            if self._fits_without([victim], demand):
-                return [victim]
         chosen: list[Victim] = []
-        for victim in lower:
+        for victim in self._lower:
+            if victim.priority >= group.priority:
+                return None
             chosen.append(victim)
             if self._fits_without(chosen, demand):
-                return list(self._needed(chosen, demand))
-        return None
+                break
+        else:
+            return None
+        for victim in self._lower:
+            if victim.priority <= chosen[-1].priority and self._fits_without([victim], demand):
+                return [victim]
+        return list(self._needed(chosen, demand))
 
     def _needed(self, chosen: list[Victim], demand: Demand) -> Iterator[Victim]:
         """Spare those without which there is room as well, the highest first."""
