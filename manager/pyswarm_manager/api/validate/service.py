@@ -84,8 +84,25 @@ def _check_requirements(requirements: ResourceRequirements) -> Iterator[Violatio
     ):
         if 0 < limit < reservation:
             yield f"reservations.{path}", f"the {name} reservation must not be above the {name} limit"
+    yield from _check_swap(requirements)
     if requirements.limits.pids < 0:
         yield "limits.pids", "the limit of processes cannot be negative (0 is no limit)"
+
+
+def _check_swap(requirements: ResourceRequirements) -> Iterator[Violation]:
+    swap, memory, swappiness = (
+        requirements.memory_swap_bytes,
+        requirements.limits.memory_bytes,
+        requirements.memory_swappiness,
+    )
+    if swap is not None and swap < -1:
+        yield "memory_swap_bytes", f"invalid memory swap value {swap}: use -1 for no limit"
+    elif swap is not None and swap > 0 and memory == 0:
+        yield "memory_swap_bytes", "You should always set the Memory limit when using Memoryswap limit, see usage"
+    elif swap is not None and 0 < swap < memory:
+        yield "memory_swap_bytes", "Minimum memoryswap limit should be larger than memory limit, see usage"
+    if swappiness is not None and not 0 <= swappiness <= 100:
+        yield "memory_swappiness", f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
 
 
 def _check_resources(resources: Resources) -> Iterator[Violation]:
@@ -131,6 +148,8 @@ def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
                 f"{path}.target",
                 f"network {attachment.target} cannot be used with services: use an overlay network, or host",
             )
+        for option in attachment.driver_options:
+            yield f"{path}.driver_options", f"network driver option {shown(option)} is not supported"
         yield from check_count(attachment.aliases, MAX_NETWORKS, f"{path}.aliases", "aliases")
         for alias in attachment.aliases:
             if _ALIAS.fullmatch(alias) is None:
