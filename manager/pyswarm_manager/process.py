@@ -23,6 +23,7 @@ from pyswarm_common.random_ids import new_id
 from pyswarm_common.rpc import open_channel
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.at_rest import AtRest, run_rotation
+from pyswarm_manager.autoscale.autoscaler import Autoscaler
 from pyswarm_manager.backup.key import ensure_key
 from pyswarm_manager.bootstrap import commit_bootstrap
 from pyswarm_manager.ca.certificates import CertificateBook
@@ -71,8 +72,15 @@ class Manager:
         self._config, self._paths, self._identity = config, paths, identity
         self._store, self._raft, self._at_rest = store, raft, at_rest
         self._forwarder = LeaderForwarder(raft, identity)
+        self._autoscaler = Autoscaler(store, time.time, time.monotonic)
         self._dispatcher = Dispatcher(
-            store, time.time, new_id, lambda: raft.leader_address, self._silent_members, seeds=self._seeds
+            store,
+            time.time,
+            new_id,
+            lambda: raft.leader_address,
+            self._silent_members,
+            seeds=self._seeds,
+            on_usage=self._autoscaler.report,
         )
         speakers = Speakers(store, lambda: raft.heard_leader)
         self._whereabouts = Whereabouts(config, paths, identity, store, raft, speakers, removed.set)
@@ -200,6 +208,7 @@ class Manager:
             partial(commit_bootstrap, self._store, self._paths.bootstrap, new_id),
             partial(run_planner, self._store, new_id, random.random, time.time, handover=self._dispatcher.handover),
             self._dispatcher.run,
+            self._autoscaler.run,
             partial(run_roles, self._store, self._raft),
             self._certificates.run,
             partial(run_upkeep, self._store, time.time),

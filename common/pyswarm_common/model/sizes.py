@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pyswarm_common.model.objects import Service
-from pyswarm_common.model.specs import ServiceSpec
+from pyswarm_common.model.specs import ResourceRequirements, ServiceSpec
 
 DEFAULT_REPLICAS = 1
 
@@ -40,3 +40,13 @@ def wanted_replicas(service: Service) -> int:
         return asked
     chosen = status.replicas if status is not None and status.replicas else asked
     return min(max(chosen, spec.autoscale.min_replicas), spec.autoscale.max_replicas)
+
+
+def cpu_base(resources: ResourceRequirements) -> int:
+    """What 100 % of a task's cpu is, in nano cpus: the limit, else the reservation; zero if there is neither."""
+    return resources.limits.nano_cpus or resources.reservations.nano_cpus
+
+
+def memory_base(resources: ResourceRequirements) -> int:
+    """What 100 % of a task's memory is, in bytes."""
+    return resources.limits.memory_bytes or resources.reservations.memory_bytes

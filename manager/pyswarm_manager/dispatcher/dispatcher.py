@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pyswarm_common.errors import Unavailable
 from pyswarm_common.ids import IdSource
 from pyswarm_manager.dispatcher.handover import Handover
+from pyswarm_manager.dispatcher.statistics import UsageSink, ignore
 from pyswarm_manager.dispatcher.term import Term
 from pyswarm_manager.store.store import Store
 
@@ -33,9 +34,11 @@ class Dispatcher:
         silent_members: Callable[[], frozenset[int]] = frozenset,
         monotonic: Callable[[], float] = time.monotonic,
         seeds: Callable[[], tuple[str, ...]] = tuple,
+        on_usage: UsageSink = ignore,
     ) -> None:
-        """`silent_members`: the raft ids that the leader does not hear of. `seeds`: names that lead to managers."""
-        self._seeds = seeds
+        """`silent_members`: the raft ids that the leader does not hear of. `seeds`: names that lead to managers.
+        `on_usage` is told what tasks use, of services for which somebody wants to know."""
+        self._seeds, self._on_usage = seeds, on_usage
         self._store, self._clock, self._new_id = store, clock, new_id
         self._leader_address, self._silent_members = leader_address, silent_members
         self._monotonic = monotonic
@@ -53,6 +56,7 @@ class Dispatcher:
             self._monotonic,
             self._seeds,
             self.handover.tell,
+            self._on_usage,
         )
         self.handover.begin(term.tables)
         try:

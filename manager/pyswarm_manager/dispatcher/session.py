@@ -83,6 +83,10 @@ class Session:
         """The heartbeat period: when it changed, and as the answer to each heartbeat."""
         self._notice("period", pb.ManagerMessage(heartbeat_period=pb.HeartbeatPeriod(period_s=period_s)))
 
+    def tell_statistics(self, wanted: pb.StatisticsWanted) -> None:
+        """Of which services the agent is to report what their tasks use."""
+        self._notice("statistics", pb.ManagerMessage(statistics_wanted=wanted))
+
     def tell_roots(self, roots: bytes) -> None:
         """The roots (PEM) to trust."""
         self._trust.root_ca_certs = roots

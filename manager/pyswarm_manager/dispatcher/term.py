@@ -16,7 +16,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import Cluster, Node, NodeDescription, NodeState, RemovedNode, Task, TaskStatus
+from pyswarm_common.model import Cluster, Node, NodeDescription, NodeState, RemovedNode, Service, Task, TaskStatus
 from pyswarm_manager.dispatcher.core import reports
 from pyswarm_manager.dispatcher.core.heartbeats import (
     CHECK_INTERVAL_S,
@@ -27,6 +27,7 @@ from pyswarm_manager.dispatcher.core.heartbeats import (
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.dispatcher.core.whereabouts import place_of, whereabouts
 from pyswarm_manager.dispatcher.session import Session
+from pyswarm_manager.dispatcher.statistics import StatisticsDesk, UsageSink, ignore
 from pyswarm_manager.dispatcher.writer import ReportWriter
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.store import Store
@@ -63,8 +64,10 @@ class Term:
         monotonic: Callable[[], float],
         seeds: Callable[[], tuple[str, ...]],
         on_told: Callable[[Iterable[Task]], None] = lambda tasks: None,
+        on_usage: UsageSink = ignore,
     ) -> None:
-        """`on_told` hears of the watched tasks of which every node that needs it has been told."""
+        """`on_told` hears of the watched tasks of which every node that needs it has been told, `on_usage` of what
+        tasks use."""
         self._seeds, self._on_told = seeds, on_told
         self._store, self._clock, self._new_id = store, clock, new_id
         self._silent_members, self._monotonic = silent_members, monotonic
@@ -75,6 +78,7 @@ class Term:
         self._managers = whereabouts(view.nodes.values())
         self._roots = b"" if view.cluster is None else trusted_roots(view.cluster)
         self._writer = ReportWriter(store)
+        self._statistics_desk = StatisticsDesk(view, on_usage)
         self._tables_changed = asyncio.Event()
         self._withdrawn = asyncio.Event()
         self._pushed_ingress = self._tables.ingress_version
@@ -124,6 +128,8 @@ class Term:
         address = hello.address
         self._writer.observe(node_id, lambda node: reports.opened(node, description, address, self._clock()))
         self._tell_trust(session)
+        if (statistics := self._statistics_desk.wanted()) is not None:
+            session.tell_statistics(statistics)
         _log.info("session of node %s opened", node_id)
         return session
 
@@ -184,6 +190,8 @@ class Term:
                 self._tell_told()
             case "resync_network_id":
                 session.resync(message.resync_network_id)
+            case "statistics":
+                self._statistics_desk.accept(session.node_id, message.statistics)
             case "hello":
                 raise InvalidArgument("a session has one hello")
 
@@ -286,6 +294,9 @@ class Term:
                         session.tell_removed([removed])
                 case Cluster():
                     self._roots_changed()
+                case Service() if self._statistics_desk.apply(event):
+                    for session in self._sessions.values():
+                        session.tell_statistics(self._statistics_desk.message())
         if has_moved:
             self._tell_managers()
         self._tell_period()

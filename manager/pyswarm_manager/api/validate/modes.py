@@ -9,11 +9,11 @@ from pyswarm_common.model import (
     AutoscaleSpec,
     CronSpec,
     JobSpec,
-    ResourceRequirements,
     RestartCondition,
     ServiceMode,
     ServiceSpec,
 )
+from pyswarm_common.model.sizes import cpu_base, memory_base
 from pyswarm_common.schedule import parse_schedule
 from pyswarm_manager.api.validate.fields import Violation, check_duration, under
 
@@ -22,6 +22,7 @@ MAX_CRON_COMPLETIONS = 1_000
 """Of one run: all its tasks are kept until it is over."""
 MAX_CRON_HISTORY = 100
 MAX_PERCENT = 1_000
+MAX_WINDOW_S = 2 * 3600.0
 
 
 def check_mode(spec: ServiceSpec) -> Iterator[Violation]:
@@ -107,15 +108,9 @@ def _check_autoscale(autoscale: AutoscaleSpec, spec: ServiceSpec) -> Iterator[Vi
             yield path, f"autoscale: {flag} must be between 1 and {MAX_PERCENT} percent"
         elif percent and not size:
             yield path, f"autoscale by {flag} needs to know what the percentage is of: give --limit-{flag}"
-    yield from check_duration(autoscale.scale_down_window_s, "scale_down_window_s", "autoscale: down-window")
-    yield from check_duration(autoscale.scale_up_window_s, "scale_up_window_s", "autoscale: up-window")
-
-
-def cpu_base(resources: ResourceRequirements) -> int:
-    """What 100 % of cpu is, in nano cpus: the limit, else the reservation; zero if there is neither."""
-    return resources.limits.nano_cpus or resources.reservations.nano_cpus
-
-
-def memory_base(resources: ResourceRequirements) -> int:
-    """What 100 % of memory is, in bytes."""
-    return resources.limits.memory_bytes or resources.reservations.memory_bytes
+    for path, window_s, flag in (
+        ("scale_down_window_s", autoscale.scale_down_window_s, "down-window"),
+        ("scale_up_window_s", autoscale.scale_up_window_s, "up-window"),
+    ):
+        if window_s is not None and not 0 <= window_s <= MAX_WINDOW_S:
+            yield path, f"autoscale: {flag} must be between 0 and {MAX_WINDOW_S / 3600:g}h"

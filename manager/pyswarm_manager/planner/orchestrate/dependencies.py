@@ -28,9 +28,9 @@ from pyswarm_common.model import (
     Task,
     TaskState,
 )
+from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.ledger import Ledger
-from pyswarm_manager.planner.orchestrate.size import wanted_replicas
 from pyswarm_manager.store.tables import Kind, Tables
 
 _RUNNING = TaskState.RUNNING

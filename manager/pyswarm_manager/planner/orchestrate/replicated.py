@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyswarm_common.model import Task, TaskState
+from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
-from pyswarm_manager.planner.orchestrate.size import wanted_replicas
 from pyswarm_manager.planner.orchestrate.slots import Verdict
 from pyswarm_manager.planner.orchestrate.update import Slots
 from pyswarm_manager.planner.orchestrate.work import Work
