@@ -187,7 +187,9 @@ def _may_start(work: Work, key: SlotKey) -> bool:
 
 def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     keep = max(wanted.current, key=lambda task: (*_how_far(task), work.draft.knows(task)))
-    old = (*wanted.outdated, *wanted.leaving)
+    unplaced = [task for task in wanted.outdated if task.status.state < TaskState.ASSIGNED]
+    _retire(retired, unplaced)  # they serve nobody, and would run beside their successor once there is room for both
+    old = tuple(task for task in (*wanted.outdated, *wanted.leaving) if task not in unplaced)
     twins = [task for task in wanted.current if task is not keep]
     if keep.status.state is _RUNNING:
         _retire_served(work, keep, (*old, *twins), retired)
@@ -261,8 +263,12 @@ def _end(work: Work, task: Task, desired: TaskState, key: SlotKey) -> bool:
     node = work.node(task)
     draft = work.draft
     if task.status.state < TaskState.ASSIGNED:
-        draft.delete(task)
-        return False
+        if not _is_updating(work) or desired is TaskState.REMOVE:
+            draft.delete(task)
+            return False
+        draft.desire(task, desired)  # the update tells from it that its slot has a successor
+        draft.set_status(task, _never_placed(work.now))
+        return True
     ended = task.status.state > _RUNNING
     if desired is TaskState.REMOVE and (ended or node is None or node.status.state is NodeState.DOWN):
         draft.delete(task)
@@ -272,6 +278,10 @@ def _end(work: Work, task: Task, desired: TaskState, key: SlotKey) -> bool:
         draft.set_status(task, _orphaned(task, work.now))
         return True
     return ended and desired is not TaskState.REMOVE
+
+
+def _never_placed(now: float) -> TaskStatus:
+    return TaskStatus(timestamp=now, state=TaskState.SHUTDOWN, message="replaced before a node had room for it")
 
 
 def _is_orphaned(work: Work, node: Node | None, key: SlotKey) -> bool:
