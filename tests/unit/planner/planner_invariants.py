@@ -60,6 +60,10 @@ def check_reservations(world: World) -> None:
             task.spec.resources.reservations.memory_bytes for task in world.tables.tasks_on(node.id) if uses_node(task)
         )
         assert memory <= node.description.resources.memory_bytes
+        gpus = [
+            gpu.value for task in world.tables.tasks_on(node.id) if uses_node(task) for gpu in task.generic_resources
+        ]
+        assert len(gpus) == len(set(gpus))
         ports = [
             (port.protocol, port.published_port)
             for task in world.tables.tasks_on(node.id)

@@ -14,6 +14,7 @@ from pyswarm_common.model import (
     Availability,
     Cluster,
     ContainerSpec,
+    GenericResource,
     Network,
     NetworkAttachmentSpec,
     NetworkSpec,
@@ -65,8 +66,16 @@ class World:
     # ---- what users do
 
     def node(
-        self, name: str, *, role: NodeRole = NodeRole.WORKER, cpus: int = 4, memory: int = 8 * GIB, **labels: str
+        self,
+        name: str,
+        *,
+        role: NodeRole = NodeRole.WORKER,
+        cpus: int = 4,
+        memory: int = 8 * GIB,
+        gpus: int = 0,
+        **labels: str,
     ) -> Node:
+        generic = tuple(GenericResource("gpu", value=f"gpu{number}") for number in range(gpus))
         node = Node(
             id=name,
             role=role,
@@ -75,7 +84,7 @@ class World:
                 hostname=name,
                 os="linux",
                 architecture="x86_64",
-                resources=Resources(nano_cpus=cpus * CORE, memory_bytes=memory),
+                resources=Resources(nano_cpus=cpus * CORE, memory_bytes=memory, generic=generic),
             ),
             status=NodeStatus(state=NodeState.READY, address=f"192.168.0.{len(self.tables.nodes) + 1}"),
         )
@@ -165,7 +174,7 @@ class World:
         """One plan of what is dirty, committed as a whole."""
         self._add_due()
         dirty, self.dirty = self.dirty, Dirty()
-        found = plan(State(self.tables, self.ledger), dirty, self.now, self.rng.random, self.new_id)
+        found = plan(State(self.tables, self.ledger, self.is_told), dirty, self.now, self.rng.random, self.new_id)
         self.dirty.merge(found.unfinished)
         for key, at in found.wakes.items():
             self.wakes[key] = min(at, self.wakes.get(key, at))
@@ -175,7 +184,12 @@ class World:
 
     def plan_again(self) -> Plan:
         """A plan of everything from a ledger made anew, not committed: as a new leader would begin."""
-        return plan(State.of(self.tables), everything(), self.now, self.rng.random, self.new_id)
+        state = State(self.tables, Ledger.of(self.tables), self.is_told)
+        return plan(state, everything(), self.now, self.rng.random, self.new_id)
+
+    def is_told(self, task: Task) -> bool:
+        """Whether every load balancer knows the task: here at once."""
+        return True
 
     def plan_all(self) -> None:
         while self.dirty or self._is_due():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -15,43 +16,62 @@ from planner_invariants import check_converged, check_invariants
 from planner_world import GIB, World
 
 from pyswarm_common.model import (
+    Affinity,
     Availability,
     ContainerSpec,
     EndpointSpec,
     FailureAction,
+    GenericResource,
     NetworkAttachmentSpec,
     NodeState,
     Placement,
     PlacementPreference,
+    PlacementStrategy,
     PortConfig,
     PublishMode,
+    RebalanceState,
+    RebalanceStatus,
     ResourceRequirements,
     Resources,
     RestartPolicy,
     ServiceMode,
+    Taint,
+    TaintEffect,
     TaskSpec,
     TaskState,
+    Toleration,
     UpdateConfig,
     UpdateOrder,
 )
 from pyswarm_manager.planner.dirty import everything
 from pyswarm_manager.planner.ledger import Ledger
+from pyswarm_manager.store.changes import Update
 
 NODES = ["n1", "n2", "n3", "n4"]
 SERVICES = ["s1", "s2", "s3"]
 NETWORKS = ["netA", "netB"]
+GPUS = 24
+"""On every node: enough for all of them."""
 
 tasks_specs = st.builds(
     TaskSpec,
     container=st.builds(ContainerSpec, image=st.sampled_from(["a", "b", "c"])),
     resources=st.builds(
-        ResourceRequirements, reservations=st.builds(Resources, memory_bytes=st.sampled_from([0, GIB // 4]))
+        ResourceRequirements,
+        reservations=st.builds(
+            Resources,
+            memory_bytes=st.sampled_from([0, GIB // 4, GIB]),
+            generic=st.sampled_from([(), (), (GenericResource("gpu", 1),)]),
+        ),
     ),
     restart=st.builds(RestartPolicy, delay_s=st.sampled_from([0.0, 1.0, None])),
     placement=st.builds(
         Placement,
         constraints=st.sampled_from([(), ("node.labels.zone!=north",)]),
         preferences=st.sampled_from([(), (PlacementPreference(spread_descriptor="node.labels.zone"),)]),
+        tolerations=st.sampled_from([(), (), (Toleration(key="t"),)]),
+        affinities=st.sampled_from([(), (), (Affinity("s1", anti=True, weight=9), Affinity("s2", weight=5))]),
+        strategy=st.sampled_from(PlacementStrategy),
     ),
     networks=st.lists(st.sampled_from(NETWORKS), unique=True).map(
         lambda names: tuple(NetworkAttachmentSpec(target=name) for name in names)
@@ -90,14 +110,14 @@ class Cluster(RuleBasedStateMachine):
         self.world.network("ingress", ingress=True)
         for name in NETWORKS:
             self.world.network(name, subnets=("10.9.0.0/24",) if name == "netA" else ())
-        self.world.node("n1", zone="east")
+        self.world.node("n1", zone="east", gpus=GPUS)
 
     # ---- users
 
     @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["east", "west"]))
     def add_node(self, name: str, zone: str) -> None:
         if name not in self.world.tables.nodes:
-            self.world.node(name, zone=zone)
+            self.world.node(name, zone=zone, gpus=GPUS)
 
     @rule(name=st.sampled_from(NODES[1:]))
     def remove_node(self, name: str) -> None:
@@ -113,6 +133,18 @@ class Cluster(RuleBasedStateMachine):
         if name in self.world.tables.nodes:
             self.world.respec_node(name, availability=availability, drain_deadline_s=deadline_s)
 
+    @rule(name=st.sampled_from(NODES), effects=st.lists(st.sampled_from(TaintEffect), max_size=2))
+    def taint(self, name: str, effects: list[TaintEffect]) -> None:
+        if name in self.world.tables.nodes:
+            self.world.respec_node(name, taints=tuple(Taint("t", effect=effect) for effect in effects))
+
+    @rule(name=st.sampled_from(SERVICES))
+    def ask_for_balance(self, name: str) -> None:
+        service = self.world.tables.services.get(name)
+        if service is not None:
+            asked = RebalanceStatus(state=RebalanceState.RUNNING)
+            self.world.apply(Update(msgspec.structs.replace(service, rebalance_status=asked)))
+
     @rule(name=st.sampled_from(NODES), zone=st.sampled_from(["east", "west", "north"]))
     def label(self, name: str, zone: str) -> None:
         if name in self.world.tables.nodes:
@@ -125,6 +157,8 @@ class Cluster(RuleBasedStateMachine):
         task=tasks_specs,
         update=updates,
         endpoint=endpoints,
+        priority=st.sampled_from([0, 0, 5]),
+        rebalance=st.booleans(),
     )
     def create(self, name: str, mode: ServiceMode, **spec: Any) -> None:
         if name not in self.world.tables.services:
@@ -202,9 +236,9 @@ class Cluster(RuleBasedStateMachine):
         world = self.world
         for name in NODES:
             if name not in world.tables.nodes:
-                world.node(name, memory=64 * GIB)
+                world.node(name, memory=64 * GIB, gpus=GPUS)
             world.node_state(name, NodeState.READY)
-            world.respec_node(name, labels={"zone": "east"}, availability=Availability.ACTIVE)
+            world.respec_node(name, labels={"zone": "east"}, availability=Availability.ACTIVE, taints=())
         world.settle(3600)
         check_converged(world)
 
