@@ -22,6 +22,29 @@ def host_devices() -> tuple[DeviceNode, ...]:
     return tuple(_below("/dev", "/dev", "rwm"))
 
 
+def device_paths(limit: int) -> tuple[str, ...]:
+    """What can be asked for by name: nodes, links to them, and directories that hold some. Nothing if they are too many:
+    a list that is not whole would say of a device that it is not there."""
+    found: dict[str, None] = {}
+    for place, names, files in os.walk("/dev"):
+        names[:] = sorted(name for name in names if not f"{place}/{name}".startswith(_PASSED_OVER))
+        here = [f"{place}/{name}" for name in sorted(files) if _is_device(f"{place}/{name}")]
+        if here and place != "/dev":
+            found[place] = None
+        found |= dict.fromkeys(here)
+        if len(found) > limit:
+            return ()
+    return tuple(found)
+
+
+def _is_device(path: str) -> bool:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:  # a link to nowhere
+        return False
+    return not path.startswith(_PASSED_OVER) and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+
+
 def wanted_devices(devices: tuple[Device, ...]) -> tuple[DeviceNode, ...]:
     """What was asked for; a directory stands for all devices in it."""
     return tuple(node for device in devices for node in _wanted(device))

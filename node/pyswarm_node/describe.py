@@ -8,10 +8,13 @@ import socket
 from importlib import metadata
 from pathlib import Path
 
-from pyswarm_common.model import NodeDescription, Resources
+from pyswarm_common.model import NodeDescription, Plugin, Resources
+from pyswarm_runtime.devices import device_paths
+from pyswarm_runtime.log_drivers import log_drivers
 from pyswarm_runtime.types import Preflight
 
 _NANO = 1_000_000_000
+MAX_DEVICES = 1024  # beyond it none is named, and the node is asked for any
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -32,7 +35,15 @@ def describe(preflight: Preflight, data_path_address: str, agent_address: str) -
         data_path_address=data_path_address,
         agent_address=agent_address,
         capabilities=capabilities(preflight),
+        plugins=plugins(),
+        devices=device_paths(MAX_DEVICES),
     )
+
+
+def plugins() -> tuple[Plugin, ...]:
+    """What tasks may ask of this node by name; docker's names of the kinds."""
+    kinds = {"Log": log_drivers(), "Network": ("host", "overlay"), "Volume": ("local",)}
+    return tuple(Plugin(type=kind, name=name) for kind, names in kinds.items() for name in names)
 
 
 def capabilities(preflight: Preflight) -> dict[str, str]:
