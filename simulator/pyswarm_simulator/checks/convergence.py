@@ -82,15 +82,17 @@ def _service(view: Tables, service: Service) -> Iterator[str]:
     live = [t for t in view.service_tasks(service.id) if not t.status.state.is_terminal]
     takers = [n for n in view.nodes.values() if n.spec.availability is Availability.ACTIVE]
     is_global = service.spec.mode is ServiceMode.GLOBAL
-    wanted = len(takers) if is_global or not takers else service.spec.replicas or 0
-    if len(running) != wanted or len(live) != (wanted if takers else len(live)):
+    wanted = len(takers) if is_global else service.spec.replicas or 0
+    is_stuck = not takers and not is_global  # what runs on drained nodes stays, what does not run waits
+    is_well = len(running) <= wanted if is_stuck else len(running) == len(live) == wanted
+    if not is_well:
         states = " ".join(f"{t.slot or t.node_id[:4]}:{t.status.state.name}/{t.desired_state.name}" for t in live)
         yield f"service {name} runs {len(running)} of {wanted} tasks ({states})"
     for task in running:
         node = view.nodes.get(task.node_id)
-        if node is None or not _may_host(node):
+        if node is None or not (is_stuck or _may_host(node)):
             yield f"task {task.name} runs on a node that takes none"
-        if task.spec != service.spec.task:
+        if task.spec != service.spec.task and not is_stuck:
             yield f"task {task.name} is of an older spec"
 
 
