@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from pyswarm_runtime.usage import ContainerUsage, read_usage
+
 ROOT = Path("/sys/fs/cgroup")
 SYSTEMD_RUNS = Path("/run/systemd/system")
 MONITOR_GROUP = "conmon"
@@ -47,6 +49,10 @@ class ContainerGroups:
     def path_of(self, container_id: str) -> str:
         """As the OCI configuration names it."""
         return str(self._parent / container_id)
+
+    def usage(self, container_id: str) -> ContainerUsage | None:
+        """What the container uses; None if that cannot be told, as of one that has ended."""
+        return read_usage(self._layout.version, self._layout.hierarchies, self.path_of(container_id))
 
     def adopt_monitor(self, pid: int) -> None:
         """Puts conmon into a group of its own, so that ending the daemon's service does not end containers.

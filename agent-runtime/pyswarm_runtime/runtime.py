@@ -49,6 +49,7 @@ from pyswarm_runtime.types import (
     Preflight,
     RuntimeConfig,
 )
+from pyswarm_runtime.usage import ContainerUsage
 from pyswarm_runtime.volumes import VolumeStore, check_volume
 from pyswarm_runtime.watcher import DirectoryWatcher
 
@@ -276,6 +277,15 @@ class Runtime:
     async def list(self, labels: Mapping[str, str] = {}) -> list[ContainerState]:
         """Those that have all of these labels, newest first."""
         return self._containers.states(labels)
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, ContainerUsage]:
+        """What these containers use; without those of which it cannot be told."""
+
+        def read() -> Mapping[str, ContainerUsage]:
+            found = {container_id: self._groups.usage(container_id) for container_id in container_ids}
+            return {container_id: usage for container_id, usage in found.items() if usage is not None}
+
+        return await self._in_io(read)
 
     async def exec(
         self, container_id: str, argv: Sequence[str], *, timeout_s: float | None = None, max_output: int = MIB

@@ -7,7 +7,7 @@ host. What the agent began and did not live to see is done all the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -25,6 +25,7 @@ from pyswarm_runtime.types import (
     ImageManifest,
     LogRecord,
 )
+from pyswarm_runtime.usage import ContainerUsage
 from pyswarm_simulator.mailbox import Mailbox
 from pyswarm_simulator.world import EPOCH, ProcessLoop, World
 
@@ -48,6 +49,8 @@ class SimRuntime:
         self._world, self._host, self._weather = world, host, weather
         self.states: dict[str, ContainerState] = {}
         self.on_started: Callable[[ContainerState], None] = lambda state: None
+        self.load = ContainerUsage(0, 0)
+        """What every container uses, as far as anybody asks."""
         self._made = 0
         self._listener: Mailbox[ContainerState] | None = None
 
@@ -93,6 +96,10 @@ class SimRuntime:
         if state.status == "running" and not force:
             raise FailedPrecondition(f"container {container_id} is running: stop it first")
         del self.states[container_id]
+
+    async def usage(self, container_ids: Sequence[str], /) -> Mapping[str, ContainerUsage]:
+        await self._take(0.01)
+        return {found: self.load for found in container_ids if found in self.states}
 
     async def exec(self, container_id: str, argv: Sequence[str], /, *, timeout_s: float) -> ExecResult:
         await self._take(0.01)

@@ -37,6 +37,7 @@ from .ports import ContainerAccess, ContainerRuntime, ImageStore, Overlay
 from .server import AgentServer, AgentServicer
 from .session import Dial, Removed, Session
 from .session_log import SessionLog
+from .statistics import Statistics
 from .statuses import StatusOutbox
 from .store import (
     AgentStore,
@@ -142,6 +143,7 @@ class Agent:
         fetcher = ImageFetcher(images, self._locate_image, connect)
         host = Host(runtime, images, overlay, self._networks, fetcher)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
+        self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
         servicer = AgentServicer(
             self.tasks, runtime, images, self._name, self._removed.gate, lambda: self.managers, wires.access
@@ -184,6 +186,7 @@ class Agent:
             group.create_task(self.tasks.run_exits())
             group.create_task(self._networks.run_retries())
             group.create_task(self._inquiries.run())
+            group.create_task(self._statistics.run())
             group.create_task(self._run_session())
 
     async def _run_session(self) -> None:
@@ -259,6 +262,8 @@ class Agent:
                 await self._assign(message.assignments)
             case "trust":
                 await self._trust(message.trust)
+            case "statistics_wanted":
+                self._statistics.ask(message.statistics_wanted)
             case "managers":
                 await self._learn_managers(message.managers)
             case "node":

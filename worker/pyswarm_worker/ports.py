@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from pyswarm_runtime.types import (
     LogRecord,
     LogStream,
 )
+from pyswarm_runtime.usage import ContainerUsage
 
 
 class ImageStore(Protocol):
@@ -54,6 +55,8 @@ class ContainerRuntime(Protocol):
     async def remove(self, container_id: str, /, force: bool = False) -> None: ...
 
     async def list(self) -> list[ContainerState]: ...
+
+    async def usage(self, container_ids: Sequence[str], /) -> Mapping[str, ContainerUsage]: ...
 
     async def exec(self, container_id: str, argv: Sequence[str], /, *, timeout_s: float) -> ExecResult: ...
 

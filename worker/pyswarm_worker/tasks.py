@@ -10,7 +10,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -112,6 +112,16 @@ class Tasks:
     def container_of(self, task_id: str) -> str | None:
         entry = self._entries.get(task_id)
         return (entry.machine.container.container_id or None) if entry is not None else None
+
+    def containers_of(self, service_ids: Container[str]) -> dict[str, str]:
+        """Running containers by task, of these services."""
+        return {
+            task_id: entry.machine.container.container_id
+            for task_id, entry in self._entries.items()
+            if entry.task.service_id in service_ids
+            and entry.machine.container.container_id
+            and entry.machine.step is tm.Step.RUNNING
+        }
 
     # ---------------------------------------------------------------- what comes in
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -28,6 +28,7 @@ from pyswarm_runtime.types import (
     ImageManifest,
     LogRecord,
 )
+from pyswarm_runtime.usage import ContainerUsage
 
 CLUSTER = "c" * 25
 NODE = "n" * 25
@@ -65,6 +66,7 @@ class FakeRuntime:
     def __init__(self) -> None:
         self.states: dict[str, ContainerState] = {}
         self.healthy = True
+        self.usages: dict[str, ContainerUsage] = {}
         self.start_error: errors.PyswarmError | None = None
         self._listeners: list[asyncio.Queue[ContainerState | None]] = []
 
@@ -92,6 +94,9 @@ class FakeRuntime:
 
     async def list(self) -> list[ContainerState]:
         return list(self.states.values())
+
+    async def usage(self, container_ids: Sequence[str]) -> Mapping[str, ContainerUsage]:
+        return {found: self.usages[found] for found in container_ids if found in self.usages}
 
     async def exec(self, container_id: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         return ExecResult(0 if self.healthy else 1, b"" if self.healthy else b"not well")
