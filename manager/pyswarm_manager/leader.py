@@ -67,6 +67,7 @@ async def run_planner(
     try:
         while True:
             await loop.wait_dirty()
+            await asyncio.sleep(0)  # whoever asked for what was just committed is answered first
             await loop.plan_and_commit()
     finally:
         unsubscribe()

@@ -94,6 +94,7 @@ class RaftLoop:
         self._lost_peers: list[int] = []
         self._tick_is_due = False
         self._wake = asyncio.Event()
+        self._event_loop = asyncio.get_running_loop()
         self._saving: tuple[Persist, Write] | None = None
         self._deferred: Persist | None = None
         self._compacting: tuple[int, Write] | None = None
@@ -162,8 +163,9 @@ class RaftLoop:
                     # Ticks that come late are not caught up with: a busy host waits longer before it campaigns.
                     timer = loop.call_later(self.config.tick_s, self._tick)
                 self._turn()
-                await asyncio.sleep(0)  # others run before the next turn, even when there is already more to do
-                self._persist_deferred()
+                if self._deferred is not None or self._wake.is_set():
+                    await asyncio.sleep(0)  # others run before the next turn, even when there is already more to do
+                    self._persist_deferred()
         finally:
             self.stopping = True  # also when something failed: nobody may wait for what will not come
             timer.cancel()
@@ -227,7 +229,8 @@ class RaftLoop:
             self._persist(ready.persist)
         if ready.committed:
             self._apply(ready.committed)
-            self._wake.set()
+            if len(ready.committed) >= _APPLY_LIMIT:
+                self._wake.set()  # there may be more
         for read in ready.read_states:
             self.reads.confirmed(read.context, read.index)
         if ready.soft_state is not None:
@@ -248,6 +251,7 @@ class RaftLoop:
     def _persist(self, persist: Persist) -> None:
         if not persist.must_sync:
             self._persisted(persist)
+            self._wake.set()  # what that commits, or lets be written, is in the next turn's `Ready`
             return
         save = partial(self._storage.save, persist.hard_state, persist.entries, persist.snapshot)
         self._saving = (persist, self._write(save))
@@ -257,9 +261,8 @@ class RaftLoop:
 
     def _in_writer(self, write: Callable[[], None]) -> Future[None]:
         """Run in the one thread that uses the disk, in the order of the calls. One hop there and one back."""
-        tell = asyncio.get_running_loop().call_soon_threadsafe
         future = self._writer.submit(write)
-        future.add_done_callback(lambda _: tell(self._wake.set))
+        future.add_done_callback(lambda _: self._wake_from_thread())
         return future
 
     def _notice_writes(self) -> None:
@@ -308,7 +311,6 @@ class RaftLoop:
             self._transport.send(persist.messages)
         if persist.snapshot is not None:
             self._restore(persist.snapshot)
-        self._wake.set()
 
     async def _finish_writes(self) -> None:
         """Nothing may use the disk after we stop."""
@@ -345,8 +347,11 @@ class RaftLoop:
             save = partial(self._storage.save_snapshot, snapshot, first_kept)
             self._compacting = (snapshot.index, self._write(save))
             return
-        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._wake.set)
-        self._snapshots.begin(self.config, self.applied_index, tell)
+        self._snapshots.begin(self.config, self.applied_index, self._wake_from_thread)
+
+    def _wake_from_thread(self) -> None:
+        """From the thread in which something was done."""
+        self._event_loop.call_soon_threadsafe(self._wake.set)
 
     # -- leadership and membership -----------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from pyswarm.v1 import raft_pb2_grpc
 from pyswarm_common.errors import NODE_REMOVED_KEY
 from pyswarm_manager.raft.core.messages import Append, InstallSnapshot, Message
 from pyswarm_manager.raft.lanes.sending import OpenLane, SendingLane
-from pyswarm_manager.raft.wire import encode, snapshot_chunks
+from pyswarm_manager.raft.wire import BatchEncoder, encode, snapshot_chunks
 
 _log = logging.getLogger(__name__)
 
@@ -78,11 +78,10 @@ class Peer:
         """Whether messages go by a lane now."""
         return self._lane is not None
 
-    def send(self, messages: Sequence[Message]) -> None:
+    def send(self, messages: Sequence[Message], encoder: BatchEncoder) -> None:
         """Now if there is a lane, else when there is a connection."""
         if self._lane is not None and not any(isinstance(message, InstallSnapshot) for message in messages):
-            batch = pb.RaftBatch(messages=[encode(message) for message in messages])
-            if self._lane.send(batch.SerializeToString()):
+            if self._lane.send(encoder.encoded(messages)):
                 return
         for message in messages:
             self._enqueue(message)

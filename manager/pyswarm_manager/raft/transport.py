@@ -15,6 +15,7 @@ from pyswarm.v1 import raft_pb2 as pb
 from pyswarm_manager.raft.core.messages import Message
 from pyswarm_manager.raft.lanes.sending import OpenLane
 from pyswarm_manager.raft.peer import Callbacks, ChannelFor, Dialler, Peer
+from pyswarm_manager.raft.wire import BatchEncoder
 
 LINGER_S = 1.0
 """A peer that left the configuration is still sent what was queued for it, for this long: that it was removed."""
@@ -70,10 +71,11 @@ class GrpcTransport:
         by_peer: dict[int, list[Message]] = {}
         for message in messages:
             by_peer.setdefault(message.to, []).append(message)
+        encoder = BatchEncoder()
         for raft_id, its_messages in by_peer.items():
             peer = self._peers.get(raft_id)
             if peer is not None:
-                peer.send(its_messages)
+                peer.send(its_messages, encoder)
 
     def set_peers(self, peers: Mapping[int, str]) -> None:
         """The other members now; `run` connects to them."""

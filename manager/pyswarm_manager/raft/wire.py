@@ -5,7 +5,7 @@ What comes in is from another manager of this cluster (mTLS), and still checked 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyswarm.v1 import raft_pb2 as pb
 from pyswarm_common.errors import InvalidArgument
@@ -58,6 +58,28 @@ def encode(message: Message) -> pb.RaftMessage:
             return pb.RaftMessage(term=term, read_index_response=confirmed)
         case InstallSnapshot():
             raise AssertionError("a snapshot travels in chunks")
+
+
+class BatchEncoder:
+    """Batches as bytes. What a leader tells several followers alike is encoded once: one encoder lives for one moment."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Append, bytes] | None = None
+
+    def encoded(self, messages: Sequence[Message]) -> bytes:
+        """A batch without the names of its peers."""
+        only = messages[0] if len(messages) == 1 else None
+        if not isinstance(only, Append):
+            return pb.RaftBatch(messages=[encode(message) for message in messages]).SerializeToString()
+        if self._last is None or not _say_the_same(self._last[0], only):
+            self._last = (only, pb.RaftBatch(messages=[encode(only)]).SerializeToString())
+        return self._last[1]
+
+
+def _say_the_same(one: Append, other: Append) -> bool:
+    """But for whom they are to."""
+    places = (one.term, one.prev_index, one.prev_term, one.commit)
+    return places == (other.term, other.prev_index, other.prev_term, other.commit) and one.entries == other.entries
 
 
 def _encode_append(message: Append) -> pb.RaftAppend:

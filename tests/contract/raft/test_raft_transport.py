@@ -27,7 +27,7 @@ from pyswarm_manager.raft.core.messages import (
 from pyswarm_manager.raft.core.types import Configuration, Entry, EntryKind, Member, MemberRole, Snapshot
 from pyswarm_manager.raft.peer import REMOVED_KEY
 from pyswarm_manager.raft.transport import GrpcTransport
-from pyswarm_manager.raft.wire import assemble_snapshot, decode, encode, snapshot_chunks
+from pyswarm_manager.raft.wire import BatchEncoder, assemble_snapshot, decode, encode, snapshot_chunks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "unit" / "raft"))
 from raft_cluster import CLUSTER_ID, TestCluster
@@ -211,6 +211,23 @@ MESSAGES: list[Message] = [
 def test_every_message_survives_the_wire(message: Message) -> None:
     wire = pb.RaftMessage.FromString(encode(message).SerializeToString())
     assert decode(wire, sender=1, to=2) == message
+
+
+def test_what_two_followers_are_told_alike_is_the_same_batch_and_nothing_else_is() -> None:
+    entries = (Entry(8, 3, EntryKind.NORMAL, b"x"),)
+    told: list[list[Message]] = [
+        [Append(2, 1, 5, 7, 3, 6, entries)],
+        [Append(3, 1, 5, 7, 3, 6, entries)],
+        [Append(3, 1, 5, 7, 3, 7, entries)],
+        [Append(3, 1, 5, 7, 3, 7, (Entry(8, 3, EntryKind.NORMAL, b"y"),))],
+        [Heartbeat(2, 1, 5, 6, 44), Append(2, 1, 5, 7, 3, 7, entries)],
+    ]
+    encoder = BatchEncoder()
+    batches = [encoder.encoded(messages) for messages in told]
+    assert batches[0] is batches[1]
+    for messages, batch in zip(told, batches, strict=True):
+        wire = pb.RaftBatch.FromString(batch).messages
+        assert [decode(message, sender=1, to=messages[0].to) for message in wire] == messages
 
 
 def test_a_snapshot_survives_the_wire() -> None:
