@@ -19,6 +19,8 @@ from pyswarm.v1 import (
     ca_pb2,
     control_pb2,
     control_pb2_grpc,
+    exec_pb2,
+    exec_pb2_grpc,
     jobs_pb2,
     jobs_pb2_grpc,
     operator_pb2,
@@ -58,6 +60,7 @@ class Everything:
             "Security": security_pb2_grpc.SecurityStub,
             "Backup": backup_pb2_grpc.BackupStub,
             "Operator": operator_pb2_grpc.OperatorStub,
+            "Exec": exec_pb2_grpc.ExecStub,
             "Jobs": jobs_pb2_grpc.JobsStub,
         }
         self._stubs = {name: stub_of(swarm, stub, admin, manager) for name, stub in stubs.items()}
@@ -179,6 +182,8 @@ class Everything:
     async def _leadership(self) -> AsyncIterator[str]:
         await self._call("Security/RotateRoot", security_pb2.RotateRootRequest())
         yield "Security/RotateRoot"
+        await self._call("Exec/Announce", exec_pb2.AnnounceRequest(task_id=new_id(), action="exec sh"))
+        yield "Exec/Announce"
         await self._call("Operator/TransferLeadership", operator_pb2.TransferLeadershipRequest())
         yield "Operator/TransferLeadership"
 

@@ -56,6 +56,7 @@ def called_by(caller: Caller) -> set[str]:
 
 ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR)
 """What agents and daemons serve, each with a table of its own."""
+ENTERING = {f"/pyswarm.v1.Exec/{name}" for name in ("Run", "CopyFrom", "CopyTo")}
 SERVED = methods_of(*every_file()) - ELSEWHERE
 
 
@@ -73,6 +74,9 @@ def test_what_does_not_only_read_is_recorded(method: str) -> None:
     name = method.rpartition("/")[2]
     if method == "/pyswarm.v1.Backup/GetBackupKey":  # may rotate it
         assert method in CHANGES
+    elif method in ENTERING:  # each announces itself to the leader, which records that
+        assert method not in CHANGES
+        assert "/pyswarm.v1.Exec/Announce" in CHANGES
     else:
         assert (method in CHANGES) is not name.startswith(READS)
 
@@ -104,7 +108,7 @@ def test_what_an_operator_may_change() -> None:
             "RemoveNetwork",
             "UpdateNode",
         )
-    } | {"/pyswarm.v1.Jobs/RunService"}
+    } | {"/pyswarm.v1.Jobs/RunService"} | ENTERING | {"/pyswarm.v1.Exec/Announce"}
 
 
 def test_each_role_may_do_what_the_one_before_it_may() -> None:
