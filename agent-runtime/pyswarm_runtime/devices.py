@@ -23,8 +23,10 @@ def host_devices() -> tuple[DeviceNode, ...]:
 
 
 def device_paths(limit: int) -> tuple[str, ...]:
-    """What can be asked for by name: nodes, links to them, and directories that hold some. Nothing if they are too many:
-    a list that is not whole would say of a device that it is not there."""
+    """What can be asked for by name: nodes, links to them, and directories that hold some.
+
+    Nothing if they are too many: a list that is not whole would say of a device that it is not there.
+    """
     found: dict[str, None] = {}
     for place, names, files in os.walk("/dev"):
         names[:] = sorted(name for name in names if not f"{place}/{name}".startswith(_PASSED_OVER))

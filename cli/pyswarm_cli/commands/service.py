@@ -74,17 +74,24 @@ def tasks(
 
 @click.command(help="Show everything about services.")
 @click.option("-f", "--format", "format_", metavar="FORMAT", default="", help="A Go-style template")
+@click.option("--pretty", is_flag=True, help="In words, for people")
 @click.argument("services", metavar="SERVICE...", nargs=-1, required=True)
 @click.pass_context
-def inspect(ctx: click.Context, format_: str, services: tuple[str, ...]) -> None:
+def inspect(ctx: click.Context, format_: str, pretty: bool, services: tuple[str, ...]) -> None:
     """`service inspect`."""
-    from pyswarm_cli.views import inspected  # noqa: PLC0415 - the model and its codec are only needed here
+    # The model and its codec are only needed here.
+    from pyswarm_cli.views import inspected, service_pretty  # noqa: PLC0415
     from pyswarm_common.codec import from_proto  # noqa: PLC0415
     from pyswarm_common.model import Service  # noqa: PLC0415
 
+    if pretty and format_:
+        raise click.UsageError("--format is incompatible with human friendly format")
     connection = connect(ctx)
     found = [inspected.service(from_proto(Service, get_service(connection, name))) for name in services]
-    click.echo(show_objects(found, format_), nl=False)
+    if pretty:
+        click.echo("".join(service_pretty.pretty(service) for service in found), nl=False)
+    else:
+        click.echo(show_objects(found, format_), nl=False)
 
 
 @click.command(help="Remove services.")

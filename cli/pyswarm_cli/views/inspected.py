@@ -10,44 +10,25 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyswarm_cli.output.words import iso_time
 from pyswarm_cli.views import node_resources
 from pyswarm_cli.views.modes import autoscale_json, mode_json, status_json
+from pyswarm_cli.views.shapes import Json, given, nanos, word
+from pyswarm_cli.views.task_specs import task_spec
 from pyswarm_common.identity.authority import key_identifier
 from pyswarm_common.identity.roots import read_bundle
 from pyswarm_common.model import (
     CertificateStatus,
     Cluster,
-    ContainerSpec,
     EndpointSpec,
-    HealthCheck,
     Meta,
     Network,
     Node,
     NodeState,
     PortConfig,
-    Resources,
-    RestartPolicy,
     Service,
     ServiceSpec,
     Task,
-    TaskSpec,
     UpdateConfig,
     UpdateStatus,
 )
-
-Json = dict[str, Any]
-_NANO = 1_000_000_000
-
-
-def _word(value: Any) -> str:
-    return str(value.name).lower().replace("_", "-")
-
-
-def _given(**values: Any) -> Json:
-    """Without what is empty: docker leaves that out as well."""
-    return {name: value for name, value in values.items() if value not in (None, "", 0, [], {}, False)}
-
-
-def _nanos(seconds: float | None) -> int:
-    return round((seconds or 0.0) * _NANO)
 
 
 def _meta(identifier: str, meta: Meta) -> Json:
@@ -57,10 +38,6 @@ def _meta(identifier: str, meta: Meta) -> Json:
         "CreatedAt": iso_time(meta.created_at),
         "UpdatedAt": iso_time(meta.updated_at),
     }
-
-
-def _resources(resources: Resources) -> Json:
-    return node_resources.shown(resources)
 
 
 # ---------------------------------------------------------------- nodes
@@ -74,25 +51,30 @@ def node(value: Node, roots: bytes = b"", resources: Any = None) -> Json:
         **_meta(value.id, value.meta),
         "Spec": {
             "Labels": dict(value.spec.labels),
-            "Role": _word(value.spec.role),
-            "Availability": _word(value.spec.availability),
-            **_given(DrainDeadline=_nanos(value.spec.drain_deadline_s)),
+            "Role": word(value.spec.role),
+            "Availability": word(value.spec.availability),
+            **given(DrainDeadline=nanos(value.spec.drain_deadline_s)),
         },
         "Description": {
             "Hostname": about.hostname,
             "Platform": {"Architecture": about.architecture, "OS": about.os},
-            "Resources": _resources(about.resources),
-            "Engine": _given(EngineVersion=about.engine_version, Labels=dict(about.engine_labels)),
+            "Resources": node_resources.shown(about.resources),
+            "Engine": given(
+                EngineVersion=about.engine_version,
+                Labels=dict(about.engine_labels),
+                Plugins=[{"Type": plugin.type, "Name": plugin.name} for plugin in about.plugins],
+            ),
+            **given(Devices=list(about.devices)),
             "DataPathAddr": about.data_path_address,
             "Capabilities": dict(about.capabilities),
             "TLSInfo": _tls(value.certificate, roots),
         },
-        "Status": _given(
-            State="ready" if value.status.state is NodeState.SUSPECT else _word(value.status.state),
+        "Status": given(
+            State="ready" if value.status.state is NodeState.SUSPECT else word(value.status.state),
             Message=value.status.message,
             Addr=value.status.address,
         ),
-        "Role": _word(value.role),
+        "Role": word(value.role),
     }
     if value.drain_started_at:
         out["DrainStartedAt"] = iso_time(value.drain_started_at)
@@ -108,7 +90,7 @@ def node(value: Node, roots: bytes = b"", resources: Any = None) -> Json:
 
 def _tls(certificate: CertificateStatus, roots: bytes) -> Json:
     """The certificate that the node showed last, and the root behind it if that signed it directly."""
-    out = _given(
+    out = given(
         CertIssuer=certificate.issuer,
         CertExpiresAt=iso_time(certificate.expires_at) if certificate.expires_at else "",
         RotationPending=bool(certificate.renew_from),
@@ -147,7 +129,7 @@ def service(value: Service) -> Json:
 
 def _update_status(status: UpdateStatus) -> Json:
     return {
-        "State": _word(status.state),
+        "State": word(status.state),
         "StartedAt": iso_time(status.started_at),
         "CompletedAt": iso_time(status.completed_at),
         "Message": status.message,
@@ -165,102 +147,38 @@ def service_spec(spec: ServiceSpec) -> Json:
         **({"UpdateConfig": _update_config(spec.update)} if spec.update else {}),
         **({"RollbackConfig": _update_config(spec.rollback)} if spec.rollback else {}),
         "EndpointSpec": _endpoint_spec(spec.endpoint),
-    }
-
-
-def task_spec(spec: TaskSpec) -> Json:
-    """The template of a service's tasks."""
-    limits = {**_resources(spec.resources.limits), **_given(Pids=spec.resources.limits.pids)}
-    placement = _given(
-        Constraints=list(spec.placement.constraints),
-        Preferences=[{"Spread": {"SpreadDescriptor": item.spread_descriptor}} for item in spec.placement.preferences],
-        MaxReplicas=spec.placement.max_replicas_per_node,
-    )
-    return {
-        "ContainerSpec": _container(spec.container),
-        "Resources": {"Limits": limits, "Reservations": _resources(spec.resources.reservations)},
-        "RestartPolicy": _restart(spec.restart),
-        "Placement": placement,
-        "Networks": [_given(Target=item.target, Aliases=list(item.aliases)) for item in spec.networks],
-        "ForceUpdate": spec.force_update,
-    }
-
-
-def _container(spec: ContainerSpec) -> Json:
-    mounts = [
-        _given(Type=_word(item.type), Source=item.source, Target=item.target, ReadOnly=item.read_only)
-        for item in spec.mounts
-    ]
-    grace = None if spec.stop_grace_period_s is None else _nanos(spec.stop_grace_period_s)
-    return _given(
-        Image=spec.image,
-        Command=list(spec.command),
-        Args=list(spec.args),
-        Env=list(spec.env),
-        Hostname=spec.hostname,
-        Dir=spec.dir,
-        User=spec.user,
-        Labels=dict(spec.labels),
-        Mounts=mounts,
-        StopSignal=spec.stop_signal,
-        StopGracePeriod=grace,
-        Healthcheck=_health(spec.healthcheck),
-        DNSConfig=_given(Nameservers=list(spec.dns)),
-        Hosts=list(spec.hosts),
-        Init=spec.init,
-        TTY=spec.tty,
-        ReadOnly=spec.read_only,
-        CapabilityAdd=list(spec.cap_add),
-        CapabilityDrop=list(spec.cap_drop),
-        Sysctls=dict(spec.sysctls),
-    )
-
-
-def _health(check: HealthCheck | None) -> Json | None:
-    if check is None:
-        return None
-    return _given(
-        Test=list(check.test),
-        Interval=_nanos(check.interval_s),
-        Timeout=_nanos(check.timeout_s),
-        StartPeriod=_nanos(check.start_period_s),
-        Retries=check.retries,
-    )
-
-
-def _restart(policy: RestartPolicy) -> Json:
-    delay = {} if policy.delay_s is None else {"Delay": _nanos(policy.delay_s)}
-    return {
-        "Condition": _word(policy.condition),
-        **delay,
-        "MaxAttempts": policy.max_attempts,
-        **_given(Window=_nanos(policy.window_s)),
+        **given(
+            DependsOn=[{"Service": item.service, "Condition": word(item.condition)} for item in spec.depends_on],
+            Stopped=spec.stopped,
+            Priority=spec.priority,
+            Rebalance=spec.rebalance,
+        ),
     }
 
 
 def _update_config(config: UpdateConfig) -> Json:
-    monitor = {} if config.monitor_s is None else {"Monitor": _nanos(config.monitor_s)}
+    monitor = {} if config.monitor_s is None else {"Monitor": nanos(config.monitor_s)}
     return {
         "Parallelism": config.parallelism,
-        "Delay": _nanos(config.delay_s),
-        "FailureAction": _word(config.failure_action),
+        "Delay": nanos(config.delay_s),
+        "FailureAction": word(config.failure_action),
         **monitor,
         "MaxFailureRatio": config.max_failure_ratio,
-        "Order": _word(config.order),
+        "Order": word(config.order),
     }
 
 
 def _endpoint_spec(spec: EndpointSpec) -> Json:
-    return {"Mode": _word(spec.mode), **_given(Ports=[_port(port) for port in spec.ports])}
+    return {"Mode": word(spec.mode), **given(Ports=[_port(port) for port in spec.ports])}
 
 
 def _port(port: PortConfig) -> Json:
-    return _given(
+    return given(
         Name=port.name,
-        Protocol=_word(port.protocol),
+        Protocol=word(port.protocol),
         TargetPort=port.target_port,
         PublishedPort=port.published_port,
-        PublishMode=_word(port.publish_mode),
+        PublishMode=word(port.publish_mode),
     )
 
 
@@ -269,9 +187,9 @@ def _port(port: PortConfig) -> Json:
 
 def task(value: Task) -> Json:
     """A task, as `docker inspect` shows it."""
-    status = _given(
+    status = given(
         Timestamp=iso_time(value.status.timestamp),
-        State=_word(value.status.state),
+        State=word(value.status.state),
         Message=value.status.message,
         Err=value.status.err,
     )
@@ -281,6 +199,7 @@ def task(value: Task) -> Json:
             "ContainerID": container.container_id,
             "PID": container.pid,
             "ExitCode": container.exit_code,
+            **given(OOMKilled=container.oom_killed, Health="" if not container.health else word(container.health)),
         }
     return {
         **_meta(value.id, value.meta),
@@ -289,7 +208,7 @@ def task(value: Task) -> Json:
         "Slot": value.slot,
         "NodeID": value.node_id,
         "Status": status,
-        "DesiredState": _word(value.desired_state),
+        "DesiredState": word(value.desired_state),
         "NetworksAttachments": [
             {"Network": {"ID": item.network_id}, "Addresses": list(item.addresses)} for item in value.networks
         ],
@@ -299,7 +218,7 @@ def task(value: Task) -> Json:
 def network(value: Network) -> Json:
     """`network inspect`."""
     gateways = [*value.gateways, *[""] * len(value.subnets)]
-    pools = [_given(Subnet=subnet, Gateway=gateways[index]) for index, subnet in enumerate(value.subnets)]
+    pools = [given(Subnet=subnet, Gateway=gateways[index]) for index, subnet in enumerate(value.subnets)]
     return {
         "Name": value.spec.name,
         "Id": value.id,
@@ -324,11 +243,11 @@ def cluster(value: Cluster) -> Json:
         "Spec": {
             "Name": spec.name,
             "Orchestration": {"TaskHistoryRetentionLimit": spec.task_history_limit},
-            "Dispatcher": {"HeartbeatPeriod": _nanos(spec.heartbeat_period_s)},
-            "CAConfig": {"NodeCertExpiry": _nanos(spec.node_cert_expiry_s)},
-            "Backups": {"Interval": _nanos(spec.backup_interval_s), "Kept": spec.backups_kept},
-            "Managers": {"Wanted": spec.managers, "DeadGrace": _nanos(spec.manager_grace_s)},
-            "OrphanAfter": _nanos(spec.orphan_grace_s),
+            "Dispatcher": {"HeartbeatPeriod": nanos(spec.heartbeat_period_s)},
+            "CAConfig": {"NodeCertExpiry": nanos(spec.node_cert_expiry_s)},
+            "Backups": {"Interval": nanos(spec.backup_interval_s), "Kept": spec.backups_kept},
+            "Managers": {"Wanted": spec.managers, "DeadGrace": nanos(spec.manager_grace_s)},
+            "OrphanAfter": nanos(spec.orphan_grace_s),
         },
         "DefaultAddrPool": list(spec.default_address_pools),
         "SubnetSize": spec.subnet_size,
