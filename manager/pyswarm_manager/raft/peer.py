@@ -80,12 +80,16 @@ class Peer:
 
     def send(self, messages: Sequence[Message], encoder: BatchEncoder) -> None:
         """Now if there is a lane, else when there is a connection."""
-        if self._lane is not None and not any(isinstance(message, InstallSnapshot) for message in messages):
-            if self._lane.send(encoder.encoded(messages)):
-                return
+        if self._goes_by_lane(messages, encoder):
+            return
         for message in messages:
             self._enqueue(message)
         self._wake.set()
+
+    def _goes_by_lane(self, messages: Sequence[Message], encoder: BatchEncoder) -> bool:
+        if self._lane is None or any(isinstance(message, InstallSnapshot) for message in messages):
+            return False
+        return self._lane.send(encoder.encoded(messages))
 
     def _enqueue(self, message: Message) -> None:
         if isinstance(message, InstallSnapshot):

@@ -61,7 +61,7 @@ def encode(message: Message) -> pb.RaftMessage:
 
 
 class BatchEncoder:
-    """Batches as bytes. What a leader tells several followers alike is encoded once: one encoder lives for one moment."""
+    """Batches as bytes. What a leader tells several followers alike is encoded once; one encoder for each moment."""
 
     def __init__(self) -> None:
         self._last: tuple[Append, bytes] | None = None
