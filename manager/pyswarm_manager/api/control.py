@@ -25,6 +25,7 @@ from pyswarm_manager.api.jobs import count_job_tasks
 from pyswarm_manager.api.listing import fill_page, select
 from pyswarm_manager.api.node_resources import node_resources
 from pyswarm_manager.api.reads import with_manager_status
+from pyswarm_manager.api.shown import shown_service, shown_task
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
 from pyswarm_manager.store.tables import Tables
@@ -114,7 +115,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         modes: frozenset[int] = frozenset(request.modes)
         response = pb.ListServicesResponse()
         selected = select(view.services, request.options, lambda service: not modes or service.spec.mode in modes)
-        page, response.next_page_token = fill_page(selected, request.options, response.services, to_proto)
+        page, response.next_page_token = fill_page(selected, request.options, response.services, shown_service)
         if request.status:
             for service in page:
                 response.statuses[service.id].CopyFrom(count_tasks(view, service))
@@ -122,17 +123,17 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> pb.GetServiceResponse:
         view = await self._calls.view(context, request.consistency)
-        return pb.GetServiceResponse(service=to_proto(find_service(view, request.service)))
+        return pb.GetServiceResponse(service=shown_service(find_service(view, request.service)))
 
     async def CreateService(self, request: pb.CreateServiceRequest, context: Context) -> pb.CreateServiceResponse:
         async def local() -> pb.CreateServiceResponse:
-            return pb.CreateServiceResponse(service=to_proto(await services.create_service(self._writer, request)))
+            return pb.CreateServiceResponse(service=shown_service(await services.create_service(self._writer, request)))
 
         return await self._calls.on_leader(context, "CreateService", request, pb.CreateServiceResponse, local)
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, context: Context) -> pb.UpdateServiceResponse:
         async def local() -> pb.UpdateServiceResponse:
-            return pb.UpdateServiceResponse(service=to_proto(await services.update_service(self._writer, request)))
+            return pb.UpdateServiceResponse(service=shown_service(await services.update_service(self._writer, request)))
 
         return await self._calls.on_leader(context, "UpdateService", request, pb.UpdateServiceResponse, local)
 
@@ -168,12 +169,12 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         view = await self._calls.view(context, request.options.consistency)
         response = pb.ListTasksResponse()
         selected = select(_task_candidates(view, request), request.options, _task_filter(request))
-        _, response.next_page_token = fill_page(selected, request.options, response.tasks, to_proto)
+        _, response.next_page_token = fill_page(selected, request.options, response.tasks, shown_task)
         return response
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:
         view = await self._calls.view(context, request.consistency)
-        return pb.GetTaskResponse(task=to_proto(find_task(view, request.task)))
+        return pb.GetTaskResponse(task=shown_task(find_task(view, request.task)))
 
     # ---- networks
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from pyswarm.v1 import control_pb2, jobs_pb2_grpc
 from pyswarm.v1 import jobs_pb2 as pb
-from pyswarm_common.codec import to_proto
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import JobStatus, Service, ServiceMode, TaskState
@@ -13,6 +12,7 @@ from pyswarm_common.model.sizes import job_size
 from pyswarm_manager.api.caller import Context
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
+from pyswarm_manager.api.shown import shown_service
 from pyswarm_manager.planner.orchestrate import cron, jobs
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.changes import Update
@@ -34,7 +34,7 @@ class JobsServicer(jobs_pb2_grpc.JobsServicer):
         async def local() -> pb.RunServiceResponse:
             service = await run_service(self._writer, request.service)
             iteration = service.job_status.iteration if service.job_status is not None else 0
-            return pb.RunServiceResponse(service=to_proto(service), iteration=iteration)
+            return pb.RunServiceResponse(service=shown_service(service), iteration=iteration)
 
         return await self._calls.on_leader(context, "RunService", request, pb.RunServiceResponse, local)
 

@@ -21,6 +21,7 @@ from pyswarm_common.model import (
     ServiceSpec,
 )
 from pyswarm_manager.api.revisions import resumed, rolled_back, rolled_back_to
+from pyswarm_manager.api.shown import with_kept_credentials
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
 from pyswarm_manager.planner.orchestrate.jobs import begin_if_forced
 from pyswarm_manager.store.changes import Create, Update, delete
@@ -123,7 +124,7 @@ def _ports_of_others(view: Tables, own_id: str) -> Iterator[tuple[Service, PortC
 
 def _respecified(view: Tables, service: Service, spec: ServiceSpec, now: float) -> Service:
     _check_what_may_change(service, spec)
-    spec = resolve_networks(view, spec)
+    spec = with_kept_credentials(resolve_networks(view, spec), service.spec)
     return resumed(service, now) if spec == service.spec else replace(service, spec=spec)
 
 

@@ -21,6 +21,7 @@ from pyswarm_common.model import AnyObject, Cluster, Config, Node, Secret, Servi
 from pyswarm_manager.api.caller import Context, caller_of, is_admin, require_manager
 from pyswarm_manager.api.clusters import to_message
 from pyswarm_manager.api.event_attributes import attributes
+from pyswarm_manager.api.shown import shown_revision, shown_service, shown_task
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.store import Batch
 from pyswarm_manager.store.tables import Kind, Tables
@@ -158,5 +159,11 @@ def _shown(item: AnyObject, *, for_admin: bool) -> Message:
         return to_message(item, for_admin=for_admin)
     if isinstance(item, Secret | Config):
         item = replace(item, spec=replace(item.spec, data=b""))
+    if isinstance(item, Service):
+        return shown_service(item)
+    if isinstance(item, Task):
+        return shown_task(item)
+    if isinstance(item, ServiceRevision):
+        return shown_revision(item)
     message: Message = to_proto(item)
     return message
