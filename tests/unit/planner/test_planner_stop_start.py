@@ -120,11 +120,8 @@ def test_a_stop_and_a_start_with_a_leader_that_dies_after_any_part_of_either(wor
 def test_a_restarted_task_has_a_successor_and_no_update_is_told_of(
     world: World, mode: ServiceMode, order: UpdateOrder
 ) -> None:
-    if mode is ServiceMode.GLOBAL and order is UpdateOrder.START_FIRST:
-        pytest.skip("refused by the API")
-    world.service(
-        "web", 3 if mode is ServiceMode.REPLICATED else None, mode=mode, update=UpdateConfig(parallelism=1, order=order)
-    )
+    update = UpdateConfig(parallelism=1, order=order)
+    world.service("web", 3 if mode is ServiceMode.REPLICATED else None, mode=mode, update=update)
     world.settle()
     first, *others = world.running("web")
     ask(world, first)

@@ -84,6 +84,9 @@ class _Wanted:
     """Running on a drained node, or (with start-first) on an unfit one: they stay until replaced."""
     lost: list[Task] = field(default_factory=list)
     ended: list[Task] = field(default_factory=list)
+    stale: list[Task] = field(default_factory=list)
+    """Waiting for a node or addresses by a spec that has changed since: they serve nobody, and are replaced at once
+    (beside a successor they would run with it once there is room for both)."""
 
 
 def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
@@ -93,7 +96,9 @@ def _sort(work: Work, tasks: tuple[Task, ...]) -> _Wanted:
         if task.desired_state > _RUNNING:
             continue
         loss = work.loss(task)
-        if task.status.state > _RUNNING:
+        if work.is_stale(task):
+            wanted.stale.append(task)
+        elif task.status.state > _RUNNING:
             wanted.ended.append(task)
         elif loss is Loss.NONE and task.id in moved and task.status.state is _RUNNING:
             wanted.leaving.append(task)
@@ -116,6 +121,8 @@ def _takes_over(work: Work, task: Task) -> bool:
 def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) -> Verdict:
     wanted = _sort(work, tasks)
     work.drain.wake_at_deadline(key, wanted.leaving)
+    for task in wanted.stale:
+        work.draft.delete(task)
     if wanted.current:
         _retire(retired, (*wanted.ended, *wanted.lost))
         _keep_one(work, key, tasks, wanted, retired)
@@ -152,6 +159,9 @@ def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted,
         last = wanted.ended[-1]  # the one that was made last: times of several leaders cannot be compared
         _retire(retired, (task for task in wanted.ended if task is not last))
         _restart(work, key, last, retired)
+    elif wanted.stale:
+        last = wanted.stale[-1]
+        work.create(key, last.desired_state, last.start_at, last.restart_times, last.failures_in_row)
     else:
         work.create(key)
 
@@ -187,9 +197,7 @@ def _may_start(work: Work, key: SlotKey) -> bool:
 
 def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     keep = max(wanted.current, key=lambda task: (*_how_far(task), work.draft.knows(task)))
-    unplaced = [task for task in wanted.outdated if task.status.state < TaskState.ASSIGNED]
-    _retire(retired, unplaced)  # they serve nobody, and would run beside their successor once there is room for both
-    old = tuple(task for task in (*wanted.outdated, *wanted.leaving) if task not in unplaced)
+    old = (*wanted.outdated, *wanted.leaving)
     twins = [task for task in wanted.current if task is not keep]
     if keep.status.state is _RUNNING:
         _retire_served(work, keep, (*old, *twins), retired)
@@ -263,12 +271,8 @@ def _end(work: Work, task: Task, desired: TaskState, key: SlotKey) -> bool:
     node = work.node(task)
     draft = work.draft
     if task.status.state < TaskState.ASSIGNED:
-        if not _is_updating(work) or desired is TaskState.REMOVE:
-            draft.delete(task)
-            return False
-        draft.desire(task, desired)  # the update tells from it that its slot has a successor
-        draft.set_status(task, _never_placed(work.now))
-        return True
+        draft.delete(task)
+        return False
     ended = task.status.state > _RUNNING
     if desired is TaskState.REMOVE and (ended or node is None or node.status.state is NodeState.DOWN):
         draft.delete(task)
@@ -278,10 +282,6 @@ def _end(work: Work, task: Task, desired: TaskState, key: SlotKey) -> bool:
         draft.set_status(task, _orphaned(task, work.now))
         return True
     return ended and desired is not TaskState.REMOVE
-
-
-def _never_placed(now: float) -> TaskStatus:
-    return TaskStatus(timestamp=now, state=TaskState.SHUTDOWN, message="replaced before a node had room for it")
 
 
 def _is_orphaned(work: Work, node: Node | None, key: SlotKey) -> bool:

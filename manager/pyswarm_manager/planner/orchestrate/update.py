@@ -25,6 +25,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.restart import next_restart, run_time, will_restart
+from pyswarm_manager.planner.orchestrate.returning import obstacle
 from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
@@ -195,27 +196,39 @@ def _complete_when_settled(work: Work, slots: Slots, status: UpdateStatus, progr
 
 
 def _stopped(work: Work, service: Service, task_id: str) -> Service:
-    status = service.update_status
-    assert status is not None
-    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
     why = f"due to failure or early termination of task {task_id}"
-    if work.config.failure_action is FailureAction.ROLLBACK and not is_rollback and service.previous_spec is not None:
-        back = UpdateStatus(
-            state=UpdateState.ROLLBACK_STARTED, started_at=work.now, message=f"update rolled back {why}"
-        )
-        changed = msgspec.structs.replace(service, spec=service.previous_spec, previous_spec=None, update_status=back)
-    else:
-        what = "rollback" if is_rollback else "update"
-        held = UpdateStatus(
-            state=UpdateState.ROLLBACK_PAUSED if is_rollback else UpdateState.PAUSED,
-            started_at=status.started_at,
-            message=f"{what} paused {why}",
-        )
-        changed = msgspec.structs.replace(service, update_status=held)
+    changed = _rolled_back(work, service, why) if work.config.failure_action is FailureAction.ROLLBACK else None
+    if changed is None:
+        changed = _paused(service, why)
+    elif isinstance(changed, str):
+        changed = _paused(service, f"{why}, and the previous spec cannot come back: {changed}")
     work.draft.put_service(changed)
     assert changed.update_status is not None
     work.draft.explain(service.id, changed.update_status.message)
     return changed
+
+
+def _rolled_back(work: Work, service: Service, why: str) -> Service | str | None:
+    """The service with its previous spec; what stands against that; None if there is nothing to go back to."""
+    status, previous = service.update_status, service.previous_spec
+    if previous is None or (status is not None and status.state is UpdateState.ROLLBACK_STARTED):
+        return None
+    if against := obstacle(work.draft, service.id, previous):
+        return against
+    back = UpdateStatus(state=UpdateState.ROLLBACK_STARTED, started_at=work.now, message=f"update rolled back {why}")
+    return msgspec.structs.replace(service, spec=previous, previous_spec=None, update_status=back)
+
+
+def _paused(service: Service, why: str) -> Service:
+    status = service.update_status
+    assert status is not None
+    is_rollback = status.state is UpdateState.ROLLBACK_STARTED
+    held = UpdateStatus(
+        state=UpdateState.ROLLBACK_PAUSED if is_rollback else UpdateState.PAUSED,
+        started_at=status.started_at,
+        message=f"{'rollback' if is_rollback else 'update'} paused {why}",
+    )
+    return msgspec.structs.replace(service, update_status=held)
 
 
 def _say(work: Work, service: Service, status: UpdateStatus) -> None:

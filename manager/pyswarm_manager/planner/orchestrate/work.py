@@ -89,7 +89,7 @@ class Work:
         task = tasks[0]
         if task.desired_state is not _RUNNING or task.status.state > _RUNNING:
             return False
-        if task.restart_requested:
+        if task.restart_requested or self.is_stale(task):
             return False
         if task.node_id not in self._sound_nodes:
             if self.loss(task) is not Loss.NONE:
@@ -98,6 +98,14 @@ class Work:
         if task.spec is self._task_spec and task.ports is self._ports and not self._needs_ingress:
             return True
         return self.is_clean(task)
+
+    def is_stale(self, task: Task) -> bool:
+        """Whether the task waits for a node or addresses by another spec than the present one, in whatever respect: its
+        constraints and reservations are what it waits for."""
+        if task.status.state >= TaskState.ASSIGNED:
+            return False
+        spec = task.spec
+        return not (spec is self._task_spec or spec == self._task_spec) or not self.is_clean(task)
 
     def is_ahead(self, at: float, longest_s: float) -> bool:
         """Whether to wait until `at`. Nothing waits longer than `longest_s`: what is further off was written by a
