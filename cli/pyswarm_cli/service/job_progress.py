@@ -29,7 +29,7 @@ class JobProgress:
         if self.removed:
             return Picture("", (), "", Outcome.FAILED, f"service {self.service.spec.name} was removed")
         if self.service.spec.mode is ServiceMode.CRON and not self.run:
-            return Picture("", (), f"cron service {self.service.spec.name}: scheduled", Outcome.CONVERGED)
+            return Picture(f"cron service {self.service.spec.name} is scheduled", (), "", Outcome.CONVERGED)
         status = self._status()
         own = [task for task in self.tasks.values() if task.job_iteration == status.iteration]
         total, concurrent = self._size(status, own)
