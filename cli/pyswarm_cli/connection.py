@@ -15,6 +15,7 @@ import click
 import grpc
 
 from pyswarm_cli.failures import FromDaemon
+from pyswarm_cli.patience import told
 from pyswarm_cli.remote import is_remote, open_remote
 from pyswarm_common import errors, lost_calls
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
+_WAITING = "Still waiting for the daemon, {:.0f} s at most (is it stopped or very busy, or is there no leader?) ..."
 _OPTIONS = (
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", 16 << 20),
@@ -170,10 +172,12 @@ def connect(ctx: click.Context) -> Connection:
     return connection
 
 
-def call(method: Callable[..., T], request: Any, timeout_s: float = CALL_TIMEOUT_S) -> T:
-    """One answer to one request (or to a stream of them). Raises FromDaemon."""
+def call(method: Callable[..., T], request: Any, timeout_s: float = CALL_TIMEOUT_S, hint: str = "") -> T:
+    """One answer to one request (or to a stream of them). Raises FromDaemon. Whoever waits longer than a moment is told
+    so: `hint` says for what."""
     try:
-        return method(request, timeout=timeout_s)
+        with told(hint or _WAITING.format(timeout_s)):
+            return method(request, timeout=timeout_s)
     except grpc.RpcError as error:
         raise FromDaemon(refusal(error, timeout_s), error.code().name) from None
 
@@ -197,7 +201,8 @@ def refusal(error: Any, timeout_s: float = CALL_TIMEOUT_S) -> errors.PyswarmErro
     code, details = error.code(), error.details() or "no answer"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.Unavailable(
-            f"no answer within {timeout_s:.0f} s; is there a leader? See `pyswarm info` on a manager"
+            f"no answer within {timeout_s:.0f} s: is the daemon stopped, or is there no leader? See `pyswarm info` on "
+            "a manager"
         )
     if lost_calls.is_lost(error):
         return errors.Unavailable(lost_calls.told("the daemon"))

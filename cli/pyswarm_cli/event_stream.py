@@ -19,12 +19,14 @@ from pyswarm_cli.connection import Connection, answers
 from pyswarm_cli.failures import FromDaemon, one_line
 from pyswarm_cli.listing import all_networks, all_nodes, all_services, all_tasks
 from pyswarm_cli.output.rows import Row
+from pyswarm_cli.patience import told
 from pyswarm_cli.views import events as events_view
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import Unavailable
 
 _RECONNECTS: Final = 40
 _RECONNECT_DELAY_S: Final = 0.25
+_SILENT: Final = "Still waiting for the daemon (is it stopped or very busy?) ..."
 _MISSED: Final = (
     "Warning: some events were missed, as the managers keep only the latest: here is what exists now, and what happens "
     "from here on."
@@ -91,7 +93,12 @@ class _Position:
 def _responses(connection: Connection, wanted: Wanted, position: _Position) -> Iterator[Any]:
     request = position.request(wanted)
     left_s = None if wanted.until is None or request.no_follow else wanted.until - time.time()
-    yield from answers(connection.watch.Watch(request, timeout=left_s))
+    responses = answers(connection.watch.Watch(request, timeout=left_s))
+    with told(_SILENT):
+        first = next(responses, None)  # says at once where the stream begins
+    if first is not None:
+        yield first
+        yield from responses
 
 
 def _rows(response: Any, wanted: Wanted) -> Iterator[Row]:

@@ -82,7 +82,7 @@ def init(
         node_cert_expiry_s=cert_expiry or 0.0,
         autolock=autolock,
     )
-    _tell_made(call(connect(ctx).daemon.Init, request, _SLOW_CALL_S))
+    _tell_made(call(connect(ctx).daemon.Init, request, _SLOW_CALL_S, "Still starting this machine's manager ..."))
 
 
 def _tell_made(made: node_pb2.InitResponse) -> None:
@@ -129,7 +129,9 @@ def join(
         data_path_addr=data_path_addr,
         availability=_availability(availability),
     )
-    joined = call(connect(ctx).daemon.Join, request, _SLOW_CALL_S)
+    where = ", ".join(addresses)
+    hint = f"Still joining: asking for a manager at {where} (is the name known, and the manager running there?) ..."
+    joined = call(connect(ctx).daemon.Join, request, _SLOW_CALL_S, hint)
     click.echo(f"This node joined a swarm as a {'manager' if joined.role else 'worker'}.")
 
 
@@ -138,7 +140,8 @@ def join(
 @click.pass_context
 def leave(ctx: click.Context, force: bool) -> None:
     """Leave the swarm."""
-    call(connect(ctx).daemon.Leave, node_pb2.LeaveClusterRequest(force=force), _SLOW_CALL_S)
+    hint = "Still leaving: what runs on this node is being stopped ..."
+    call(connect(ctx).daemon.Leave, node_pb2.LeaveClusterRequest(force=force), _SLOW_CALL_S, hint)
     click.echo("Node left the swarm.")
 
 

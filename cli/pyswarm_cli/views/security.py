@@ -29,6 +29,7 @@ _STATES = {
     types_pb2.NODE_STATE_SUSPECT: "suspect",
 }
 _NAMED = 5
+_HELP = "start what is down, or remove it (`pyswarm node rm`)"
 
 
 def row(token: Any, now: float) -> Row:
@@ -68,4 +69,4 @@ def progress(root: Any, width: int) -> str:
         return line
     names = [f"{printable(node.hostname) or node.node_id} ({_STATES.get(node.state, 'unknown')})" for node in missing]
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{line}; waiting for {', '.join(names[:_NAMED])}{rest}"
+    return f"{line}; waiting for {', '.join(names[:_NAMED])}{rest}: {_HELP}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from cli_runner import Run, run_cli
 
 from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2, watch_pb2, watch_pb2_grpc
 from pyswarm_cli import event_stream
+from pyswarm_cli.patience import told
 from pyswarm_cli.views.events import event_rows, passes
 from pyswarm_common.codec import set_timestamp
 
@@ -184,3 +186,13 @@ def test_filters_narrow_and_their_values_are_alternatives() -> None:
     (row,) = event_rows(service_event(), WHEN, 1)
     assert passes(row, {"type": ["task", "service"], "service": ["web"]}, {})
     assert not passes(row, {"type": ["service"], "service": ["api"]}, {})
+
+
+def test_whoever_waits_is_told_so_once_and_whoever_does_not_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    over = threading.Event()
+    with told("still waiting", after_s=0.0):
+        while "still waiting" not in capsys.readouterr().err:
+            over.wait(0.01)
+    with told("never said", after_s=3600.0):
+        pass
+    assert capsys.readouterr().err == ""

@@ -120,7 +120,7 @@ def test_a_rotation_is_followed_to_its_end(run: Any, daemon: FakeDaemon) -> None
     assert (code, out) == (0, NEW.decode())
     lines = err.strip().splitlines()
     assert lines[0].startswith("desired root digest: sha256:")
-    assert lines[1].endswith("0/2 nodes; waiting for two (down)")
+    assert lines[1].endswith("0/2 nodes; waiting for two (down): start what is down, or remove it (`pyswarm node rm`)")
     assert lines[2].endswith("1/2 nodes")
     assert lines[3].endswith("2/2 nodes")
     assert daemon.rotations == [security_pb2.RotateRootRequest()]
@@ -208,5 +208,5 @@ def test_progress_names_five_and_counts_the_rest() -> None:
         status.waiting.add(node_id=f"n{number}", hostname=f"h{number}", state=types_pb2.NODE_STATE_DOWN)
     line = view.progress(status, 10)
     assert line.startswith("rotated TLS certificates: [=>        ] 2/10 nodes; waiting for h0 (down)")
-    assert line.endswith("h4 (down) and 3 more")
+    assert line.endswith("h4 (down) and 3 more: start what is down, or remove it (`pyswarm node rm`)")
     assert "[]" not in view.progress(security_pb2.RootStatus(), 10)
