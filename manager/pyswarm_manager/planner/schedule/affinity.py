@@ -18,9 +18,13 @@ from pyswarm_manager.store.tables import Kind, Tables
 
 
 class _Rule:
-    __slots__ = ("is_own", "places", "wish")
+    __slots__ = ("is_own", "owner", "places", "wish")
 
-    def __init__(self, wish: Affinity, is_own: bool, counts: Mapping[str, int], seats: Mapping[str, Seat]) -> None:
+    def __init__(
+        self, owner: Service, wish: Affinity, is_own: bool, counts: Mapping[str, int], seats: Mapping[str, Seat]
+    ) -> None:
+        self.owner = owner
+        """The service that says so."""
         self.wish = wish
         self.is_own = is_own
         self.places: dict[str, int] = {}
@@ -59,22 +63,24 @@ class Affinities:
         rules = []
         for wish in wishes:
             other = tables.ids_by_name.get((Kind.SERVICE, wish.service), "")
-            rules.append(_Rule(wish, other == service.id, ledger.nodes_of(other) if other else {}, ledger.seats))
+            rules.append(
+                _Rule(service, wish, other == service.id, ledger.nodes_of(other) if other else {}, ledger.seats)
+            )
         for other_id in avoiders:
             other_service = tables.services.get(other_id)
             if other_service is None or other_id == service.id:
                 continue
             for wish in other_service.spec.task.placement.affinities:
                 if wish.anti and not wish.weight and wish.service == service.spec.name:
-                    rules.append(_Rule(wish, False, ledger.nodes_of(other_id), ledger.seats))
+                    rules.append(_Rule(other_service, wish, False, ledger.nodes_of(other_id), ledger.seats))
         return cls(rules)
 
     def allows(self, seat: Seat) -> bool:
         return all(rule.allows(seat) for rule in self._rules)
 
-    def refused(self, seat: Seat) -> list[Affinity]:
-        """The required rules that keep the tasks from this node."""
-        return [rule.wish for rule in self._rules if not rule.allows(seat)]
+    def refused(self, seat: Seat) -> list[tuple[Service, Affinity]]:
+        """The required rules that keep the tasks from this node, and whose they are."""
+        return [(rule.owner, rule.wish) for rule in self._rules if not rule.allows(seat)]
 
     def wish(self, seat: Seat) -> int:
         """How much the node is wished for: the weights of what is near, less those of what should not be."""

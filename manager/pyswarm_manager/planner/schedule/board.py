@@ -45,7 +45,7 @@ def lets_in(seat: Seat, demand: Demand) -> bool:
 
 
 def has_plugins(seat: Seat, demand: Demand) -> bool:
-    return all(_has_plugin(seat.node, plugin) for plugin in demand.fixed.plugins)
+    return all(has_plugin(seat.node, plugin) for plugin in demand.fixed.plugins)
 
 
 def has_devices(seat: Seat, demand: Demand) -> bool:
@@ -200,7 +200,7 @@ def _runs(node: Node, platform: Platform) -> bool:
     )
 
 
-def _has_plugin(node: Node, plugin: Plugin) -> bool:
+def has_plugin(node: Node, plugin: Plugin) -> bool:
     """Nodes that say nothing of plugins of this type are believed to have them: the agent will tell."""
     known = [have.name for have in node.description.plugins if have.type == plugin.type]
     return not known or plugin.name in known
