@@ -101,7 +101,8 @@ class Progress:
         if self.removed:
             return _with(picture, "", Outcome.FAILED, self._failure(UpdateState.NONE))
         left = sum(TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING for task in self.tasks.values())
-        overall = replace(picture, overall=f"overall progress: {left} tasks left to stop", lines=())
+        word = "task" if left == 1 else "tasks"
+        overall = replace(picture, overall=f"overall progress: {left} {word} left to stop", lines=())
         if left:
             return overall
         return _with(overall, f"verify: Service {self.service.spec.name} stopped", Outcome.CONVERGED)

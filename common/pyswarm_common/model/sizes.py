@@ -32,9 +32,12 @@ def job_size(spec: ServiceSpec) -> JobSize:
 
 def wanted_replicas(service: Service) -> int:
     """Of a replicated service. None while it is stopped: its number is kept, and comes back when it is started."""
+    return 0 if service.spec.stopped else kept_replicas(service)
+
+
+def kept_replicas(service: Service) -> int:
+    """Of a replicated service, stopped or not."""
     spec, status = service.spec, service.autoscale_status
-    if spec.stopped:
-        return 0
     asked = DEFAULT_REPLICAS if spec.replicas is None else spec.replicas
     if spec.autoscale is None:
         return asked

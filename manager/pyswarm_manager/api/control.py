@@ -16,7 +16,7 @@ from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
-from pyswarm_common.model.sizes import wanted_replicas
+from pyswarm_common.model.sizes import kept_replicas
 from pyswarm_manager.api import clusters, networks, nodes, revisions, services, tasks
 from pyswarm_manager.api.caller import Context, caller_of, is_admin
 from pyswarm_manager.api.calls import Calls
@@ -25,7 +25,7 @@ from pyswarm_manager.api.jobs import count_job_tasks
 from pyswarm_manager.api.listing import fill_page, select
 from pyswarm_manager.api.node_resources import node_resources
 from pyswarm_manager.api.reads import with_manager_status
-from pyswarm_manager.api.shown import shown_service, shown_task
+from pyswarm_manager.api.shown import shown_revision, shown_service, shown_task
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.lookup import find_network, find_node, find_service, find_task
 from pyswarm_manager.store.tables import Tables
@@ -148,7 +148,7 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
     ) -> pb.ListServiceRevisionsResponse:
         view = await self._calls.view(context, request.consistency)
         found = revisions.list_revisions(view, find_service(view, request.service))
-        return pb.ListServiceRevisionsResponse(revisions=[to_proto(revision) for revision in found])
+        return pb.ListServiceRevisionsResponse(revisions=[shown_revision(revision) for revision in found])
 
     # ---- tasks
 
@@ -219,7 +219,7 @@ def count_tasks(view: Tables, service: Service) -> control_pb2.ServiceTaskCounts
         running += is_wanted and task.status.state is TaskState.RUNNING
         completed += task.status.state is TaskState.COMPLETE
     if service.spec.mode is ServiceMode.REPLICATED:
-        desired = wanted_replicas(service)
+        desired = kept_replicas(service)
     return pb.ServiceTaskCounts(desired=desired, running=running, completed=completed)
 
 

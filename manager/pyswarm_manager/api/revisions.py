@@ -1,6 +1,6 @@
 """A service's history as its users see it, and the way back to a spec in it.
 
-Reads never show what opens a registry. Going back is a change like any other: it makes a revision of its own, and the
+Going back is a change like any other: it makes a revision of its own, and the
 planner rolls to it under the service's rollback settings.
 """
 
@@ -18,16 +18,7 @@ HELD = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
 
 def list_revisions(view: Tables, service: Service) -> list[ServiceRevision]:
     """Those that are kept, oldest first."""
-    found = list(revisions_of(service, view.service_revisions.get))
-    return [replace(revision, spec=without_credentials(revision.spec)) for revision in reversed(found)]
-
-
-def without_credentials(spec: ServiceSpec) -> ServiceSpec:
-    """What may be shown of the spec."""
-    if not spec.task.container.registry_auth:
-        return spec
-    container = replace(spec.task.container, registry_auth=b"")
-    return replace(spec, task=replace(spec.task, container=container))
+    return list(revisions_of(service, view.service_revisions.get))[::-1]
 
 
 def rolled_back(service: Service, now: float) -> Service:
