@@ -49,6 +49,10 @@ class DiskThread(Executor):
         self._under_way: deque[_Work] = deque()
         loop.when_killed(self._cut_short)
 
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._under_way)
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Done, and told of, after the time that the disk takes."""
         work = _Work(partial(fn, *args, **kwargs), Future())

@@ -127,10 +127,8 @@ class Faults:
         if host is None:
             return
         if host.manager is not None and host.manager.loop.is_alive and (is_leader or self._world.chance(0.5)):
-            self._cluster.note(f"kill manager {host.name}")
-            host.kill_manager()
-            self._tell_lost(host)
-            self._later(0.7, lambda: self._cluster.restart_manager(host))
+            patience_s = 0.1 if self._world.chance(0.5) else 0.0
+            self._kill_manager(host, host.manager, self._world.now + patience_s)
         elif host.agent_loop is not None and host.agent_loop.is_alive:
             self._cluster.note(f"kill agent {host.name}")
             host.kill_agent()
@@ -140,6 +138,18 @@ class Faults:
                 self._later(0.7, lambda: self._restart_daemon(host))
             else:
                 self._later(0.7, lambda: self._restart_agent(host))
+
+    def _kill_manager(self, host: Host, manager: ManagerProcess, deadline: float) -> None:
+        """As soon as it writes to its disk, or when the deadline has come."""
+        if not (self._is_on and manager.loop.is_alive):
+            return
+        if not manager.is_writing and self._world.now < deadline:
+            self._world.after_s(_WATCH_S / 4, lambda: self._kill_manager(host, manager, deadline))
+            return
+        self._cluster.note(f"kill manager {host.name}")
+        host.kill_manager()
+        self._tell_lost(host)
+        self._later(0.7, lambda: self._cluster.restart_manager(host))
 
     def _watch_elections(self, known_term: int) -> None:
         """Some leaders reach few others from the moment they are elected, and are killed soon after."""

@@ -127,6 +127,11 @@ class ManagerProcess:
         """What its host's calendar shows."""
         return EPOCH + self._run.world.now + self._wall_skew_s()
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether its disk has something to do for it."""
+        return self._thread.is_busy
+
     def _new_id(self) -> str:
         return id_from_bits(self._run.world.rng.getrandbits(128))
 

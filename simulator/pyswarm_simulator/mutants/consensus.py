@@ -42,7 +42,7 @@ def _skip_fsync() -> Iterator[None]:
         yield
 
 
-@planted("count on what a killed predecessor did not sync", "disks", 20)
+@planted("count on what a killed predecessor did not sync", "storm", 40)
 def _trust_what_was_not_synced() -> Iterator[None]:
     """A restarted manager takes whatever it reads for durable."""
     with replaced(MemoryStorage, "load", lambda self: self._written):
