@@ -21,7 +21,7 @@ from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto, to_proto
-from pyswarm_common.model import ServiceMode, ServiceSpec
+from pyswarm_common.model import JobSpec, ServiceMode, ServiceSpec
 
 _REPLICAS = re.compile(r"\d{1,18}")
 Change = Callable[[ServiceSpec], ServiceSpec]
@@ -148,6 +148,13 @@ def _target(text: str) -> tuple[str, int]:
 
 
 def _scaled(spec: ServiceSpec, replicas: int) -> ServiceSpec:
+    if spec.autoscale is not None:
+        raise errors.InvalidArgument(
+            f"{spec.name}: scale cannot be used with an autoscaled service: change its --autoscale, or turn it off"
+        )
+    if spec.mode is ServiceMode.REPLICATED_JOB:
+        job = spec.job or JobSpec()
+        return replace(spec, job=replace(job, total_completions=replicas))
     if spec.mode is not ServiceMode.REPLICATED:
-        raise errors.InvalidArgument(f"{spec.name}: scale can only be used with replicated mode")
+        raise errors.InvalidArgument(f"{spec.name}: scale can only be used with replicated or replicated-job mode")
     return replace(spec, replicas=replicas)

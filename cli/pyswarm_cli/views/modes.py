@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pyswarm_cli.output.rows import Columns, Row
@@ -149,6 +150,35 @@ def next_tick(service: Service) -> float | None:
         return parse_schedule(cron.schedule, cron.time_zone).after(status.last_tick_at, status.last_tick_at)
     except InvalidArgument:  # a newer manager's schedule
         return None
+
+
+# ---- inspect --pretty
+
+
+def modes_in_words(service: Json) -> Iterator[str]:
+    """Lines of `--pretty` from what `inspect` says of jobs, schedules and autoscaling."""
+    cron = service.get("CronStatus")
+    if cron is not None:
+        yield f" Next Run:\t{cron['NextTick'] or 'none'}"
+        yield "Runs:"
+        yield from (f" {_run_in_words(run)}" for run in reversed(cron["Runs"]))
+    elif (job := service.get("JobStatus")) is not None:
+        yield "JobStatus:"
+        yield f" Iteration:\t{job['JobIteration']['Index']}"
+        yield f" Last Run:\t{job['LastExecution']}"
+        yield f" Succeeded:\t{job['Succeeded']}"
+        yield f" Failed:\t{job['Failed']}"
+    if (scaling := service.get("AutoscaleStatus")) is not None:
+        yield "Autoscale:"
+        yield f" Replicas:\t{scaling['Replicas']}"
+        for decision in reversed(scaling["Decisions"]):
+            yield f" {decision['At']}: {decision['From']} to {decision['To']} ({decision['Reason']})"
+
+
+def _run_in_words(run: Json) -> str:
+    number = f"run {run['Iteration']}" if run["Iteration"] else "no run"
+    when = run["StartedAt"] if run["Iteration"] else run["Tick"]
+    return f"{when}: {number}, {run['State']}" + (f" ({run['Message']})" if run["Message"] else "")
 
 
 # ---- runs

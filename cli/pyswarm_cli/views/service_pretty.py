@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pyswarm_cli.views.modes import modes_in_words
 from pyswarm_cli.views.shapes import Json
 
 _NANO = 1_000_000_000
@@ -21,6 +22,7 @@ def _lines(service: Json) -> Iterator[str]:
     yield f"Name:\t\t{spec['Name']}"
     yield from _pairs("Labels:", spec["Labels"])
     yield from _mode(spec["Mode"])
+    yield from modes_in_words(service)
     yield from _section("UpdateStatus:", _update_status(service.get("UpdateStatus", {})))
     yield from _section("Placement:", _placement(task["Placement"]))
     yield from _section("UpdateConfig:", _update(spec.get("UpdateConfig", {}), "Update"))
