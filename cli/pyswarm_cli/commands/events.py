@@ -64,7 +64,7 @@ def events(
 def _print(rows: Iterable[Row], format_: str, line: Any) -> None:
     template = None
     if format_ not in ("", "json"):
-        from pyswarm_cli.output.templates import Template  # noqa: PLC0415 - plain lists do not wait for its import
+        from pyswarm_common.templates import Template  # noqa: PLC0415 - plain lists do not wait for its import
 
         template = Template(format_)
     for row in rows:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyswarm_cli.output.templates import Template
+    from pyswarm_common.templates import Template
 
 Row = Mapping[str, Any]
 _GAP = 3
@@ -43,7 +43,7 @@ def show(rows: Iterable[Row], columns: Columns, format_: str = "", *, quiet: boo
 
 def _template(text: str) -> Template:
     """Plain lists need no template engine, and do not wait for its import."""
-    from pyswarm_cli.output.templates import Template  # noqa: PLC0415
+    from pyswarm_common.templates import Template  # noqa: PLC0415
 
     return Template(text)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyswarm_cli.output.rows import Columns, show, show_objects
-from pyswarm_cli.output.templates import Template, TemplateError
 from pyswarm_cli.output.words import ago, human_duration, human_size, truncate
+from pyswarm_common.templates import Template, TemplateError
 
 VALUE = {
     "ID": "abc",

@@ -1,7 +1,8 @@
 """Go-style templates, as far as docker's users need them: `{{.ID}}`, `{{json .Spec}}`, `{{range .Ports}}…{{end}}`.
 
-Pure and safe: a template reads the value it is given and the functions listed here, nothing else; no attribute of a
-Python object is ever reached. Templates are parsed in full before the first is evaluated.
+Pure and safe: a template reads the value it is given, by the functions listed here and those that its user gives with
+it, nothing else; no attribute of a Python object is ever reached. Templates are parsed in full before the first is
+evaluated. For what people ask to see (`--format`), and for what is filled in for each task.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _TOKEN = re.compile(
 )
 _MAX_LENGTH = 10_000
 _MAX_DEPTH = 20
+
+Functions = Mapping[str, Callable[..., Any]]
 
 
 class TemplateError(InvalidArgument):
@@ -73,6 +76,7 @@ class _Call:
 
     function: str
     operands: tuple[Any, ...]
+    apply: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,13 @@ class _Pipeline:
 class Template:
     """A template, ready to be used on many values."""
 
-    def __init__(self, text: str) -> None:
-        if len(text) > _MAX_LENGTH:
-            raise TemplateError(f"longer than {_MAX_LENGTH} characters")
-        self._nodes = _parse(_unescape(text))
+    def __init__(
+        self, text: str, functions: Functions = {}, *, max_length: int = _MAX_LENGTH, is_typed: bool = True
+    ) -> None:
+        """`functions` come on top of our own. `is_typed`: on a command line, where `\\t` and `\\n` are meant."""
+        if len(text) > max_length:
+            raise TemplateError(f"longer than {max_length} characters")
+        self._nodes = _parse(_unescape(text) if is_typed else text, {**_FUNCTIONS, **functions})
 
     def render(self, value: Any) -> str:
         """The text for one value (mappings, sequences, strings, numbers, booleans)."""
@@ -112,14 +119,14 @@ def _unescape(text: str) -> str:
 # ---------------------------------------------------------------- parser
 
 
-def _parse(text: str) -> list[_Node]:
+def _parse(text: str, functions: Functions) -> list[_Node]:
     root: list[_Node] = []
     stack: list[_Block] = []
     position, trim = 0, False
     for match in _ACTION.finditer(text):
         _add_text(_target(root, stack), text[position : match.start()], trim, bool(match.group(1)))
         position, trim = match.end(), bool(match.group(3))
-        _action(match.group(2).strip(), root, stack)
+        _action(match.group(2).strip(), root, stack, functions)
     rest = text[position:]
     if "{{" in rest:
         raise TemplateError('"{{" is never closed')
@@ -142,12 +149,12 @@ def _add_text(target: list[_Node], text: str, trim_left: bool, trim_right: bool)
         target.append(_Text(text))
 
 
-def _action(source: str, root: list[_Node], stack: list[_Block]) -> None:
+def _action(source: str, root: list[_Node], stack: list[_Block], functions: Functions) -> None:
     keyword, _, rest = source.partition(" ")
     if keyword in ("if", "range", "with"):
         if len(stack) >= _MAX_DEPTH:
             raise TemplateError(f"blocks are nested deeper than {_MAX_DEPTH}")
-        block = _Block(keyword, _pipeline(rest))
+        block = _Block(keyword, _pipeline(rest, functions))
         _target(root, stack).append(block)
         stack.append(block)
     elif keyword == "else" and not rest:
@@ -159,12 +166,12 @@ def _action(source: str, root: list[_Node], stack: list[_Block]) -> None:
             raise TemplateError('unexpected "end"')
         stack.pop()
     elif not source.startswith("/*"):
-        _target(root, stack).append(_Print(_pipeline(source)))
+        _target(root, stack).append(_Print(_pipeline(source, functions)))
 
 
-def _pipeline(source: str) -> _Pipeline:
+def _pipeline(source: str, functions: Functions) -> _Pipeline:
     tokens = _tokens(source)
-    pipeline, rest = _read_pipeline(tokens, 0)
+    pipeline, rest = _read_pipeline(tokens, 0, functions)
     if rest != len(tokens):
         raise TemplateError(f'unexpected ")" in "{source}"')
     return pipeline
@@ -198,27 +205,27 @@ def _string(text: str) -> str:
         raise TemplateError(f"cannot read the string {text}") from None
 
 
-def _read_pipeline(tokens: list[Any], position: int) -> tuple[_Pipeline, int]:
+def _read_pipeline(tokens: list[Any], position: int, functions: Functions) -> tuple[_Pipeline, int]:
     calls = []
     while True:
-        call, position = _read_call(tokens, position)
+        call, position = _read_call(tokens, position, functions)
         calls.append(call)
         if position >= len(tokens) or tokens[position] != "|":
             return _Pipeline(tuple(calls)), position
         position += 1
 
 
-def _read_call(tokens: list[Any], position: int) -> tuple[_Call, int]:
+def _read_call(tokens: list[Any], position: int, functions: Functions) -> tuple[_Call, int]:
     function = ""
     if position < len(tokens) and isinstance(tokens[position], str) and tokens[position] not in "()|":
         function = tokens[position]
-        if function not in _FUNCTIONS:
+        if function not in functions:
             raise TemplateError(f'function "{function}" not defined')
         position += 1
     operands: list[Any] = []
     while position < len(tokens) and tokens[position] not in ("|", ")"):
         if tokens[position] == "(":
-            inner, position = _read_pipeline(tokens, position + 1)
+            inner, position = _read_pipeline(tokens, position + 1, functions)
             if position >= len(tokens) or tokens[position] != ")":
                 raise TemplateError('"(" is never closed')
             operands.append(inner)
@@ -229,7 +236,7 @@ def _read_call(tokens: list[Any], position: int) -> tuple[_Call, int]:
         position += 1
     if not function and len(operands) != 1:
         raise TemplateError("missing value for command" if not operands else "can't give argument to non-function")
-    return _Call(function, tuple(operands)), position
+    return _Call(function, tuple(operands), functions.get(function)), position
 
 
 # ---------------------------------------------------------------- evaluation
@@ -265,19 +272,19 @@ def _evaluate(pipeline: _Pipeline, value: Any, root: Any) -> Any:
         arguments = [_operand(operand, value, root) for operand in call.operands]
         if position:
             arguments.append(result)
-        result = _apply(call.function, arguments) if call.function or position else arguments[0]
+        result = _apply(call, arguments) if call.function or position else arguments[0]
     return result
 
 
-def _apply(function: str, arguments: list[Any]) -> Any:
-    if not function:
+def _apply(call: _Call, arguments: list[Any]) -> Any:
+    if call.apply is None:
         raise TemplateError("can't pipe into a value")
     try:
-        return _FUNCTIONS[function](*arguments)
+        return call.apply(*arguments)
     except TemplateError:
         raise
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-        raise TemplateError(f'wrong arguments for "{function}"') from None
+        raise TemplateError(f'wrong arguments for "{call.function}"') from None
 
 
 def _operand(operand: Any, value: Any, root: Any) -> Any:
@@ -322,7 +329,7 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+_FUNCTIONS: Functions = {
     "json": _json,
     "len": len,
     "index": _index,
