@@ -68,8 +68,8 @@ def _apply_by_chance() -> Iterator[None]:
     original = _Transaction.__init__
     calls = itertools.count()
 
-    def begin(self: _Transaction, tables: Tables, index: int, now: float) -> None:
-        original(self, tables, index, now + next(calls) % 2)
+    def begin(self: _Transaction, tables: Tables, index: int, now: float, author: str) -> None:
+        original(self, tables, index, now + next(calls) % 2, author)
 
     with replaced(_Transaction, "__init__", begin):
         yield
