@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
+        scheduling_pb2_grpc,
         security_pb2_grpc,
         watch_pb2_grpc,
     )
@@ -87,6 +88,13 @@ class Connection:
         from pyswarm.v1 import jobs_pb2_grpc  # noqa: PLC0415
 
         return jobs_pb2_grpc.JobsStub(self._channel)
+
+    @property
+    def scheduling(self) -> scheduling_pb2_grpc.SchedulingStub:
+        """Why tasks are where they are, and moving them."""
+        from pyswarm.v1 import scheduling_pb2_grpc  # noqa: PLC0415
+
+        return scheduling_pb2_grpc.SchedulingStub(self._channel)
 
     @property
     def watch(self) -> watch_pb2_grpc.WatchStub:

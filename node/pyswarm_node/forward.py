@@ -21,6 +21,7 @@ from pyswarm.v1 import (
     jobs_pb2,
     logs_pb2,
     operator_pb2,
+    scheduling_pb2,
     security_pb2,
     watch_pb2,
 )
@@ -68,6 +69,7 @@ _FILES = (
     logs_pb2,
     health_pb2,
     operator_pb2,
+    scheduling_pb2,
     security_pb2,
 )
 FORWARDED: dict[str, Shape] = {name: shape for file in _FILES for name, shape in _methods(file.DESCRIPTOR).items()} | {

@@ -32,6 +32,7 @@ _GRANTS: Final[_Grants] = (
         _VIEWERS,
     ),
     ("pyswarm.v1.Control", "ListServiceRevisions", _VIEWERS),
+    ("pyswarm.v1.Scheduling", "ExplainTask ExplainService PlanRebalance", _VIEWERS),
     ("pyswarm.v1.Watch", "Watch", _VIEWERS),
     ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
@@ -62,6 +63,7 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Control", "CreateService UpdateService RemoveService CreateNetwork RemoveNetwork", _OPERATORS),
     ("pyswarm.v1.Control", "RestartTask RemoveTask", _OPERATORS),
     ("pyswarm.v1.Jobs", "RunService", _OPERATORS),
+    ("pyswarm.v1.Scheduling", "Rebalance", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
     # Of those that enter containers only the announcement is recorded, by the leader, before they begin.
     ("pyswarm.v1.Exec", "Announce", _OPERATORS),

@@ -25,6 +25,8 @@ from pyswarm.v1 import (
     jobs_pb2_grpc,
     operator_pb2,
     operator_pb2_grpc,
+    scheduling_pb2,
+    scheduling_pb2_grpc,
     security_pb2,
     security_pb2_grpc,
     types_pb2,
@@ -62,6 +64,7 @@ class Everything:
             "Operator": operator_pb2_grpc.OperatorStub,
             "Exec": exec_pb2_grpc.ExecStub,
             "Jobs": jobs_pb2_grpc.JobsStub,
+            "Scheduling": scheduling_pb2_grpc.SchedulingStub,
         }
         self._stubs = {name: stub_of(swarm, stub, admin, manager) for name, stub in stubs.items()}
         self._stubs["Access"] = access(swarm, manager, admin)
@@ -99,6 +102,8 @@ class Everything:
         yield "Control/RestartTask"
         await self._call("Control/RemoveTask", pb.RemoveTaskRequest(task=task.id))
         yield "Control/RemoveTask"
+        await self._call("Scheduling/Rebalance", scheduling_pb2.RebalanceRequest(services=["web"]))
+        yield "Scheduling/Rebalance"
         await self._call("Control/RemoveService", pb.RemoveServiceRequest(service="web"))
         yield "Control/RemoveService"
         await self._call("Control/CreateNetwork", pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="net")))

@@ -24,6 +24,7 @@ from pyswarm.v1 import (
     jobs_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
+    scheduling_pb2_grpc,
     security_pb2_grpc,
     types_pb2,
     watch_pb2_grpc,
@@ -67,6 +68,7 @@ from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
+from pyswarm_manager.api.scheduling import SchedulingServicer
 from pyswarm_manager.api.watch import WatchServicer
 from pyswarm_manager.backup.servicer import BackupServicer
 from pyswarm_manager.ca.security import SecurityServicer
@@ -201,6 +203,10 @@ class Swarm:
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
             partial(
                 jobs_pb2_grpc.add_JobsServicer_to_server, JobsServicer(store, raft, forwarder, new_id, time.time)
+            ),
+            partial(
+                scheduling_pb2_grpc.add_SchedulingServicer_to_server,
+                SchedulingServicer(store, raft, forwarder, new_id, time.time),
             ),
             partial(access_pb2_grpc.add_AccessServicer_to_server, access),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
