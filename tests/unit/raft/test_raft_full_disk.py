@@ -169,7 +169,7 @@ async def test_a_snapshot_without_room_is_made_later(cluster: Cluster) -> None:
     leader = await cluster.leader()
     disk = cluster.disk(leader.raft_id)
     disk.is_full.set()
-    compacting = leader._loop._write(lambda: disk.save_snapshot(Snapshot(), 0))
+    compacting = leader._loop.disk.write(lambda: disk.save_snapshot(Snapshot(), 0))
     await cluster.until(compacting.future.done)
     assert not compacting.is_done(0)
     assert compacting.problem
