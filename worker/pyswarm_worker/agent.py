@@ -28,7 +28,7 @@ from pyswarm_runtime.types import ContainerState
 
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
-from .images import ImageFetcher
+from .images import ImageFetcher, Pull
 from .inquiries import Inquiries
 from .known_managers import KnownManagers
 from .networks import Networks
@@ -109,6 +109,8 @@ class AgentWires:
     uniform: Callable[[float, float], float] = random.uniform
     access: ContainerAccess | None = None
     """Into its containers; without it nobody can enter them."""
+    pull: Pull | None = None
+    """From registries; without it images come from other nodes only."""
 
 
 class Agent:
@@ -140,7 +142,7 @@ class Agent:
         self._networks = Networks(overlay, self._session.say, self._forget_network)
         connect = wires.connect or connector(hooks.identity)
         self._inquiries = Inquiries(self._known, connect, wires.uniform)
-        fetcher = ImageFetcher(images, self._locate_image, connect)
+        fetcher = ImageFetcher(images, self._locate_image, connect, wires.pull)
         host = Host(runtime, images, overlay, self._networks, fetcher)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
@@ -315,6 +317,10 @@ class Agent:
     def _managers(self) -> Sequence[str]:
         local = self._hooks.local_manager()
         return (*((local,) if local else ()), *self._known.candidates())
+
+    async def is_in_cluster(self, reference: str) -> bool:
+        """Whether some node has an image under that name. Unavailable while no manager can tell."""
+        return await self._images.exists(reference) or bool(await self._session.locate_image(reference))
 
     async def _locate_image(self, reference: str) -> list[str]:
         own = self._hooks.describe().agent_address

@@ -1,7 +1,8 @@
 """Images that are not here come from a node that has them: layer by layer, by mTLS, from where the last peer left off.
 
-Decides which peer to ask next; never asks a registry. Callers for one image share one fetch, and it ends when the last
-of them has gone. Nobody to ask (no manager in reach) is temporary and waits; nobody who has it is an answer.
+Decides which peer to ask next, and asks the image's registry when no node has it. Callers for one image with the same
+credentials share one fetch, and it ends when the last of them has gone. Nobody to ask (no manager in reach) is
+temporary and waits, unless the name says which registry has it; nobody who has it is an answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import grpc
 
 from pyswarm.v1 import agent_pb2
 from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
-from pyswarm_runtime.reference import parse_reference
+from pyswarm_runtime.reference import DEFAULT_DOMAIN, parse_reference
 
 from .ports import ImageStore
 
@@ -28,6 +29,7 @@ _MAX_BLOBS = 1_000
 _LOCATE_TRIES = 4  # an image that was just loaded elsewhere is known to the managers a moment later
 _LOCATE_PAUSE_S = 0.4
 _UNREACHABLE_PAUSE_S = 1.0
+_Key = tuple[str, bytes]  # the image's name, and the credentials that it is asked for with
 
 
 class Peer(Protocol):
@@ -42,6 +44,8 @@ Locate = Callable[[str], Awaitable[list[str]]]
 """Addresses of the agents that have an image; raises Unavailable while no manager answers."""
 Connect = Callable[[str], AbstractAsyncContextManager[Peer]]
 Progress = Callable[[str], None]
+Pull = Callable[[str, bytes, Progress], Awaitable[object]]
+"""From the registry of a reference, with a service's credentials, into the store."""
 
 
 @dataclass(slots=True)
@@ -53,48 +57,65 @@ class _Fetch:
 class ImageFetcher:
     """One per node."""
 
-    def __init__(self, store: ImageStore, locate: Locate, connect: Connect) -> None:
+    def __init__(self, store: ImageStore, locate: Locate, connect: Connect, pull: Pull | None = None) -> None:
         self._store = store
         self._locate = locate
         self._connect = connect
-        self._fetches: dict[str, _Fetch] = {}
+        self._pull = pull
+        self._fetches: dict[_Key, _Fetch] = {}
         self._slots = asyncio.Semaphore(_MAX_PARALLEL_BLOBS)
 
-    async def ensure(self, reference: str, progress: Progress) -> None:
-        """Returns when the image is in the store. Raises NotFound when no node of the cluster has it."""
+    async def ensure(self, reference: str, progress: Progress, auth: bytes = b"") -> None:
+        """Returns when the image is in the store. Raises NotFound when neither a node nor its registry has it."""
         if await self._store.exists(reference):
             return
-        name = parse_reference(reference).familiar()
-        fetch = self._fetches.get(name)
+        key = (parse_reference(reference).familiar(), auth)
+        fetch = self._fetches.get(key)
         if fetch is None:
-            fetch = self._fetches[name] = _Fetch(asyncio.create_task(self._fetch(name, reference)))
+            fetch = self._fetches[key] = _Fetch(asyncio.create_task(self._fetch(key, reference)))
         fetch.listeners.append(progress)
         try:
             await asyncio.shield(fetch.task)
         finally:
             fetch.listeners.remove(progress)
             if not fetch.listeners:
-                await self._end(name, fetch)
+                await self._end(key, fetch)
 
-    async def _end(self, name: str, fetch: _Fetch) -> None:
+    async def _end(self, key: _Key, fetch: _Fetch) -> None:
         """The last caller has gone (or all is done): nothing goes on behind their backs."""
-        if self._fetches.get(name) is fetch:
-            del self._fetches[name]
+        if self._fetches.get(key) is fetch:
+            del self._fetches[key]
         fetch.task.cancel()
         await asyncio.gather(fetch.task, return_exceptions=True)
 
-    def _say(self, name: str, message: str) -> None:
-        fetch = self._fetches.get(name)
+    def _say(self, key: _Key, message: str) -> None:
+        fetch = self._fetches.get(key)
         for listener in list(fetch.listeners) if fetch is not None else ():
             listener(message)
 
-    async def _fetch(self, name: str, reference: str) -> None:
-        peers = await self._find(name)
-        if not peers:
-            return
+    async def _fetch(self, key: _Key, reference: str) -> None:
+        peers = await self._find(key)
+        if not peers and not await self._store.exists(reference):
+            await self._pull_it(key, reference)
+        if peers:
+            await self._fetch_from(key, reference, peers)
+
+    async def _pull_it(self, key: _Key, reference: str) -> None:
+        name, auth = key
+        nowhere = f"No such image: {name}: import or load it on any node of the cluster"
+        if self._pull is None:
+            raise NotFound(nowhere)
+        try:
+            await self._pull(reference, auth, lambda message: self._say(key, message))
+        except PyswarmError as error:
+            raise NotFound(f"{nowhere}; {error}") from error
+        _log.info("pulled image %s", name)
+
+    async def _fetch_from(self, key: _Key, reference: str, peers: list[str]) -> None:
+        name = key[0]
         errors: list[str] = []
         for address in peers:
-            self._say(name, f"preparing: fetching image from {address}")
+            self._say(key, f"preparing: fetching image from {address}")
             try:
                 async with self._connect(address) as peer:
                     answer = await peer.get_image(name)
@@ -107,23 +128,27 @@ class ImageFetcher:
             return
         raise Unavailable(f"image {name} cannot be fetched: {'; '.join(errors)}")
 
-    async def _find(self, name: str) -> list[str]:
-        tries = 0
+    async def _find(self, key: _Key) -> list[str]:
+        """Who has it; nobody if it was loaded here meanwhile, or has to come from its registry."""
+        name, tries = key[0], 0
+        has_registry = self._pull is not None and parse_reference(name).domain != DEFAULT_DOMAIN
         while tries < _LOCATE_TRIES:
             try:
                 peers = await self._locate(name)
             except Unavailable as error:
-                self._say(name, f"preparing: waiting for a manager to say which node has the image ({error})")
+                if has_registry:
+                    return []
+                self._say(key, f"preparing: waiting for a manager to say which node has the image ({error})")
                 await asyncio.sleep(_UNREACHABLE_PAUSE_S)
                 continue
-            if peers:
+            if peers or has_registry:
                 return peers
             tries += 1
-            self._say(name, "preparing: looking for a node that has the image")
+            self._say(key, "preparing: looking for a node that has the image")
             await asyncio.sleep(_LOCATE_PAUSE_S)
             if await self._store.exists(name):  # loaded here meanwhile
-                return []
-        raise NotFound(f"No such image: {name}: import or load it on any node of the cluster")
+                break
+        return []
 
     async def _fetch_blobs(self, name: str, image: agent_pb2.GetImageResponse, peers: list[str]) -> None:
         if len(image.blobs) > _MAX_BLOBS:

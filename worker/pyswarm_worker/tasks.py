@@ -263,8 +263,9 @@ class Tasks:
     async def _outcome(self, entry: _Entry, work: tm.Work) -> tm.Event:
         match work:
             case tm.FetchImage():
+                container = entry.task.spec.container
                 await self._fetcher.ensure(
-                    entry.task.spec.container.image, lambda message: self._post(entry, tm.Progress(message))
+                    container.image, lambda message: self._post(entry, tm.Progress(message)), container.registry_auth
                 )
                 return tm.ImageReady()
             case tm.Attach():

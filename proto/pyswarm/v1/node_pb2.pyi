@@ -810,3 +810,60 @@ class TagImageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TagImageResponse: _TypeAlias = TagImageResponse  # noqa: Y015
+
+@_typing.final
+class ResolveImageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    REGISTRY_AUTH_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    registry_auth: _builtins.bytes
+    """As in a ContainerSpec."""
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        registry_auth: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "registry_auth", b"registry_auth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveImageRequest: _TypeAlias = ResolveImageRequest  # noqa: Y015
+
+@_typing.final
+class ResolveImageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    PLATFORMS_FIELD_NUMBER: _builtins.int
+    IS_IN_CLUSTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reference: _builtins.str
+    """With its digest; empty if no registry told it."""
+    is_in_cluster: _builtins.bool
+    """Some node of the cluster has it under this name."""
+    reason: _builtins.str
+    """Why there is no digest."""
+    @_builtins.property
+    def platforms(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Platform]:
+        """Those that the registry has it for; empty: not known."""
+
+    def __init__(
+        self,
+        *,
+        reference: _builtins.str = ...,
+        platforms: _abc.Iterable[_types_pb2.Platform] | None = ...,
+        is_in_cluster: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_in_cluster", b"is_in_cluster", "platforms", b"platforms", "reason", b"reason", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolveImageResponse: _TypeAlias = ResolveImageResponse  # noqa: Y015

@@ -439,6 +439,11 @@ class ImagesStub:
                 request_serializer=pyswarm_dot_v1_dot_node__pb2.TagImageRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_node__pb2.TagImageResponse.FromString,
                 _registered_method=True)
+        self.ResolveImage = channel.unary_unary(
+                '/pyswarm.v1.Images/ResolveImage',
+                request_serializer=pyswarm_dot_v1_dot_node__pb2.ResolveImageRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_node__pb2.ResolveImageResponse.FromString,
+                _registered_method=True)
 
 
 class ImagesServicer:
@@ -477,6 +482,13 @@ class ImagesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveImage(self, request, context):
+        """What a reference means now, by its registry. Asks none for a name of docker.io that some node of the cluster has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -504,6 +516,11 @@ def add_ImagesServicer_to_server(servicer, server):
                     servicer.TagImage,
                     request_deserializer=pyswarm_dot_v1_dot_node__pb2.TagImageRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_node__pb2.TagImageResponse.SerializeToString,
+            ),
+            'ResolveImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveImage,
+                    request_deserializer=pyswarm_dot_v1_dot_node__pb2.ResolveImageRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_node__pb2.ResolveImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -642,6 +659,33 @@ class Images:
             '/pyswarm.v1.Images/TagImage',
             pyswarm_dot_v1_dot_node__pb2.TagImageRequest.SerializeToString,
             pyswarm_dot_v1_dot_node__pb2.TagImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Images/ResolveImage',
+            pyswarm_dot_v1_dot_node__pb2.ResolveImageRequest.SerializeToString,
+            pyswarm_dot_v1_dot_node__pb2.ResolveImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

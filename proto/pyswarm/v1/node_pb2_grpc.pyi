@@ -145,6 +145,8 @@ class ImagesStub:
     ListImages: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListImagesRequest, _node_pb2.ListImagesResponse]
     RemoveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.RemoveImageRequest, _node_pb2.RemoveImageResponse]
     TagImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.TagImageRequest, _node_pb2.TagImageResponse]
+    ResolveImage: _grpc.UnaryUnaryMultiCallable[_node_pb2.ResolveImageRequest, _node_pb2.ResolveImageResponse]
+    """What a reference means now, by its registry. Asks none for a name of docker.io that some node of the cluster has."""
 
 @_typing.type_check_only
 class ImagesAsyncStub(ImagesStub):
@@ -158,6 +160,8 @@ class ImagesAsyncStub(ImagesStub):
     ListImages: _aio.UnaryUnaryMultiCallable[_node_pb2.ListImagesRequest, _node_pb2.ListImagesResponse]  # type: ignore[assignment]
     RemoveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.RemoveImageRequest, _node_pb2.RemoveImageResponse]  # type: ignore[assignment]
     TagImage: _aio.UnaryUnaryMultiCallable[_node_pb2.TagImageRequest, _node_pb2.TagImageResponse]  # type: ignore[assignment]
+    ResolveImage: _aio.UnaryUnaryMultiCallable[_node_pb2.ResolveImageRequest, _node_pb2.ResolveImageResponse]  # type: ignore[assignment]
+    """What a reference means now, by its registry. Asks none for a name of docker.io that some node of the cluster has."""
 
 class ImagesServicer(metaclass=_abc_1.ABCMeta):
     """The image store of this machine."""
@@ -198,5 +202,13 @@ class ImagesServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.TagImageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.TagImageResponse, _abc.Awaitable[_node_pb2.TagImageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResolveImage(
+        self,
+        request: _node_pb2.ResolveImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.ResolveImageResponse, _abc.Awaitable[_node_pb2.ResolveImageResponse]]:
+        """What a reference means now, by its registry. Asks none for a name of docker.io that some node of the cluster has."""
 
 def add_ImagesServicer_to_server(servicer: ImagesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
