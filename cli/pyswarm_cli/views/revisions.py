@@ -91,7 +91,7 @@ def _title(name: str, revision: ServiceRevision) -> str:
 def differences(old: ServiceSpec, new: ServiceSpec, names: Mapping[str, str]) -> Iterator[Difference]:
     """Every field that is not the same, in the order of the specification."""
     before, after = dict(_fields(old, "", names)), dict(_fields(new, "", names))
-    for path in dict.fromkeys((*before, *after)):
+    for path in dict.fromkeys((*after, *before)):
         had, has = before.get(path, ()), after.get(path, ())
         if had == has:
             continue

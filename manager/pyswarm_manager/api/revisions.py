@@ -1,7 +1,7 @@
 """A service's history as its users see it, and the way back to a spec in it.
 
-Going back is a change like any other: it makes a revision of its own, and the
-planner rolls to it under the service's rollback settings.
+Going back is a change like any other: it makes a revision of its own, and the planner rolls to it under the service's
+rollback settings.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ CHANGES = [
     (replace(FIRST, replicas=5), "replicas 2 -> 5"),
     (replace(FIRST, stopped=True), "stopped false -> true"),
     (replace(FIRST, labels={}), "labels.tier front removed"),
-    (replace(FIRST, labels={"tier": "back", "a": "b"}), "labels.tier front -> back, labels.a b"),
+    (replace(FIRST, labels={"tier": "back", "a": "b"}), "labels.a b, labels.tier front -> back"),
     (retasked(env=("A=1", "C=3")), "env -B=2 +C=3"),
     (retasked(env=("B=2", "A=1")), "env A=1, B=2 -> B=2, A=1"),
     (retasked(mounts=(Mount(source="/a", target="/b", read_only=True),)), "mounts +source=/a,target=/b,read_only=true"),
