@@ -29,6 +29,7 @@ from pyswarm_manager.raft.ports import (
     Transport,
 )
 from pyswarm_manager.raft.storage.port import RaftStorage
+from pyswarm_manager.raft.waiting import Barrier
 
 __all__ = [
     "ApplyResult",
@@ -236,17 +237,10 @@ class RaftNode(Membership):
         leased = loop.core.leased_index(loop.clock_us())
         if leased is not None and leased <= loop.applied_index and not loop.stopping:
             return leased
-        context, future = loop.reads.add()
+        barrier = loop.reads.join()
         try:
             async with asyncio.timeout(loop.config.read_timeout_s):
-                while not future.done():
-                    if loop.stopping:
-                        raise Unavailable(STOPPED)
-                    is_asked = loop.core.read_index(context)
-                    loop.wake()
-                    # Asked again now and then, since the question or its answer may be lost.
-                    await asyncio.wait([future], timeout=_READ_RETRY_S if is_asked else _RETRY_S)
-                index = future.result()
+                index = await self._confirmed(barrier)
                 if loop.applied_index < index:
                     await loop.waiters.wait(index)
                 return index
@@ -255,7 +249,22 @@ class RaftNode(Membership):
                 raise Unavailable(loop.disk.refusal()) from None
             raise Unavailable("no majority of the managers answers: start (or unlock) those that are down") from None
         finally:
-            loop.reads.forget(context)
+            loop.reads.leave(barrier)
+
+    async def _confirmed(self, barrier: Barrier) -> int:
+        """The index, once a leader tells it. Its first reader asks; each asks again now and then, since the question or
+        its answer may be lost."""
+        loop = self._loop
+        is_first = barrier.readers == 1
+        while not barrier.future.done():
+            if loop.stopping:
+                raise Unavailable(STOPPED)
+            if is_first:
+                barrier.is_asked = loop.core.read_index(barrier.context)
+                loop.wake()
+            await asyncio.wait([barrier.future], timeout=_READ_RETRY_S if barrier.is_asked else _RETRY_S)
+            is_first = True
+        return barrier.future.result()
 
     async def wait_applied(self, index: int) -> None:
         """Return once everything up to `index` is applied here."""

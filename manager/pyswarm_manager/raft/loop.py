@@ -80,7 +80,7 @@ class RaftLoop:
         self._event_loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self.proposals = Proposals(config.max_pending_proposals, config.max_pending_bytes)
-        self.reads = Reads()
+        self.reads = Reads(self.clock_us())
         self.waiters = AppliedWaiters()
         self.inbox = Inbox(config.raft_id, config.max_inbox_messages)
         self.disk = Disk(storage, writer, math.ceil(RETRY_S / config.tick_s), self._wake_from_thread)
@@ -182,6 +182,7 @@ class RaftLoop:
                 self.core.tick()  # who cannot write does not campaign
             self.on_tick()
         self._append_proposals()
+        self.reads.sent()
         self._act(self.core.ready(_APPLY_LIMIT))
 
     def _read_inbox(self) -> None:

@@ -114,33 +114,60 @@ class AppliedWaiters:
         self._heap.clear()
 
 
+class Barrier:
+    """One question to the leader, for every read that came before it was sent."""
+
+    __slots__ = ("context", "future", "is_asked", "readers")
+
+    def __init__(self, context: int) -> None:
+        self.context = context
+        self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.is_asked = False
+        self.readers = 0
+
+
 class Reads:
-    """Reads that wait for their index."""
+    """Reads that wait for their index. Those of one turn of the loop share a question: it leaves at the turn's end, so
+    its answer is newer than every one of them."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[int]] = {}
-        self._count = 0
+    def __init__(self, start_us: int) -> None:
+        """Questions are numbered from the time of the start, so that none has the number of one which this member asked
+        before it was restarted, and whose answer may still come."""
+        self._waiting: dict[int, Barrier] = {}
+        self._unsent: Barrier | None = None
+        self._count = start_us
 
-    def add(self) -> tuple[int, asyncio.Future[int]]:
-        """A context to ask with, and a future of the index."""
-        self._count += 1
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting[self._count] = future
-        return self._count, future
+    def join(self) -> Barrier:
+        """The question that has not left yet, or a new one, which the caller asks."""
+        barrier = self._unsent
+        if barrier is None:
+            self._count += 1
+            barrier = self._unsent = self._waiting[self._count] = Barrier(self._count)
+        barrier.readers += 1
+        return barrier
 
-    def forget(self, context: int) -> None:
-        """The caller has its answer, or gave up."""
-        self._waiting.pop(context, None)
+    def sent(self) -> None:
+        """Questions leave now: whoever comes later asks anew."""
+        self._unsent = None
+
+    def leave(self, barrier: Barrier) -> None:
+        """One reader has its answer, or gave up."""
+        barrier.readers -= 1
+        if not barrier.readers:
+            self._waiting.pop(barrier.context, None)
+            if self._unsent is barrier:
+                self._unsent = None
 
     def confirmed(self, context: int, index: int) -> None:
         """The leader confirmed the read."""
-        future = self._waiting.get(context)
-        if future is not None and not future.done():
-            future.set_result(index)
+        barrier = self._waiting.get(context)
+        if barrier is not None and not barrier.future.done():
+            barrier.future.set_result(index)
 
     def fail_all(self, error: Unavailable) -> None:
         """The node stops."""
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(error)
+        for barrier in self._waiting.values():
+            if not barrier.future.done():
+                barrier.future.set_exception(error)
         self._waiting.clear()
+        self._unsent = None
