@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from pyswarm_common.errors import InvalidArgument
@@ -88,7 +89,12 @@ class Template:
     """A template, ready to be used on many values."""
 
     def __init__(
-        self, text: str, functions: Functions = {}, *, max_length: int = _MAX_LENGTH, is_typed: bool = True
+        self,
+        text: str,
+        functions: Functions = MappingProxyType({}),
+        *,
+        max_length: int = _MAX_LENGTH,
+        is_typed: bool = True,
     ) -> None:
         """`functions` come on top of our own. `is_typed`: on a command line, where `\\t` and `\\n` are meant."""
         if len(text) > max_length:

@@ -12,26 +12,26 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from pyswarm.v1 import control_pb2
-from pyswarm_common.model import Network, Node, Service, Task
+from pyswarm_common.model import Config, Network, Node, Secret, Service, Task
 
-T = TypeVar("T", Node, Service, Task, Network)
+T = TypeVar("T", Node, Service, Task, Network, Secret, Config)
 
 MAX_PAGE = 1_000
 MAX_PAGE_BYTES = 8 << 20
 
 
-def name_of(item: Node | Service | Task | Network) -> str:
+def name_of(item: Node | Service | Task | Network | Secret | Config) -> str:
     """What a user calls the object."""
     match item:
         case Node():
             return item.description.hostname
         case Task():
             return item.name
-        case Service() | Network():
+        case Service() | Network() | Secret() | Config():
             return item.spec.name
 
 
-def labels_of(item: Node | Service | Task | Network) -> Mapping[str, str]:
+def labels_of(item: Node | Service | Task | Network | Secret | Config) -> Mapping[str, str]:
     return item.labels if isinstance(item, Task) else item.spec.labels
 
 

@@ -50,6 +50,7 @@ from pyswarm_manager.store.changes import (
     Update,
 )
 from pyswarm_manager.store.dependencies import cycle_sentence, find_cycle
+from pyswarm_manager.store.file_references import check_files, refuse_if_used
 from pyswarm_manager.store.revisions import author_of, limit_of, present_revision, revisions_of
 from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
 from pyswarm_manager.store.tables import HOST_NETWORK, KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
@@ -121,6 +122,11 @@ class _Transaction:
             if service is not None:
                 self._check_networks(service, self._tables.services.get(service_id))
                 self._check_dependencies(service, self._tables.services.get(service_id))
+                check_files(service, self._tables.services.get(service_id), self._get)
+        for kind in (Kind.SECRET, Kind.CONFIG):
+            gone = [object_id for object_id, item in self._pending[kind].items() if item is None]
+            services = (self._get(Kind.SERVICE, service_id) for service_id in self._tables.services)
+            refuse_if_used(kind, gone, self._tables.table(kind), (found for found in services if found is not None))
 
     def commit(self) -> tuple[Event, ...]:
         events = []

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from pyswarm_common.model import AnyObject, LimitedJoinToken, Network, Node, Service, Task
+from pyswarm_common.model import AnyObject, Config, LimitedJoinToken, Network, Node, Secret, Service, Task
 from pyswarm_common.model.audit import AuditRecord, AuditTarget
 from pyswarm_common.model.objects import Credential
 from pyswarm_manager.store.changes import Event
@@ -52,7 +52,7 @@ def _name(item: AnyObject) -> str:
     match item:
         case Node():
             return item.description.hostname
-        case Service() | Network():
+        case Service() | Network() | Secret() | Config():
             return item.spec.name
         case Task() | Credential():
             return item.name

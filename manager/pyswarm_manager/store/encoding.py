@@ -16,12 +16,14 @@ from pyswarm_common.errors import Exhausted
 from pyswarm_common.model import (
     AnyObject,
     Cluster,
+    Config,
     LimitedJoinToken,
     Network,
     Node,
     NodeDescription,
     NodeStatus,
     RemovedNode,
+    Secret,
     Service,
     ServiceRevision,
     Task,
@@ -66,6 +68,8 @@ class _Objects(msgspec.Struct, omit_defaults=True, gc=False):
     join_token: LimitedJoinToken | None = None
     removed_node: RemovedNode | None = None
     service_revision: ServiceRevision | None = None
+    secret: Secret | None = None
+    config: Config | None = None
 
 
 _T = TypeVar("_T", bound=_Objects)
@@ -270,6 +274,10 @@ def _fill(into: _T, item: AnyObject, specs: _Specs) -> _T:
             into.removed_node = item
         case ServiceRevision():
             into.service_revision = item
+        case Secret():
+            into.secret = item
+        case Config():
+            into.config = item
     return into
 
 
@@ -279,7 +287,7 @@ def _content(wire: _Objects, specs: list[TaskSpec]) -> AnyObject:
         return msgspec.structs.replace(wire.task, spec=specs[wire.spec])
     item: AnyObject | None = wire.service or wire.node or wire.network or wire.cluster
     item = item or wire.credential or wire.join_token or wire.removed_node
-    item = item or wire.service_revision
+    item = item or wire.service_revision or wire.secret or wire.config
     assert item is not None, "a change without an object"
     return item
 

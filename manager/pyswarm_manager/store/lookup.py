@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from pyswarm_common.errors import InvalidArgument, NotFound
-from pyswarm_common.model import Network, Node, Service, Task, TaskState
+from pyswarm_common.model import Config, Network, Node, Secret, Service, Task, TaskState
 from pyswarm_manager.store.tables import Kind, SlotKey, Tables
 
-T = TypeVar("T", Node, Service, Task, Network)
+T = TypeVar("T", Node, Service, Task, Network, Secret, Config)
 
 _SLOT_DIGITS = 9  # ids of nodes are longer
 
@@ -25,6 +25,16 @@ def find_service(tables: Tables, reference: str) -> Service:
 
 def find_network(tables: Tables, reference: str) -> Network:
     return _find("network", tables.networks, reference, _named(tables, Kind.NETWORK, tables.networks, reference))
+
+
+def find_secret(tables: Tables, reference: str) -> Secret:
+    """By its name the latest version; any version by its id."""
+    return _find("secret", tables.secrets, reference, _named(tables, Kind.SECRET, tables.secrets, reference))
+
+
+def find_config(tables: Tables, reference: str) -> Config:
+    """By its name the latest version; any version by its id."""
+    return _find("config", tables.configs, reference, _named(tables, Kind.CONFIG, tables.configs, reference))
 
 
 def find_task(tables: Tables, reference: str) -> Task:

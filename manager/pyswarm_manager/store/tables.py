@@ -15,12 +15,14 @@ from typing import Any, Final
 from pyswarm_common.model import (
     AnyObject,
     Cluster,
+    Config,
     LimitedJoinToken,
     Network,
     Node,
     Protocol,
     PublishMode,
     RemovedNode,
+    Secret,
     Service,
     ServiceRevision,
     Task,
@@ -49,6 +51,8 @@ class Kind(StrEnum):
     JOIN_TOKEN = "join_token"  # noqa: S105  -- a word, no secret
     REMOVED_NODE = "removed_node"
     SERVICE_REVISION = "service_revision"
+    SECRET = "secret"  # noqa: S105  -- likewise
+    CONFIG = "config"
 
 
 KIND_OF: Final[dict[type, Kind]] = {
@@ -61,6 +65,8 @@ KIND_OF: Final[dict[type, Kind]] = {
     LimitedJoinToken: Kind.JOIN_TOKEN,
     RemovedNode: Kind.REMOVED_NODE,
     ServiceRevision: Kind.SERVICE_REVISION,
+    Secret: Kind.SECRET,
+    Config: Kind.CONFIG,
 }
 
 
@@ -74,6 +80,8 @@ _FIELD_OF: Final = {
     Kind.JOIN_TOKEN: "join_tokens",
     Kind.REMOVED_NODE: "removed_nodes",
     Kind.SERVICE_REVISION: "service_revisions",
+    Kind.SECRET: "secrets",
+    Kind.CONFIG: "configs",
 }
 """The field of `Tables` that holds the objects of a kind: looked up many times for each change that is applied."""
 
@@ -91,6 +99,8 @@ def unique_name(item: AnyObject) -> str:
     """The name that no other object of the kind may have; empty for kinds whose names are not unique."""
     if isinstance(item, Credential):
         return f"{item.kind.name.lower()} {item.name}"
+    if isinstance(item, Secret | Config):
+        return "" if item.superseded else item.spec.name
     return item.spec.name if isinstance(item, Service | Network) else ""
 
 
@@ -132,6 +142,9 @@ class Tables:
     """By node id; refused everywhere until their certificates have expired."""
     service_revisions: dict[str, ServiceRevision] = field(default_factory=dict)
     """The specs that services had and have; found with `store.revisions`."""
+    secrets: dict[str, Secret] = field(default_factory=dict)
+    configs: dict[str, Config] = field(default_factory=dict)
+    """Of both all versions that somebody may need; the latest of each name is found by it."""
     ids_by_name: dict[tuple[Kind, str], str] = field(default_factory=dict)
     slots: dict[str, dict[SlotKey, tuple[Task, ...]]] = field(default_factory=dict)
     """Tasks by service id, then by slot; within a slot in the order they were made."""
@@ -199,6 +212,8 @@ class Tables:
             join_tokens=dict(self.join_tokens),
             removed_nodes=dict(self.removed_nodes),
             service_revisions=dict(self.service_revisions),
+            secrets=dict(self.secrets),
+            configs=dict(self.configs),
             ids_by_name=dict(self.ids_by_name),
             slots={service_id: dict(slots) for service_id, slots in self.slots.items()},
             node_tasks={node_id: dict(tasks) for node_id, tasks in self.node_tasks.items()},

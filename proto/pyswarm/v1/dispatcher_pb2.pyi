@@ -494,6 +494,9 @@ class Assignments(_message.Message):
     NETWORKS_FIELD_NUMBER: _builtins.int
     REMOVE_NETWORK_IDS_FIELD_NUMBER: _builtins.int
     INGRESS_FIELD_NUMBER: _builtins.int
+    UPDATE_SECRETS_FIELD_NUMBER: _builtins.int
+    UPDATE_CONFIGS_FIELD_NUMBER: _builtins.int
+    REMOVE_FILE_IDS_FIELD_NUMBER: _builtins.int
     type: Global___Assignments.Type.ValueType
     sequence: _builtins.int
     @_builtins.property
@@ -508,6 +511,16 @@ class Assignments(_message.Message):
     def ingress(self) -> Global___IngressTable:
         """Present when it changed (always in COMPLETE)."""
 
+    @_builtins.property
+    def update_secrets(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Secret]:
+        """What the node's tasks need of them, and nothing else. The agent keeps them in memory only. COMPLETE names all."""
+
+    @_builtins.property
+    def update_configs(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Config]: ...
+    @_builtins.property
+    def remove_file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of both: no task of the node needs them any more."""
+
     def __init__(
         self,
         *,
@@ -518,10 +531,13 @@ class Assignments(_message.Message):
         networks: _abc.Iterable[Global___NetworkTable] | None = ...,
         remove_network_ids: _abc.Iterable[_builtins.str] | None = ...,
         ingress: Global___IngressTable | None = ...,
+        update_secrets: _abc.Iterable[_types_pb2.Secret] | None = ...,
+        update_configs: _abc.Iterable[_types_pb2.Config] | None = ...,
+        remove_file_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_network_ids", b"remove_network_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "type", b"type", "update_tasks", b"update_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_file_ids", b"remove_file_ids", "remove_network_ids", b"remove_network_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "type", b"type", "update_configs", b"update_configs", "update_secrets", b"update_secrets", "update_tasks", b"update_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
