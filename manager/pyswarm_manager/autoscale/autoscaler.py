@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -22,8 +23,7 @@ from pyswarm_common.model import AutoscaleDecision, AutoscaleStatus, Service, Ta
 from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.autoscale.rule import Member, Reading, advise
 from pyswarm_manager.autoscale.windows import Window
-from pyswarm_manager.store.changes import Event, Update
-from pyswarm_manager.store.store import Store
+from pyswarm_manager.store.changes import Change, Event, Update
 from pyswarm_manager.store.tables import Tables
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,15 @@ WARM_UP_S = 2 * PERIOD_S
 KEPT_DECISIONS = 10
 
 
+class StorePort(Protocol):
+    """What is needed of the store."""
+
+    @property
+    def view(self) -> Tables: ...
+    async def propose(self, changes: Iterable[Change]) -> int: ...
+    def subscribe(self, listener: Callable[[int, tuple[Event, ...]], None], /) -> Callable[[], None]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     at: float
@@ -46,7 +55,7 @@ class _Seen:
 class Autoscaler:
     """Lives as long as the manager; `run` as long as it leads."""
 
-    def __init__(self, store: Store, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: StorePort, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._store, self._clock, self._monotonic = store, clock, monotonic
         self._services: dict[str, Window] = {}
         self._seen: dict[str, _Seen] = {}
@@ -62,20 +71,26 @@ class Autoscaler:
 
     async def run(self) -> None:
         """Until cancelled: one term. It begins with empty windows."""
-        self._services.clear()
-        self._seen.clear()
-        for service in self._store.view.services.values():
-            self._follow(service)
-        unsubscribe = self._store.subscribe(self._on_commit)
+        self.begin()
+        unsubscribe = self._store.subscribe(self.observe)
         try:
             while True:
                 await self._some.wait()
                 await asyncio.sleep(PERIOD_S)
-                await self._look()
+                await self.look()
         finally:
             unsubscribe()
 
-    def _on_commit(self, index: int, events: tuple[Event, ...]) -> None:
+    def begin(self) -> None:
+        """Know nothing but what is in the store."""
+        self._services.clear()
+        self._seen.clear()
+        self._some.clear()
+        for service in self._store.view.services.values():
+            self._follow(service)
+
+    def observe(self, index: int, events: tuple[Event, ...]) -> None:
+        """Called by the store for each commit."""
         del index
         for event in events:
             match event.object:
@@ -98,7 +113,8 @@ class Autoscaler:
         else:
             self._some.clear()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """One look at every followed service; `run` does it again and again."""
         for service_id in tuple(self._services):
             service = self._store.view.services.get(service_id)
             changed = None if service is None else self._decide(service)
