@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,6 +78,15 @@ async def pull(reference: str, auth: bytes, store: Store, progress: Callable[[st
         manifest = model.parse_manifest(found.data)
         await _fetch(client, store, {blob.digest: blob for blob in (manifest.config, *manifest.layers)})
         return await store.commit(reference, found.data)
+
+
+def registry_pull(store: Store) -> Callable[[str, bytes, Callable[[str], None]], Awaitable[Image]]:
+    """`pull` into that store."""
+
+    async def into_store(reference: str, auth: bytes, progress: Callable[[str], None]) -> Image:
+        return await pull(reference, auth, store, progress)
+
+    return into_store
 
 
 def _check_digest(wanted: str | None, found: str) -> None:

@@ -86,7 +86,7 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     standing = membership.standing
     recovery = Recovery(options, runtime, standing, membership.joining, membership.standstill)
     node_pb2_grpc.add_DaemonServicer_to_server(DaemonServicer(membership, recovery, runtime), server)
-    images = ImagesServicer(runtime.images, standing.images_changed)
+    images = ImagesServicer(runtime.images, standing.images_changed, standing.is_in_cluster)
     node_pb2_grpc.add_ImagesServicer_to_server(images, server)
     server.add_generic_rpc_handlers((Forwarder(standing.channel, lambda: standing.node_id),))
     server.add_insecure_port(f"unix:{path}")

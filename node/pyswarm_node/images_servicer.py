@@ -3,23 +3,27 @@
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from pyswarm.v1 import node_pb2, node_pb2_grpc
+from pyswarm.v1 import node_pb2, node_pb2_grpc, types_pb2
 from pyswarm_common.codec import set_timestamp
-from pyswarm_common.errors import InvalidArgument, NotFound
+from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError
 from pyswarm_runtime.images import ImageStore
-from pyswarm_runtime.reference import is_short_id, parse_reference
+from pyswarm_runtime.pulling import resolve
+from pyswarm_runtime.reference import DEFAULT_DOMAIN, is_short_id, parse_reference
 from pyswarm_runtime.types import Image
 
 
 class ImagesServicer(node_pb2_grpc.ImagesServicer):
     """Serves Images."""
 
-    def __init__(self, images: ImageStore, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, images: ImageStore, on_change: Callable[[], None], is_in_cluster: Callable[[str], Awaitable[bool]]
+    ) -> None:
         self._images = images
         self._on_change = on_change
+        self._is_in_cluster = is_in_cluster
 
     async def ImportImage(
         self, requests: AsyncIterator[node_pb2.ImportImageRequest], context: Any
@@ -53,6 +57,20 @@ class ImagesServicer(node_pb2_grpc.ImagesServicer):
             untagged=[item.untagged for item in removed if item.untagged is not None],
             deleted=[item.deleted for item in removed if item.deleted is not None],
         )
+
+    async def ResolveImage(self, request: node_pb2.ResolveImageRequest, context: Any) -> node_pb2.ResolveImageResponse:
+        parsed = parse_reference(request.reference)
+        name = parsed.familiar()
+        # What is here under a name of docker.io was mostly imported, and no registry of the internet knows it.
+        if parsed.domain == DEFAULT_DOMAIN and await self._is_in_cluster(name):
+            return node_pb2.ResolveImageResponse(is_in_cluster=True)
+        try:
+            found = await resolve(request.reference, request.registry_auth)
+        except PyswarmError as error:
+            known = parsed.domain != DEFAULT_DOMAIN and await self._is_in_cluster(name)
+            return node_pb2.ResolveImageResponse(is_in_cluster=known, reason=str(error))
+        platforms = [types_pb2.Platform(architecture=name, os=system) for name, system in found.platforms]
+        return node_pb2.ResolveImageResponse(reference=found.reference, platforms=platforms)
 
     async def TagImage(self, request: node_pb2.TagImageRequest, context: Any) -> node_pb2.TagImageResponse:
         if not await self._images.exists(request.source):

@@ -15,6 +15,7 @@ from pyswarm_common.model import Node, NodeDescription
 from pyswarm_overlay import OverlayHost
 from pyswarm_overlay.types import OverlayConfig
 from pyswarm_runtime import Runtime
+from pyswarm_runtime.pulling import registry_pull
 from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks, AgentWires
 
 from .describe import describe
@@ -59,7 +60,7 @@ class Member:
                 runtime,
                 runtime.images,
                 overlay,
-                wires=AgentWires(access=runtime.access),
+                wires=AgentWires(access=runtime.access, pull=registry_pull(runtime.images)),
             )
         except BaseException:
             await overlay.close()
@@ -125,7 +126,7 @@ def _agent_hooks(
     agent_address = join_host_port(record.address, options.agent_port)
 
     def description() -> NodeDescription:
-        return describe(runtime.preflight, record.data_path_address, agent_address)
+        return describe(runtime.preflight, record.data_path_address, agent_address, options.generic_resources)
 
     return AgentHooks(
         identity=identity,

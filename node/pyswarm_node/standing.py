@@ -69,6 +69,13 @@ class Standing:
         if self.member is not None:
             self.member.agent.images_changed()
 
+    async def is_in_cluster(self, reference: str) -> bool:
+        """Whether some node has an image under that name; not known is no."""
+        try:
+            return self.member is not None and await self.member.agent.is_in_cluster(reference)
+        except Unavailable:
+            return False
+
     # ---------------------------------------------------------------- what may be asked of it
 
     def check_not_member(self) -> None:

@@ -15,6 +15,7 @@ from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import detach_option
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import CREATE_LISTS, SCALARS, declared
+from pyswarm_cli.service.images import ServiceImages
 from pyswarm_cli.service.names import random_name
 from pyswarm_cli.service.options.modes import MODES
 from pyswarm_common import errors
@@ -58,6 +59,7 @@ def create(
     """`service create`."""
     spec = build.create(image, command, options, os.environ)
     connection = connect(ctx)
+    spec = ServiceImages(connection, options).prepared(spec, is_new_image=True)
     service = _create(connection, spec) if spec.name else _create_with_some_name(connection, spec)
     click.echo(service.id)
     if not detach:

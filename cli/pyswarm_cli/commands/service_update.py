@@ -19,6 +19,7 @@ from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import detach_option
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
+from pyswarm_cli.service.images import ServiceImages
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.model import JobSpec, ServiceMode, ServiceSpec
@@ -80,7 +81,13 @@ def update(ctx: click.Context, /, service: str, rollback_: bool, detach: bool, q
         changed = roll_back(connection, service)
     else:
         ids = _network_ids(connection, options)
-        changed = change_service(connection, service, lambda spec: build.change(spec, options, os.environ, ids))
+        images = ServiceImages(connection, options)
+
+        def change(spec: ServiceSpec) -> ServiceSpec:
+            changed = build.change(spec, options, os.environ, ids)
+            return images.prepared(changed, is_new_image=options["image"] is not None)
+
+        changed = change_service(connection, service, change)
     click.echo(service)
     wait_for(connection, changed, detach, quiet, rollback=rollback_)
 

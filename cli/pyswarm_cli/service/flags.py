@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyswarm_cli.service.options import container, health, modes, networking, placement, resources, rollout, service
+from pyswarm_cli.service.options import (
+    container,
+    health,
+    image,
+    modes,
+    networking,
+    placement,
+    resources,
+    rollout,
+    service,
+)
 from pyswarm_cli.service.options.kinds import Decorator
 
 SCALARS: list[Decorator[Any]] = [
     *container.SHARED,
     *health.SHARED,
+    *image.SHARED,
     *modes.SHARED,
     *networking.SHARED,
     *placement.SHARED,
@@ -26,6 +37,7 @@ CREATE_LISTS: list[Decorator[Any]] = [
     *container.CREATE,
     *networking.CREATE,
     *placement.CREATE,
+    *resources.CREATE,
     *service.CREATE,
 ]
 
@@ -33,6 +45,7 @@ UPDATE_LISTS: list[Decorator[Any]] = [
     *container.UPDATE,
     *networking.UPDATE,
     *placement.UPDATE,
+    *resources.UPDATE,
     *service.UPDATE,
 ]
 

@@ -21,7 +21,12 @@ from pyswarm.v1 import (
 )
 
 
-class FakeDaemon(control_pb2_grpc.ControlServicer, watch_pb2_grpc.WatchServicer, node_pb2_grpc.DaemonServicer):
+class FakeDaemon(
+    control_pb2_grpc.ControlServicer,
+    watch_pb2_grpc.WatchServicer,
+    node_pb2_grpc.DaemonServicer,
+    node_pb2_grpc.ImagesServicer,
+):
     """Objects are put into the dictionaries by the test; `rivals` lets somebody else be faster."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,14 +38,22 @@ class FakeDaemon(control_pb2_grpc.ControlServicer, watch_pb2_grpc.WatchServicer,
         self.rivals = 0
         self.leaderless = False
         self.updates: list[Any] = []
+        self.resolved: dict[str, node_pb2.ResolveImageResponse] = {}
+        self.resolutions: list[node_pb2.ResolveImageRequest] = []
         self.watches: list[queue.Queue[Any]] = []
         self.on_watch: list[Any] = []
         self._server = grpc.server(ThreadPoolExecutor(8))
         control_pb2_grpc.add_ControlServicer_to_server(self, self._server)
         watch_pb2_grpc.add_WatchServicer_to_server(self, self._server)
+        node_pb2_grpc.add_ImagesServicer_to_server(self, self._server)
         node_pb2_grpc.add_DaemonServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{folder}/d.sock")
         self._server.start()
+
+    def ResolveImage(self, request: Any, context: Any) -> node_pb2.ResolveImageResponse:
+        """What a test has put there; any other image is on some node."""
+        self.resolutions.append(request)
+        return self.resolved.get(request.reference, node_pb2.ResolveImageResponse(is_in_cluster=True))
 
     def close(self) -> None:
         for watch in self.watches:
