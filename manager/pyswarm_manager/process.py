@@ -33,6 +33,7 @@ from pyswarm_manager.ca.upkeep import run_upkeep
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
 from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
+from pyswarm_manager.files.upkeep import run_files
 from pyswarm_manager.joining import join_raft
 from pyswarm_manager.lanes import lane_to
 from pyswarm_manager.leader import run_planner
@@ -212,6 +213,7 @@ class Manager:
             partial(run_roles, self._store, self._raft),
             self._certificates.run,
             partial(run_upkeep, self._store, time.time),
+            partial(run_files, self._store),
             partial(keep_manager_count, self._store, self._raft, self._manager_changes),
             partial(ensure_key, self._store),
         ]

@@ -29,6 +29,7 @@ from pyswarm.v1 import (
     operator_pb2_grpc,
     raft_pb2_grpc,
     scheduling_pb2_grpc,
+    secrets_pb2_grpc,
     security_pb2_grpc,
     watch_pb2_grpc,
 )
@@ -48,6 +49,7 @@ from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.scheduling import SchedulingServicer
+from pyswarm_manager.api.secrets import SecretsServicer
 from pyswarm_manager.api.watch import WatchServicer
 from pyswarm_manager.at_rest import AtRest
 from pyswarm_manager.backup.servicer import BackupServicer
@@ -157,6 +159,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
     operator = OperatorServicer(store, raft, forwarder, identity)
     scheduling = SchedulingServicer(store, raft, forwarder, new_id, time.time)
+    files = SecretsServicer(store, raft, forwarder, new_id, time.time)
     security = SecurityServicer(store, raft, forwarder, new_id, time.time)
     return {
         "Access": partial(access_pb2_grpc.add_AccessServicer_to_server, access),
@@ -172,6 +175,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
         "Operator": partial(operator_pb2_grpc.add_OperatorServicer_to_server, operator),
         "Raft": partial(raft_pb2_grpc.add_RaftServicer_to_server, members),
         "Scheduling": partial(scheduling_pb2_grpc.add_SchedulingServicer_to_server, scheduling),
+        "Secrets": partial(secrets_pb2_grpc.add_SecretsServicer_to_server, files),
         "Security": partial(security_pb2_grpc.add_SecurityServicer_to_server, security),
         "Watch": partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
     }

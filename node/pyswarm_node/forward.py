@@ -22,6 +22,7 @@ from pyswarm.v1 import (
     logs_pb2,
     operator_pb2,
     scheduling_pb2,
+    secrets_pb2,
     security_pb2,
     watch_pb2,
 )
@@ -70,6 +71,7 @@ _FILES = (
     health_pb2,
     operator_pb2,
     scheduling_pb2,
+    secrets_pb2,
     security_pb2,
 )
 FORWARDED: dict[str, Shape] = {name: shape for file in _FILES for name, shape in _methods(file.DESCRIPTOR).items()} | {

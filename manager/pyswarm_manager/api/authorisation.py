@@ -36,6 +36,8 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Watch", "Watch", _VIEWERS),
     ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
+    # No answer holds a secret's data.
+    ("pyswarm.v1.Secrets", "GetSecret ListSecrets GetConfig ListConfigs", _VIEWERS),
     # Who enters a container can change it, and can read the secrets in it.
     ("pyswarm.v1.Exec", "Run CopyFrom CopyTo", _OPERATORS),
     ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
@@ -65,6 +67,8 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Jobs", "RunService", _OPERATORS),
     ("pyswarm.v1.Scheduling", "Rebalance", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
+    ("pyswarm.v1.Secrets", "CreateSecret UpdateSecret RotateSecret RemoveSecret", _OPERATORS),
+    ("pyswarm.v1.Secrets", "CreateConfig UpdateConfig RotateConfig RemoveConfig", _OPERATORS),
     # Of those that enter containers only the announcement is recorded, by the leader, before they begin.
     ("pyswarm.v1.Exec", "Announce", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateCluster RemoveNode", _ADMINS),

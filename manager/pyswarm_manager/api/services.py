@@ -23,6 +23,7 @@ from pyswarm_common.model import (
 from pyswarm_manager.api.revisions import resumed, rolled_back, rolled_back_to
 from pyswarm_manager.api.shown import with_kept_credentials
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
+from pyswarm_manager.files.versions import resolved
 from pyswarm_manager.planner.orchestrate.jobs import begin_if_forced
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
@@ -35,7 +36,7 @@ _PUBLISHED_AS = {PublishMode.INGRESS: "an ingress", PublishMode.HOST: "a host-pu
 async def create_service(writer: Writer, request: control_pb2.CreateServiceRequest) -> Service:
     spec = decode(ServiceSpec, request.spec)
     refuse(check_service_spec(spec))
-    spec = resolve_networks(writer.store.view, spec)
+    spec = resolved(writer.store.view, resolve_networks(writer.store.view, spec))
     _check_ports(writer.store.view, spec, own_id="")
     service = Service(id=writer.ids(), spec=spec)
     await writer.store.propose([Create(service)])
@@ -124,7 +125,7 @@ def _ports_of_others(view: Tables, own_id: str) -> Iterator[tuple[Service, PortC
 
 def _respecified(view: Tables, service: Service, spec: ServiceSpec, now: float) -> Service:
     _check_what_may_change(service, spec)
-    spec = with_kept_credentials(resolve_networks(view, spec), service.spec)
+    spec = with_kept_credentials(resolved(view, resolve_networks(view, spec)), service.spec)
     return resumed(service, now) if spec == service.spec else replace(service, spec=spec)
 
 

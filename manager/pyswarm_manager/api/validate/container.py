@@ -17,6 +17,7 @@ from pyswarm_manager.api.validate.fields import (
     shown,
     under,
 )
+from pyswarm_manager.api.validate.files import check_references
 from pyswarm_manager.api.validate.health import check_health
 from pyswarm_manager.api.validate.isolation import check_isolation
 from pyswarm_manager.api.validate.mounts import check_mounts
@@ -46,6 +47,7 @@ def check_container(spec: ContainerSpec) -> Iterator[Violation]:
     yield from _check_env(spec.env)
     yield from _check_identity(spec)
     yield from check_mounts(spec.mounts)
+    yield from check_references(spec)
     yield from check_labels(spec.labels)
     yield from check_duration(spec.stop_grace_period_s, "stop_grace_period_s", "ContainerSpec: stop-grace-period")
     yield from _check_signal(spec.stop_signal)

@@ -1,6 +1,7 @@
 """What one node is to do, and the message that brings it there from what it was told before.
 
-A node's assignments are its tasks that have a place there and have not ended, the tables of their networks, and always
+A node's assignments are its tasks that have a place there and have not ended, the secrets and configs that those need,
+the tables of their networks, and always
 the ingress network's table with the published ports. The first message of a session names everything; later ones hold
 differences, found by looking only at what changed. A task that is to stop stays assigned, with that desired state,
 until its status is terminal.
@@ -23,6 +24,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
 from pyswarm_common.model import Task, TaskState
 from pyswarm_manager.dispatcher.core.framing import framed, key_of
+from pyswarm_manager.dispatcher.core.needed_files import NeededFiles
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.store.tables import Tables
 
@@ -44,6 +46,7 @@ class Given:
     """Network id -> version of its table."""
     users: dict[str, set[str]] = field(default_factory=dict)
     """Network id -> the assigned tasks that are on it."""
+    files: NeededFiles = field(default_factory=NeededFiles)
     ingress: tuple[int, tuple[str, ...]] | None = None
     """Version of the ingress table, and the node's own addresses in it."""
 
@@ -72,7 +75,8 @@ def complete(given: Given, view: Tables, tables: NetworkTables) -> bytes:
     tasks = (task for task in view.tasks_on(given.node_id) if is_assigned(task, given.node_id))
     shown = (_shown(given, task, view, tables) for task in tasks)
     changes = _TaskChanges([task for task in shown if _give(given, task)])
-    return _message(given, changes, _network_changes(given, tables, frozenset()), _new_ingress(given, view, tables))
+    networks = _network_changes(given, tables, frozenset())
+    return _message(given, changes, networks, _new_ingress(given, view, tables), given.files.take(view))
 
 
 def increment(
@@ -88,7 +92,7 @@ def increment(
     ingress = _new_ingress(given, view, tables)
     if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress):
         return None
-    return _message(given, changes, networks, ingress)
+    return _message(given, changes, networks, ingress, given.files.take(view))
 
 
 @dataclass(slots=True)
@@ -140,11 +144,14 @@ def _give(given: Given, task: Task) -> bool:
         given.users[attachment.network_id].discard(task.id)
     for attachment in task.networks:
         given.users.setdefault(attachment.network_id, set()).add(task.id)
+    given.files.add(task)
     return True
 
 
 def _take(given: Given, task_id: str) -> None:
-    for attachment in given.tasks.pop(task_id).networks:
+    task = given.tasks.pop(task_id)
+    given.files.remove(task)
+    for attachment in task.networks:
         given.users[attachment.network_id].discard(task_id)
 
 
@@ -179,7 +186,13 @@ def _new_ingress(given: Given, view: Tables, tables: NetworkTables) -> bytes:
     return framed(_INGRESS, tables.ingress_table(node))
 
 
-def _message(given: Given, tasks: _TaskChanges, networks: _NetworkChanges, ingress: bytes) -> bytes:
+def _message(
+    given: Given,
+    tasks: _TaskChanges,
+    networks: _NetworkChanges,
+    ingress: bytes,
+    files: tuple[list[bytes], list[str]],
+) -> bytes:
     is_first = given.sequence == 0
     given.sequence += 1
     head = pb.Assignments(
@@ -187,8 +200,9 @@ def _message(given: Given, tasks: _TaskChanges, networks: _NetworkChanges, ingre
         sequence=given.sequence,
         remove_task_ids=tasks.removed,
         remove_network_ids=networks.removed,
+        remove_file_ids=files[1],
     )
-    parts = [head.SerializeToString()]
+    parts = [head.SerializeToString(), *files[0]]
     parts += [framed(_TASK, to_proto(task).SerializeToString()) for task in tasks.updated]
     parts += networks.framed
     parts.append(ingress)

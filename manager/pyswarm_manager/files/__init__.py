@@ -1,0 +1,1 @@
+"""Secrets and configs: their versions, and how services go on to the next ones."""
