@@ -1,16 +1,21 @@
-"""The TCP sockets of a sandbox, read in its namespace. Blocking: for a thread that ends with the job."""
+"""The TCP sockets of a sandbox, listed by the kernel in its namespace. Blocking: for a thread that ends with the job.
+
+Not from /proc/net/tcp: that walks through all sockets of the machine, and a busy server has thousands that merely wait
+for their end; it took up to seconds where this takes a millisecond.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
-from pyswarm_overlay.core.tcp_sockets import count_inbound
+from pyswarm_overlay.core.tcp_sockets import count_inbound, question
 
 from . import libc, netns
+from .netlink import NETLINK_SOCK_DIAG, Message, Netlink
 
-_MAX_BYTES = 8 << 20
-"""Of each list: beyond that (some 50,000 sockets) the rest is not looked at."""
+_BY_FAMILY = 20
 
 
 def inbound(path: Path) -> int:
@@ -22,12 +27,10 @@ def inbound(path: Path) -> int:
         libc.setns(fd)
     finally:
         os.close(fd)
-    return count_inbound(line for name in ("tcp", "tcp6") for line in _lines(name))
-
-
-def _lines(name: str) -> list[str]:
+    netlink = Netlink(NETLINK_SOCK_DIAG)
     try:
-        with Path(f"/proc/thread-self/net/{name}").open(encoding="ascii") as file:
-            return file.read(_MAX_BYTES).splitlines()
-    except FileNotFoundError:  # a kernel without IPv6
-        return []
+        families = (socket.AF_INET, socket.AF_INET6)
+        lists = [netlink.dump(Message("list sockets", _BY_FAMILY, 0, question(family))) for family in families]
+    finally:
+        netlink.close()
+    return count_inbound(body for found in lists for body in found)
