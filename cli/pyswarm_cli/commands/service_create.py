@@ -10,6 +10,7 @@ import click
 from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
+from pyswarm_cli.boolean_flags import DockerCommand
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import detach_option
@@ -41,6 +42,7 @@ def _create_with_some_name(connection: Connection, spec: ServiceSpec) -> Any:
 
 
 @click.command(
+    cls=DockerCommand,
     help="Create a new service.",
     # What follows the image is the container's command line, also where it looks like our flags.
     context_settings={"allow_interspersed_args": False},

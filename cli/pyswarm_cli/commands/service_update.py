@@ -11,6 +11,7 @@ import click
 from msgspec.structs import replace
 
 from pyswarm.v1 import control_pb2
+from pyswarm_cli.boolean_flags import DockerCommand
 from pyswarm_cli.commands.service import get_service
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import each
@@ -63,7 +64,7 @@ def wait_for(connection: Connection, service: Any, detach: bool, quiet: bool, *,
         follow(connection, service, rollback=rollback, quiet=quiet)
 
 
-@click.command(help="Change a service.")
+@click.command(cls=DockerCommand, help="Change a service.")
 @click.option("--image", help="Image of the service")
 @click.option("--args", help="Arguments of the service's command, as one string")
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing else changes")
