@@ -65,6 +65,7 @@ _SERVICE: Table = {
     "logs": ("commands.service_logs:logs", "Show what the containers of a service or task write"),
     "ls": ("commands.service:list_services", "List services"),
     "ps": ("commands.service:tasks", "List the tasks of services"),
+    "rebalance": ("commands.why:rebalance", "Move tasks until services are spread evenly"),
     "rm": ("commands.service:remove", "Remove services"),
     "rollback": ("commands.service_update:rollback", "Go back to a service's previous configuration, or to any other"),
     "run": ("commands.service_run:run", "Run a job again, or a cron service now"),
@@ -73,6 +74,7 @@ _SERVICE: Table = {
     "start": ("commands.service_power:start", "Start services that were stopped"),
     "stop": ("commands.service_power:stop", "Stop services, and keep their specification"),
     "update": ("commands.service_update:update", "Change a service"),
+    "why": ("commands.why:service_why", "Explain what of a service waits or fails"),
 }
 
 _TASK: Table = {
@@ -83,6 +85,7 @@ _TASK: Table = {
     "ls": ("commands.task:list_tasks", "List the tasks of all services, with their history"),
     "restart": ("commands.task:restart", "Replace tasks in order, although nothing changed"),
     "rm": ("commands.task:remove", "Remove tasks; with --force also those that have not ended"),
+    "why": ("commands.why:task_why", "Explain why a task waits, or is where it is"),
 }
 
 _NETWORK: Table = {

@@ -8,7 +8,7 @@ import socket
 from importlib import metadata
 from pathlib import Path
 
-from pyswarm_common.model import NodeDescription, Plugin, Resources
+from pyswarm_common.model import GenericResource, NodeDescription, Plugin, Resources
 from pyswarm_runtime.devices import device_paths
 from pyswarm_runtime.log_drivers import log_drivers
 from pyswarm_runtime.types import Preflight
@@ -18,6 +18,9 @@ MAX_DEVICES = 1024  # beyond it none is named, and the node is asked for any
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
+_PID_MAX = Path("/proc/sys/kernel/pid_max")
+
+
 def version() -> str:
     try:
         return metadata.version("pyswarm-cluster")
@@ -25,12 +28,14 @@ def version() -> str:
         return "dev"
 
 
-def describe(preflight: Preflight, data_path_address: str, agent_address: str) -> NodeDescription:
+def describe(
+    preflight: Preflight, data_path_address: str, agent_address: str, generic: tuple[GenericResource, ...] = ()
+) -> NodeDescription:
     return NodeDescription(
         hostname=socket.gethostname(),
         os="linux",
         architecture=platform.machine(),
-        resources=Resources(nano_cpus=cpus() * _NANO, memory_bytes=memory_bytes()),
+        resources=Resources(nano_cpus=cpus() * _NANO, memory_bytes=memory_bytes(), pids=pids(), generic=generic),
         engine_version=version(),
         data_path_address=data_path_address,
         agent_address=agent_address,
@@ -62,6 +67,14 @@ def capabilities(preflight: Preflight) -> dict[str, str]:
 def cpus() -> int:
     """Those that we may use."""
     return len(os.sched_getaffinity(0))
+
+
+def pids() -> int:
+    """As many processes as the machine can have at once."""
+    try:
+        return int(_PID_MAX.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def memory_bytes() -> int:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import uvloop
 
-from pyswarm_common.errors import PyswarmError
+from pyswarm_common.errors import InvalidArgument, PyswarmError
 from pyswarm_common.masked_logs import mask_logs
 from pyswarm_common.private_memory import keep_memory_private
 
+from . import generic_resources
 from .daemon import run_daemon
 from .describe import version
 from .limits import raise_open_files
@@ -75,6 +76,13 @@ def parse(argv: Sequence[str] | None) -> Options:
         metavar="ADDR|INTERFACE[:PORT]",
         help="what the other nodes are told from now on; default: as this node was made or joined",
     )
+    parser.add_argument(
+        "--node-generic-resource",
+        action="append",
+        default=[],
+        metavar="KIND=NAME|KIND=COUNT",
+        help="what services may ask for with --generic-resource; once for each named thing, or with a count",
+    )
     parser.add_argument("--oci-runtime", default=None, help="name or path; default: crun, else runc")
     parser.add_argument(
         "--network-check-period",
@@ -86,6 +94,10 @@ def parse(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--log-level", choices=_LEVELS, default=defaults.log_level)
     parser.add_argument("--version", action="version", version=f"pyswarmd {version()}")
     arguments = parser.parse_args(argv)
+    try:
+        generic = generic_resources.parse(arguments.node_generic_resource)
+    except InvalidArgument as error:
+        parser.error(str(error))
     return Options(
         state_dir=arguments.state_dir.absolute(),
         run_dir=arguments.run_dir.absolute(),
@@ -95,6 +107,7 @@ def parse(argv: Sequence[str] | None) -> Options:
         log_level=arguments.log_level,
         network_check_period_s=arguments.network_check_period,
         advertise=arguments.advertise_addr,
+        generic_resources=generic,
     )
 
 

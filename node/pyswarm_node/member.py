@@ -113,6 +113,7 @@ async def open_overlay(options: Options, node_address: str, data_path_port: int)
 def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:
     return AgentConfig(
         state_dir=options.agent,
+        run_dir=options.run_dir / "agent",
         address=record.address,
         listen_address=join_host_port("::" if ":" in record.address else "0.0.0.0", options.agent_port),  # noqa: S104
         managers=record.managers,

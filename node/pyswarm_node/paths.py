@@ -11,6 +11,7 @@ import msgspec
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.files import write_private
+from pyswarm_common.model import GenericResource
 from pyswarm_manager.config import ManagerPaths
 
 DEFAULT_LISTEN_ADDRESS = "0.0.0.0:2377"
@@ -30,6 +31,7 @@ class Options:
     network_check_period_s: float = 30.0
     advertise: str | None = None
     """Instead of what the node advertised so far."""
+    generic_resources: tuple[GenericResource, ...] = ()
 
     @property
     def socket(self) -> Path:

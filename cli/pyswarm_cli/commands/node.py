@@ -16,10 +16,11 @@ from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import DURATION, filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.parse.pairs import key_value
+from pyswarm_cli.tainting import TAINT, change_taints
 from pyswarm_cli.views import nodes as node_view
 from pyswarm_cli.views import tasks as task_view
 from pyswarm_common import errors
-from pyswarm_common.model import Availability, NodeRole, TaskState
+from pyswarm_common.model import Availability, NodeRole, Taint, TaskState
 
 
 def get_node(connection: Connection, name: str) -> Any:
@@ -165,11 +166,13 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
     return until_first(attempt)
 
 
-@click.command(help="Change a node's availability, role or labels.")
+@click.command(help="Change a node's availability, role, labels or taints.")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]))
 @click.option("--role", type=click.Choice(["worker", "manager"]))
 @click.option("--label-add", multiple=True, metavar="KEY=VALUE")
 @click.option("--label-rm", multiple=True, metavar="KEY")
+@click.option("--taint-add", multiple=True, type=TAINT, help="Keep tasks away (KEY[=VALUE][:EFFECT])")
+@click.option("--taint-rm", multiple=True, metavar="KEY[:EFFECT]", help="Remove the taints of that key")
 @click.option("-f", "--force", is_flag=True, help="Demote although the managers lose their majority")
 @click.option(
     "--deadline", type=DURATION, help="With drain: what has not moved after so long is stopped at once (ms|s|m|h)"
@@ -183,6 +186,8 @@ def update(
     role: str | None,
     label_add: tuple[str, ...],
     label_rm: tuple[str, ...],
+    taint_add: tuple[Taint, ...],
+    taint_rm: tuple[str, ...],
     force: bool,
     deadline: float | None,
     wait: bool,
@@ -205,6 +210,7 @@ def update(
                 raise errors.NotFound(f"key '{key}' doesn't exist in node's labels")
             del spec.labels[key]
         spec.labels.update(dict(added))
+        change_taints(spec, taint_add, taint_rm)
 
     connection = connect(ctx)
     before = change_node(connection, node, change, force=force)

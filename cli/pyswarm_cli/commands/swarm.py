@@ -16,7 +16,7 @@ from pyswarm_cli.params import AVAILABILITY, DURATION
 from pyswarm_cli.pem_files import read_pem
 from pyswarm_cli.secret_lines import read_join_token
 from pyswarm_common import errors
-from pyswarm_common.model import Availability
+from pyswarm_common.model import Availability, PlacementStrategy
 
 _SLOW_CALL_S = 120.0
 
@@ -184,6 +184,11 @@ def _rotated(connection: Connection, role: str) -> Any:
 )
 @click.option("--managers", type=click.IntRange(0, 15), help="Managers that the swarm keeps by itself; 0: by hand")
 @click.option("--manager-grace", type=DURATION, help="A manager that is silent so long is replaced (default 30s)")
+@click.option(
+    "--placement-strategy",
+    type=click.Choice(["spread", "binpack"]),
+    help="How tasks of services that say nothing are placed (default spread)",
+)
 @click.option("--orphan-after", type=DURATION, help="Tasks on a node that is down so long are given up (default 24h)")
 @click.pass_context
 def update(
@@ -197,6 +202,7 @@ def update(
     managers: int | None,
     manager_grace: float | None,
     orphan_after: float | None,
+    placement_strategy: str | None,
 ) -> None:
     """Change settings of the swarm."""
     values = {
@@ -209,6 +215,9 @@ def update(
         "managers": managers,
         "dead_manager_grace_s": manager_grace,
         "orphan_after_s": orphan_after,
+        "placement_strategy": None
+        if placement_strategy is None
+        else PlacementStrategy[placement_strategy.upper()].value,
     }
     given = {name: value for name, value in values.items() if value is not None}
     if not given:

@@ -16,9 +16,9 @@ from pyswarm_cli.service.parts.container import apply_to_container, change_conta
 from pyswarm_cli.service.parts.dependencies import change_dependencies, create_dependencies
 from pyswarm_cli.service.parts.modes import apply_to_mode, create_mode, restart_of_jobs
 from pyswarm_cli.service.parts.networking import apply_to_endpoint, change_endpoint, change_networks, create_endpoint
-from pyswarm_cli.service.parts.pieces import Options, pairs_changed
+from pyswarm_cli.service.parts.pieces import Options, pairs_changed, with_given
 from pyswarm_cli.service.parts.placement import apply_to_placement, change_placement, create_placement
-from pyswarm_cli.service.parts.resources import apply_to_resources
+from pyswarm_cli.service.parts.resources import apply_to_resources, change_resources, create_resources
 from pyswarm_cli.service.parts.rollout import apply_to_restart, rollout
 from pyswarm_common.model import ServiceSpec, TaskSpec
 
@@ -29,6 +29,7 @@ def create(image: str, args: Sequence[str], options: Options, own_environment: M
     task = TaskSpec(
         container=create_container(image, args, options, own_environment),
         placement=create_placement(options),
+        resources=create_resources(options),
         networks=tuple(options["network"]),
         restart=restart_of_jobs(spec.mode),
     )
@@ -46,6 +47,7 @@ def create(image: str, args: Sequence[str], options: Options, own_environment: M
 def apply(spec: ServiceSpec, options: Options) -> ServiceSpec:
     """`spec` with the single-valued flags of create and update."""
     spec = apply_to_mode(spec, options)
+    spec = with_given(spec, priority=options["priority"], rebalance=options["rebalance"])
     return replace(
         spec,
         task=_apply_to_task(spec.task, options),
@@ -84,6 +86,7 @@ def _change_task(task: TaskSpec, options: Options, own: Mapping[str, str], netwo
         task,
         container=change_container(task.container, options, own),
         placement=change_placement(task.placement, options),
+        resources=change_resources(task.resources, options),
         networks=change_networks(task.networks, options, network_ids),
         force_update=task.force_update + bool(options["force"]),
     )

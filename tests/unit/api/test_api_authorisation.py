@@ -18,7 +18,7 @@ from pyswarm_manager.api.authorisation import CHANGES, TABLE
 LOCAL, MANAGER, WORKER = Caller.LOCAL, Caller.MANAGER, Caller.WORKER
 VIEWER, OPERATOR, ADMIN = Caller.VIEWER, Caller.OPERATOR, Caller.ADMIN
 PEOPLE = (VIEWER, OPERATOR, ADMIN)
-READS = ("Get", "List", "Watch", "Read", "Check", "Inspect")
+READS = ("Get", "List", "Watch", "Read", "Check", "Inspect", "Explain", "Plan")
 NOT_PEOPLES_CHANGES = {
     # The node's own, of which nothing is kept unless it changes an object.
     "/pyswarm.v1.Dispatcher/Session",
@@ -108,7 +108,7 @@ def test_what_an_operator_may_change() -> None:
             "RemoveNetwork",
             "UpdateNode",
         )
-    } | {"/pyswarm.v1.Jobs/RunService"} | ENTERING | {"/pyswarm.v1.Exec/Announce"}
+    } | {"/pyswarm.v1.Jobs/RunService", "/pyswarm.v1.Scheduling/Rebalance"} | ENTERING | {"/pyswarm.v1.Exec/Announce"}
 
 
 def test_each_role_may_do_what_the_one_before_it_may() -> None:

@@ -8,6 +8,7 @@ from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import (
     DEFAULT_STOP_GRACE_PERIOD_S,
     DeviceMapping,
+    GenericResource,
     LogDriver,
     Mount,
     MountType,
@@ -66,8 +67,22 @@ def open_files(own_hard_limit: int) -> runtime.Ulimit:
     return runtime.Ulimit(name="nofile", soft=min(hard, OPEN_FILES_SOFT), hard=hard)
 
 
-def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit, ...] = ()) -> runtime.ContainerConfig:
-    """An empty `netns_path` is the host's own network."""
+def generic_environment(resources: tuple[GenericResource, ...]) -> tuple[str, ...]:
+    """What the task was given, as docker says it: `DOCKER_RESOURCE_GPU=UUID1,UUID2`."""
+    by_kind: dict[str, list[str]] = {}
+    for resource in resources:
+        by_kind.setdefault(resource.kind, []).append(resource.value or str(resource.count))
+    return tuple(f"DOCKER_RESOURCE_{kind.upper()}={','.join(values)}" for kind, values in by_kind.items())
+
+
+def container_config(
+    task: Task,
+    netns_path: str,
+    ulimits: tuple[runtime.Ulimit, ...] = (),
+    files: tuple[runtime.Mount, ...] = (),
+    private_env_path: str = "",
+) -> runtime.ContainerConfig:
+    """An empty `netns_path` is the host's own network. `files`: its secrets and configs, where they lie on this node."""
     spec, resources = task.spec.container, task.spec.resources
     log = spec.log_driver or LogDriver()
     settings = log_settings(log.name, log.options)
@@ -78,12 +93,13 @@ def container_config(task: Task, netns_path: str, ulimits: tuple[runtime.Ulimit,
         name=container_name(task),
         entrypoint=spec.command or None,
         command=command,
-        env=spec.env,
+        env=(*spec.env, *generic_environment(task.generic_resources)),
         working_dir=spec.dir,
         user=spec.user,
         hostname=spec.hostname,
         labels={**spec.labels, **_labels(task)},
-        mounts=tuple(_mount(mount) for mount in spec.mounts),
+        mounts=(*(_mount(mount) for mount in spec.mounts), *files),
+        private_env_path=private_env_path,
         netns_path=netns_path or None,
         host_network=not netns_path,
         dns=(_DNS_ADDRESS,) if task.networks else spec.dns,

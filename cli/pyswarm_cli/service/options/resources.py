@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pyswarm_cli.params import Parsed
-from pyswarm_cli.parse import containers
+from pyswarm_cli.parse import containers, placement
 from pyswarm_cli.service.options.kinds import (
     COUNT,
     CPUS,
     SIZE,
     SWAP,
     Decorator,
+    listed,
     option,
 )
 
@@ -27,4 +28,16 @@ SHARED: list[Decorator[Any]] = [
     ),
     option("--reserve-cpu", type_=CPUS, help_="Reserve CPUs"),
     option("--reserve-memory", type_=SIZE, help_="Reserve memory"),
+    option("--reserve-pids", type_=COUNT, help_="Reserve processes"),
+]
+
+GENERIC = Parsed("kind=count", placement.generic_resource)
+
+CREATE: list[Decorator[Any]] = [
+    listed("--generic-resource", type_=GENERIC, help_="User defined resources (gpu=2)"),
+]
+
+UPDATE: list[Decorator[Any]] = [
+    listed("--generic-resource-add", type_=GENERIC, help_="Add a generic resource"),
+    listed("--generic-resource-rm", help_="Remove a generic resource by its kind"),
 ]

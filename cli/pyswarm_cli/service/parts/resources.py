@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from pyswarm_cli.service.parts.pieces import Options, with_given
+from pyswarm_cli.service.parts.pieces import Options, keyed, with_given
 from pyswarm_common.model import ResourceRequirements, Resources
 
 
@@ -17,8 +17,22 @@ def apply_to_resources(resources: ResourceRequirements, options: Options) -> Res
     return with_given(
         resources,
         limits=with_given(_amounts(resources.limits, options, "limit"), pids=options["limit_pids"]),
-        reservations=_amounts(resources.reservations, options, "reserve"),
+        reservations=with_given(_amounts(resources.reservations, options, "reserve"), pids=options["reserve_pids"]),
     )
+
+
+def create_resources(options: Options) -> ResourceRequirements:
+    """What create gives as whole lists."""
+    return ResourceRequirements(reservations=Resources(generic=tuple(options["generic_resource"])))
+
+
+def change_resources(resources: ResourceRequirements, options: Options) -> ResourceRequirements:
+    """What update adds to lists and takes from them."""
+    reserved = resources.reservations
+    generic = keyed(
+        reserved.generic, options["generic_resource_add"], options["generic_resource_rm"], lambda item: item.kind
+    )
+    return replace(resources, reservations=replace(reserved, generic=generic))
 
 
 def _amounts(amounts: Resources, options: Options, kind: str) -> Resources:

@@ -11,7 +11,6 @@ import msgspec
 from pyswarm_common.model import (
     EndpointMode,
     EndpointSpec,
-    Placement,
     PublishMode,
     ResourceRequirements,
     Resources,
@@ -21,7 +20,6 @@ from pyswarm_common.model import (
     TaskSpec,
     UpdateConfig,
 )
-from pyswarm_manager.api.validate.constraints import check_constraint
 from pyswarm_manager.api.validate.container import check_container
 from pyswarm_manager.api.validate.dependencies import check_dependencies
 from pyswarm_manager.api.validate.fields import (
@@ -30,21 +28,19 @@ from pyswarm_manager.api.validate.fields import (
     check_duration,
     check_labels,
     check_name,
-    each,
     shown,
     under,
 )
 from pyswarm_manager.api.validate.modes import check_mode
 from pyswarm_manager.api.validate.network import PREDEFINED
+from pyswarm_manager.api.validate.placement import check_generic, check_placement, check_priority
 from pyswarm_manager.store.tables import HOST_NETWORK
 
 MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
 MAX_NETWORKS = 64
 MAX_PORTS = 1_000
-MAX_CONSTRAINTS = 256
 _MIN_MEMORY_BYTES = 4 << 20
 _MIN_NANO_CPUS = 1_000_000
-_SPREAD = re.compile(r"(?:node|engine)\.labels\.\S+")
 _ALIAS = re.compile(r"[a-zA-Z0-9_](?:[a-zA-Z0-9_.-]{0,251}[a-zA-Z0-9_])?")
 
 
@@ -57,6 +53,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
     yield from check_name(spec.name)
     yield from check_labels(spec.labels)
     yield from check_mode(spec)
+    yield from check_priority(spec.priority)
     yield from under("task", _check_task(spec.task, spec.mode))
     for path, config in (("update", spec.update), ("rollback", spec.rollback)):
         if config is not None:
@@ -70,7 +67,7 @@ def _check_task(task: TaskSpec, mode: ServiceMode) -> Iterator[Violation]:
     yield from under("container", check_container(task.container))
     yield from under("resources", _check_requirements(task.resources))
     yield from under("restart", _check_restart(task.restart))
-    yield from under("placement", _check_placement(task.placement, mode))
+    yield from under("placement", check_placement(task.placement, mode))
     yield from _check_attachments(task)
 
 
@@ -81,10 +78,14 @@ def _check_requirements(requirements: ResourceRequirements) -> Iterator[Violatio
     for path, limit, reservation, name in (
         ("nano_cpus", limits.nano_cpus, reservations.nano_cpus, "cpu"),
         ("memory_bytes", limits.memory_bytes, reservations.memory_bytes, "memory"),
+        ("pids", limits.pids, reservations.pids, "pids"),
     ):
         if 0 < limit < reservation:
             yield f"reservations.{path}", f"the {name} reservation must not be above the {name} limit"
     yield from _check_swap(requirements)
+    yield from under("reservations", check_generic(reservations.generic))
+    if reservations.pids < 0:
+        yield "reservations.pids", "the reservation of processes cannot be negative"
     if requirements.limits.pids < 0:
         yield "limits.pids", "the limit of processes cannot be negative (0 is no limit)"
 
@@ -117,24 +118,6 @@ def _check_restart(policy: RestartPolicy) -> Iterator[Violation]:
     yield from check_duration(policy.delay_s, "delay_s", "TaskSpec: restart-delay")
     yield from check_duration(policy.window_s, "window_s", "TaskSpec: restart-window")
     yield from check_duration(policy.max_delay_s, "max_delay_s", "TaskSpec: restart-max-delay")
-
-
-def _check_placement(placement: Placement, mode: ServiceMode) -> Iterator[Violation]:
-    yield from check_count(placement.constraints, MAX_CONSTRAINTS, "constraints", "constraints")
-    for index, text in enumerate(placement.constraints[:MAX_CONSTRAINTS]):
-        yield from each("constraints", index, check_constraint(text))
-    yield from check_count(placement.preferences, MAX_CONSTRAINTS, "preferences", "placement preferences")
-    for index, preference in enumerate(placement.preferences[:MAX_CONSTRAINTS]):
-        if _SPREAD.fullmatch(preference.spread_descriptor) is None:
-            yield (
-                f"preferences[{index}].spread_descriptor",
-                f"invalid placement preference {shown(preference.spread_descriptor)}: use node.labels.<name>",
-            )
-    if placement.max_replicas_per_node and mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
-        yield (
-            "max_replicas_per_node",
-            "replicas-max-per-node can only be used with replicated or replicated-job mode",
-        )
 
 
 def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
