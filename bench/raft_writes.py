@@ -1,4 +1,4 @@
-"""Writes per second through Raft: 1 and 3 managers as processes, gRPC on loopback, logs on SQLite.
+"""Writes per second through Raft: 1 and 3 managers as processes on loopback, gRPC and lanes, without TLS; SQLite logs.
 
     .venv/bin/python bench/raft_writes.py [--seconds 3] [--payload 200] [--json FILE]
 
@@ -29,6 +29,8 @@ import uvloop
 from pyswarm.v1 import raft_pb2_grpc
 from pyswarm_common.errors import PyswarmError
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
+from pyswarm_manager.raft.lanes.receiving import Lanes
+from pyswarm_manager.raft.lanes.sending import SendingLane, open_lane
 from pyswarm_manager.raft.servicer import RaftServicer
 from pyswarm_manager.raft.storage.sealer import AesGcmSealer
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage
@@ -81,13 +83,20 @@ async def manager(spec: dict[str, Any]) -> None:
     """One manager process: prints a line of JSON for each figure asked for on stdin."""
     raft_id, addresses = spec["id"], {int(i): a for i, a in spec["addresses"].items()}
     storage = SqliteStorage(Path(spec["path"]), AesGcmSealer(b"k" * 32))
-    transport = GrpcTransport(CLUSTER, raft_id, addresses[raft_id], grpc.aio.insecure_channel)
+    lanes, doors = Lanes(), {addresses[int(i)]: port for i, port in spec["doors"].items()}
+
+    async def lane_to(address: str, ticket: bytes) -> SendingLane:
+        return await open_lane("127.0.0.1", doors[address], None, None, ticket)
+
+    own = addresses[raft_id]
+    transport = GrpcTransport(CLUSTER, raft_id, own, grpc.aio.insecure_channel, open_lane=lane_to)
     config = RaftConfig(raft_id, addresses[raft_id])
     node = await RaftNode.open(config, storage, transport, Counter(), addresses)
     server = grpc.aio.server()
-    raft_pb2_grpc.add_RaftServicer_to_server(RaftServicer(node, CLUSTER), server)
+    raft_pb2_grpc.add_RaftServicer_to_server(RaftServicer(node, CLUSTER, lanes=lanes), server)
     server.add_insecure_port(addresses[raft_id])
     await server.start()
+    await asyncio.get_running_loop().create_server(lanes.protocol, "127.0.0.1", doors[own])
     async with asyncio.TaskGroup() as group:
         group.create_task(node.run())
         group.create_task(announce(node))
@@ -121,10 +130,12 @@ class Cluster:
     """The manager processes, and their answers."""
 
     def __init__(self, size: int, directory: Path) -> None:
-        addresses = {i: f"127.0.0.1:{port}" for i, port in enumerate(free_ports(size), 1)}
+        ports = free_ports(2 * size)
+        addresses = {i: f"127.0.0.1:{port}" for i, port in enumerate(ports[:size], 1)}
+        doors = dict(enumerate(ports[size:], 1))
         self.processes: dict[int, subprocess.Popen[str]] = {}
         for i in addresses:
-            spec = {"id": i, "addresses": addresses, "path": str(directory / f"{size}-{i}.db")}
+            spec = {"id": i, "addresses": addresses, "doors": doors, "path": str(directory / f"{size}-{i}.db")}
             arguments = [sys.executable, __file__, "--manager", json.dumps(spec)]
             self.processes[i] = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
