@@ -18,7 +18,8 @@ from typing import Any
 
 import msgspec
 
-from pyswarm_common.errors import PyswarmError, Unsupported
+from pyswarm_common.errors import FailedPrecondition, PyswarmError, Unsupported
+from pyswarm_common.files import read_bounded
 from pyswarm_runtime import linux
 from pyswarm_runtime.cgroups import ContainerGroups
 from pyswarm_runtime.conmon import MonitorPaths, monitor_arguments, start_monitor
@@ -43,6 +44,7 @@ from pyswarm_runtime.volumes import VolumeStore, bound_subpath
 MAX_ACCOUNT_FILE = 1024 * 1024
 USER_CACHE_SIZE = 1024
 MAKER_ROUNDS = 5  # conmon, the runtime that it starts, and the process that this starts
+MAX_PRIVATE_ENV = 4 * 1024 * 1024
 LOST_EXIT_CODE = 255
 LOST_ERROR = "the container's monitor was killed or the host went down: how the container ended is not known"
 
@@ -162,7 +164,8 @@ class Launcher:
     def _with_sources(self, record: ContainerRecord, rootfs: Path, held: ExitStack) -> ContainerConfig:
         """Volumes become binds of their directories; what shall be bound must be there."""
         mounts = tuple(self._with_source(mount, rootfs, record.id, held) for mount in record.config.mounts)
-        return msgspec.structs.replace(record.config, mounts=mounts)
+        env = (*record.config.env, *_private_env(record.config.private_env_path))
+        return msgspec.structs.replace(record.config, mounts=mounts, env=env)
 
     def _with_source(self, mount: Mount, rootfs: Path, container_id: str, held: ExitStack) -> Mount:
         if mount.type == "volume":
@@ -255,6 +258,18 @@ def read_in_root(root: Path, path: str) -> str:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return ""
         return file.read(MAX_ACCOUNT_FILE).decode("utf-8", "replace")
+
+
+def _private_env(path: str) -> tuple[str, ...]:
+    if not path:
+        return ()
+    try:
+        data = read_bounded(Path(path), MAX_PRIVATE_ENV)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the container's secret variables are gone ({error.strerror}): make it anew"
+        ) from None
+    return tuple(data.decode().split("\0"))
 
 
 def _host_resolv_conf() -> str:

@@ -56,6 +56,18 @@ def umount(target: str, flags: int = 0) -> None:
         raise _failed(target)
 
 
+class _StatFs(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_byte * 512))
+
+
+def file_system_type(path: Path) -> int:
+    """The magic number of the file system at `path` (statfs(2))."""
+    answer = _StatFs()
+    if _libc.statfs(os.fsencode(path), ctypes.byref(answer)) != 0:
+        raise _failed(str(path))
+    return int(answer.type)
+
+
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
     """Opens `path` as a process whose root is `root_fd` would see it: no link and no `..` leads outside."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)

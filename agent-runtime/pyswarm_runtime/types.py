@@ -96,6 +96,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     env: tuple[str, ...] = ()
+    private_env_path: str = ""
+    """A file of more variables, with zero bytes between them, read at each start: they are kept on no disk of ours."""
     working_dir: str = ""
     user: str = ""
     hostname: str = ""

@@ -28,6 +28,7 @@ from pyswarm_runtime.types import ContainerState
 
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
+from .core.materials import NodeFacts
 from .images import ImageFetcher, Pull
 from .inquiries import Inquiries
 from .known_managers import KnownManagers
@@ -50,6 +51,7 @@ from .store import (
     put_task,
     put_trust,
 )
+from .task_files import TaskFiles
 from .tasks import Host, Tasks, has_started, task_id_of
 from .trust import RemovedNodes
 
@@ -69,8 +71,15 @@ class AgentConfig:
     listen_address: str = "0.0.0.0:7946"
     managers: tuple[str, ...] = ()
     """Known from joining; those the managers tell later are kept on disk."""
+    run_dir: Path | None = None
+    """What is gone after a reboot; None: below `state_dir`."""
     seeds: tuple[str, ...] = ()
     """Managers by name, resolved when they are dialled: the last resort, should all managers have moved."""
+
+    @property
+    def task_files(self) -> Path:
+        """Where secrets and configs are put for containers; kept in memory, wherever it is."""
+        return (self.run_dir or self.state_dir) / "task-files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +152,8 @@ class Agent:
         connect = wires.connect or connector(hooks.identity)
         self._inquiries = Inquiries(self._known, connect, wires.uniform)
         fetcher = ImageFetcher(images, self._locate_image, connect, wires.pull)
-        host = Host(runtime, images, overlay, self._networks, fetcher)
+        self._files = TaskFiles(config.task_files, self._facts)
+        host = Host(runtime, images, overlay, self._networks, fetcher, self._files)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
@@ -293,9 +303,12 @@ class Agent:
             operations.append(put_ingress(change.ingress))
         if operations:
             await self._store.write(operations)
+        is_complete = message.type == pb.Assignments.TYPE_COMPLETE
+        self._files.learn(change.update_files, change.remove_file_ids, complete=is_complete)
         await self._networks.apply(tables, change.remove_network_ids, change.ingress)
-        if message.type == pb.Assignments.TYPE_COMPLETE:
+        if is_complete:
             await self._networks.remove_unknown()
+            await self._files.sweep({*self.tasks.ids, *(task.id for task in change.update_tasks)})
         for task_id in change.remove_task_ids:
             self.tasks.forget(task_id)
         for task in change.update_tasks:
@@ -328,6 +341,9 @@ class Agent:
 
     async def _forget_network(self, network_id: str) -> None:
         await self._store.write(drop_table(network_id))
+
+    def _facts(self) -> NodeFacts:
+        return NodeFacts.of(self._hooks.identity().node_id, self._hooks.describe())
 
     def _name(self) -> tuple[str, str]:
         return self._hooks.identity().node_id, self._hooks.describe().hostname

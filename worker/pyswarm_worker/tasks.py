@@ -36,6 +36,7 @@ from .lingering import linger
 from .networks import Networks
 from .ports import ContainerRuntime, ImageStore, Overlay
 from .probes import Prober
+from .task_files import TaskFiles
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Host:
     overlay: Overlay
     networks: Networks
     fetcher: ImageFetcher
+    files: TaskFiles
 
 
 class Tasks:
@@ -83,6 +85,7 @@ class Tasks:
         self._overlay = host.overlay
         self._networks = host.networks
         self._fetcher = host.fetcher
+        self._files = host.files
         self._on_status = on_status
         self._on_gone = on_gone
         self._clock = clock
@@ -285,6 +288,7 @@ class Tasks:
                 return tm.Released()
             case tm.RemoveContainer(container_id):
                 await self._runtime.remove(container_id, force=True)
+                await self._files.remove(entry.task.id)
                 self._by_container.pop(container_id, None)
                 return tm.Removed()
             case _:
@@ -302,7 +306,9 @@ class Tasks:
 
     async def _create(self, entry: _Entry, netns_path: str) -> tm.Created:
         entry.plan = await self._probe_plan(entry.task)
-        container_id = await self._runtime.create(container_config(entry.task, netns_path, self._ulimits))
+        prepared = await self._files.prepare(entry.task)
+        config = container_config(prepared.task, netns_path, self._ulimits, prepared.mounts, prepared.private_env)
+        container_id = await self._runtime.create(config)
         self._by_container[container_id] = entry.task.id
         return tm.Created(container_id)
 

@@ -82,7 +82,7 @@ def container_config(
     files: tuple[runtime.Mount, ...] = (),
     private_env_path: str = "",
 ) -> runtime.ContainerConfig:
-    """An empty `netns_path` is the host's own network. `files`: its secrets and configs, where they lie on this node."""
+    """An empty `netns_path` is the host's own network. `files`: its secrets and configs, as they lie on this node."""
     spec, resources = task.spec.container, task.spec.resources
     log = spec.log_driver or LogDriver()
     settings = log_settings(log.name, log.options)

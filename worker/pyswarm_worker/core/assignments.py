@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto
-from pyswarm_common.model import Task
+from pyswarm_common.model import Config, Secret, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,8 @@ class AssignmentChange:
 
     update_tasks: tuple[Task, ...]
     remove_task_ids: tuple[str, ...]
+    update_files: tuple[Secret | Config, ...]
+    remove_file_ids: tuple[str, ...]
     tables: tuple[pb.NetworkTable, ...]
     remove_network_ids: tuple[str, ...]
     ingress: pb.IngressTable | None
@@ -32,6 +34,11 @@ def change_of(message: pb.Assignments, task_ids: Iterable[str], network_ids: Ite
     return AssignmentChange(
         update_tasks=tuple(from_proto(Task, task) for task in message.update_tasks),
         remove_task_ids=tuple(removed_tasks),
+        update_files=(
+            *(from_proto(Secret, secret) for secret in message.update_secrets),
+            *(from_proto(Config, config) for config in message.update_configs),
+        ),
+        remove_file_ids=tuple(message.remove_file_ids),
         tables=tuple(message.networks),
         remove_network_ids=tuple(removed_networks),
         ingress=message.ingress if message.HasField("ingress") else None,
