@@ -105,6 +105,12 @@ def check_converged(world: World) -> None:
     for service in tables.services.values():
         running = world.running(service.id)
         wanted = len(tables.nodes) if service.spec.mode else service.spec.replicas or 0
+        if service.spec.stopped:
+            wanted = 0
+        if service.awaits_dependencies and not service.spec.stopped:
+            assert not running
+            assert any(is_missing(world, item.service) for item in service.spec.depends_on)
+            continue
         room = len(tables.nodes) if has_host_ports(service) else wanted
         assert min(wanted, room) <= len(running) <= wanted, [(t.id, t.status) for t in world.tasks(service.id)]
         assert len({task.slot or task.node_id for task in running}) == len(running)
@@ -113,7 +119,18 @@ def check_converged(world: World) -> None:
             assert all(task.spec.container.image == image for task in running), service.update_status
     for task in tables.tasks.values():
         assert task.service_id in tables.services
-        assert task.status.state >= TaskState.RUNNING or not task.node_id, task
+        is_waiting = tables.services[task.service_id].awaits_dependencies
+        assert task.status.state >= TaskState.RUNNING or not task.node_id or is_waiting, task
+        assert not task.restart_requested or task.desired_state > TaskState.RUNNING or task.status.state.is_terminal
+
+
+def is_missing(world: World, name: str) -> bool:
+    """Whether a service is not there with all that is wanted of it."""
+    service = world.tables.services.get(name)
+    if service is None or service.spec.stopped or service.awaits_dependencies:
+        return True
+    wanted = len(world.tables.nodes) if service.spec.mode else service.spec.replicas or 0
+    return len(world.running(name)) < wanted
 
 
 def has_host_ports(service: Service) -> bool:

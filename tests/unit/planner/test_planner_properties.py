@@ -12,13 +12,14 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from planner_invariants import check_converged, check_invariants
+from planner_invariants import check_converged, check_invariants, is_held
 from planner_world import GIB, World
 
 from pyswarm_common.model import (
     Affinity,
     Availability,
     ContainerSpec,
+    DependencyCondition,
     EndpointSpec,
     FailureAction,
     GenericResource,
@@ -34,6 +35,7 @@ from pyswarm_common.model import (
     ResourceRequirements,
     Resources,
     RestartPolicy,
+    ServiceDependency,
     ServiceMode,
     Taint,
     TaintEffect,
@@ -42,11 +44,15 @@ from pyswarm_common.model import (
     Toleration,
     UpdateConfig,
     UpdateOrder,
+    UpdateState,
+    UpdateStatus,
 )
 from pyswarm_manager.planner.dirty import everything
 from pyswarm_manager.planner.ledger import Ledger
-from pyswarm_manager.store.changes import Update
+from pyswarm_manager.store.changes import Delete, SetDesired, Update
+from pyswarm_manager.store.tables import Kind
 
+STARTED, HEALTHY, _ = DependencyCondition
 NODES = ["n1", "n2", "n3", "n4"]
 SERVICES = ["s1", "s2", "s3"]
 NETWORKS = ["netA", "netB"]
@@ -173,6 +179,51 @@ class Cluster(RuleBasedStateMachine):
     def update(self, name: str, **changes: Any) -> None:
         if name in self.world.tables.services:
             self.world.respec(name, **changes)
+
+    @rule(name=st.sampled_from(SERVICES), stopped=st.booleans())
+    def stop_or_start(self, name: str, stopped: bool) -> None:
+        if name in self.world.tables.services:
+            self.world.respec(name, stopped=stopped)
+
+    @rule(name=st.sampled_from(SERVICES[1:]), condition=st.sampled_from([STARTED, HEALTHY]), count=st.integers(0, 2))
+    def depend(self, name: str, condition: DependencyCondition, count: int) -> None:
+        """On services before it: circles are refused."""
+        if name in self.world.tables.services:
+            on = SERVICES[: SERVICES.index(name)][:count]
+            self.world.respec(name, depends_on=tuple(ServiceDependency(service=s, condition=condition) for s in on))
+
+    @rule(name=st.sampled_from(SERVICES))
+    def roll_back(self, name: str) -> None:
+        service = self.world.tables.services.get(name)
+        if service is not None and service.previous_spec is not None:
+            back = UpdateStatus(state=UpdateState.ROLLBACK_STARTED, started_at=self.world.now)
+            self.world.try_apply(
+                Update(msgspec.structs.replace(service, spec=service.previous_spec, update_status=back))
+            )
+
+    @rule(name=st.sampled_from(SERVICES))
+    def resume(self, name: str) -> None:
+        service = self.world.tables.services.get(name)
+        if service is not None and is_held(service):
+            again = UpdateStatus(state=UpdateState.UPDATING, started_at=self.world.now)
+            self.world.apply(Update(msgspec.structs.replace(service, update_status=again)))
+
+    @rule(pick=anything)
+    def restart_task(self, pick: int) -> None:
+        tables = self.world.tables
+        present = [task for task in tables.tasks.values() if task.service_id in tables.services]
+        wanted = [task for task in present if task.desired_state <= TaskState.RUNNING]
+        if wanted:
+            task = wanted[pick % len(wanted)]
+            self.world.apply(Update(msgspec.structs.replace(task, restart_requested=task.restart_requested + 1)))
+
+    @rule(pick=anything)
+    def remove_task(self, pick: int) -> None:
+        tasks = list(self.world.tables.tasks.values())
+        if tasks:
+            task = tasks[pick % len(tasks)]
+            has_ended = task.status.state.is_terminal or task.status.state < TaskState.ASSIGNED
+            self.world.apply(Delete(Kind.TASK, task.id) if has_ended else SetDesired(task.id, TaskState.REMOVE))
 
     @rule(name=st.sampled_from(SERVICES))
     def remove_service(self, name: str) -> None:
