@@ -314,8 +314,8 @@ class OverlayHost:
         }
 
     async def connections(self, sandbox_id: str) -> int:
-        """How many connections others have to the sandbox now, or are making; none if it is unknown."""
-        return await self._ground.threads.run(partial(tcp.inbound, self._ground.sandbox_path(sandbox_id)))
+        """How many connections that others opened to the sandbox have something under way; none if it is unknown."""
+        return await self._ground.threads.run(partial(tcp.served, self._ground.sandbox_path(sandbox_id)))
 
     async def detach(self, sandbox_id: str) -> None:
         """Remove a sandbox and what only it needed; no-op if unknown."""

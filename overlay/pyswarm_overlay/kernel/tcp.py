@@ -10,7 +10,7 @@ import os
 import socket
 from pathlib import Path
 
-from pyswarm_overlay.core.tcp_sockets import count_inbound, question
+from pyswarm_overlay.core.tcp_sockets import count_served, question
 
 from . import libc, netns
 from .netlink import NETLINK_SOCK_DIAG, Message, Netlink
@@ -18,8 +18,8 @@ from .netlink import NETLINK_SOCK_DIAG, Message, Netlink
 _BY_FAMILY = 20
 
 
-def inbound(path: Path) -> int:
-    """How many connections others have to the namespace kept at `path`; none if there is none."""
+def served(path: Path) -> int:
+    """How many connections of others to the namespace at `path` have something under way; none if there is none."""
     fd = netns.open_existing(path)
     if fd is None:
         return 0
@@ -33,4 +33,4 @@ def inbound(path: Path) -> int:
         lists = [netlink.dump(Message("list sockets", _BY_FAMILY, 0, question(family))) for family in families]
     finally:
         netlink.close()
-    return count_inbound(body for found in lists for body in found)
+    return count_served(body for found in lists for body in found)

@@ -1,4 +1,4 @@
-"""A task that is to stop goes on while somebody is connected to it, and never for long."""
+"""A task that is to stop goes on while it serves somebody, and never for long."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lingering, "LOOK_EVERY_S", 0.0)
 
 
-async def test_it_waits_until_nobody_is_connected_twice_in_a_row() -> None:
+async def test_it_waits_until_it_serves_nobody_twice_in_a_row() -> None:
     looks = Looks(2, 1, 0, 1, 0, 0)
     await lingering.linger(looks, 10.0, by_name=False)
     assert looks.made == 6
 
 
-async def test_a_connection_that_stays_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lingering, "LONGEST_S", 0.05)
     async with asyncio.timeout(10):
         await lingering.linger(Looks(1), 10.0, by_name=False)
