@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         node_pb2_grpc,
         operator_pb2_grpc,
         scheduling_pb2_grpc,
+        secrets_pb2_grpc,
         security_pb2_grpc,
         watch_pb2_grpc,
     )
@@ -137,6 +138,13 @@ class Connection:
         from pyswarm.v1 import operator_pb2_grpc  # noqa: PLC0415
 
         return operator_pb2_grpc.OperatorStub(self._channel)
+
+    @property
+    def secrets(self) -> secrets_pb2_grpc.SecretsStub:
+        """Secrets and configs."""
+        from pyswarm.v1 import secrets_pb2_grpc  # noqa: PLC0415
+
+        return secrets_pb2_grpc.SecretsStub(self._channel)
 
     @property
     def security(self) -> security_pb2_grpc.SecurityStub:

@@ -95,6 +95,22 @@ _NETWORK: Table = {
     "rm": ("commands.network:remove", "Remove networks"),
 }
 
+_SECRET: Table = {
+    "create": ("commands.secret:create", "Create a secret from a file or standard input"),
+    "inspect": ("commands.secret:inspect", "Show everything about secrets but their data"),
+    "ls": ("commands.secret:list_secrets", "List secrets"),
+    "rm": ("commands.secret:remove", "Remove secrets"),
+    "update": ("commands.secret:update", "Make the next version of a secret; services roll to it"),
+}
+
+_CONFIG: Table = {
+    "create": ("commands.config:create", "Create a config from a file or standard input"),
+    "inspect": ("commands.config:inspect", "Show everything about configs"),
+    "ls": ("commands.config:list_configs", "List configs"),
+    "rm": ("commands.config:remove", "Remove configs"),
+    "update": ("commands.config:update", "Make the next version of a config; services roll to it"),
+}
+
 _IMAGE: Table = {
     "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),
     "load": ("commands.image:load", "Load images from a docker or OCI archive"),
@@ -147,6 +163,8 @@ operator_raft = group("raft", "The managers' consensus.", _OPERATOR_RAFT)
 operator_store = group("store", "What the managers' store holds.", _OPERATOR_STORE)
 service = group("service", "Manage services.", _SERVICE)
 task = group("task", "Look into tasks and their containers, wherever they run.", _TASK)
+secret = group("secret", "Manage secrets.", _SECRET)
+config = group("config", "Manage configs.", _CONFIG)
 network = group("network", "Manage networks.", _NETWORK)
 image = group("image", "Manage the images of this machine.", _IMAGE)
 token = group("token", "Manage API tokens, by which programs use the swarm over HTTPS.", _TOKEN)
@@ -168,6 +186,8 @@ ROOT: Table = {
     "service": ("tables:service", "Manage services"),
     "task": ("tables:task", "Look into tasks and their containers, wherever they run"),
     "network": ("tables:network", "Manage networks"),
+    "secret": ("tables:secret", "Manage secrets"),
+    "config": ("tables:config", "Manage configs"),
     "token": ("tables:token", "Manage API tokens"),
     "client-cert": ("tables:client_cert", "Manage client certificates"),
     "events": ("commands.events:events", "Show what happens in the swarm, or who changed what (--audit)"),

@@ -9,12 +9,14 @@ import click
 from pyswarm_cli.params import Parsed
 from pyswarm_cli.parse import containers
 from pyswarm_cli.service.options.kinds import (
+    CONFIG,
     DEVICE,
     DURATION,
     HOST,
     LABEL,
     LOG_OPTION,
     MOUNT,
+    SECRET,
     SECURITY,
     SIZE,
     SYSCTL,
@@ -54,8 +56,10 @@ SHARED: list[Decorator[Any]] = [
 ]
 
 CREATE: list[Decorator[Any]] = [
+    listed("--config", type_=CONFIG, help_="Configs to expose (NAME or source=,target=,uid=,gid=,mode=,env=,pinned)"),
     listed("--container-label", type_=LABEL, help_="Container labels"),
     listed("--device", type_=DEVICE, help_="Devices of the node (HOST[:CONTAINER][:rwm])"),
+    listed("--secret", type_=SECRET, help_="Secrets to expose (NAME or source=,target=,uid=,gid=,mode=,env=,pinned)"),
     listed("--dns-option", help_="DNS options"),
     listed("--dns-search", help_="DNS search domains"),
     listed("--group", help_="Supplementary groups, by name or number"),
@@ -69,6 +73,10 @@ CREATE: list[Decorator[Any]] = [
 ]
 
 UPDATE: list[Decorator[Any]] = [
+    listed("--config-add", type_=CONFIG, help_="Add or change a config"),
+    listed("--config-rm", help_="Remove a config by its name"),
+    listed("--secret-add", type_=SECRET, help_="Add or change a secret"),
+    listed("--secret-rm", help_="Remove a secret by its name"),
     listed("--container-label-add", type_=LABEL, help_="Add or change a container label"),
     listed("--container-label-rm", help_="Remove a container label by its key"),
     listed("--device-add", type_=DEVICE, help_="Add or change a device of the node (HOST[:CONTAINER][:rwm])"),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pyswarm_cli.params import Parsed
-from pyswarm_cli.parse import attachments, containers, mounts, pairs, quantities
+from pyswarm_cli.parse import attachments, containers, files, mounts, pairs, quantities
 from pyswarm_common.errors import InvalidArgument
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +30,8 @@ LOG_OPTION = Parsed("key=value", lambda text: pairs.key_value(text, "log-opt"))
 SWAP = Parsed("bytes", lambda text: -1 if text == "-1" else quantities.size_bytes(text))
 ULIMIT = Parsed("ulimit", containers.ulimit)
 DEVICE = Parsed("device", containers.device)
+SECRET = Parsed("secret", files.secret)
+CONFIG = Parsed("config", files.config)
 RATIO = Parsed("ratio", quantities.ratio)
 ORDER = click.Choice(["start-first", "stop-first"])
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from pyswarm_cli.parse.pairs import environment, environment_file, merge_environment
 from pyswarm_cli.service.parts.health import health
 from pyswarm_cli.service.parts.pieces import Options, items, keyed, pairs_changed, with_given, words
-from pyswarm_common.model import ContainerSpec, DeviceMapping, LogDriver, Ulimit
+from pyswarm_common.model import ContainerSpec, DeviceMapping, FileReference, LogDriver, Ulimit
 
 
 def create_container(image: str, args: Sequence[str], options: Options, own: Mapping[str, str]) -> ContainerSpec:
@@ -31,6 +31,8 @@ def create_container(image: str, args: Sequence[str], options: Options, own: Map
         dns_search=tuple(options["dns_search"]),
         ulimits=keyed((), options["ulimit"], (), _ulimit_name),
         devices=keyed((), options["device"], (), _device_path),
+        secrets=tuple(options["secret"]),
+        configs=tuple(options["config"]),
     )
 
 
@@ -80,6 +82,15 @@ def _log_driver(driver: LogDriver | None, options: Options) -> LogDriver | None:
     return LogDriver(name=old.name, options={**old.options, **given})
 
 
+def _files(
+    have: tuple[FileReference, ...], add: Sequence[FileReference], remove: Sequence[str]
+) -> tuple[FileReference, ...]:
+    """Removed by name or id; what is added takes the place of what was at its target."""
+    taken = {item.target or item.name for item in add}
+    kept = [item for item in have if item.name not in remove and item.id not in remove and item.target not in taken]
+    return (*kept, *add)
+
+
 def _ulimit_name(limit: Ulimit) -> str:
     return limit.name
 
@@ -120,4 +131,6 @@ def change_container(container: ContainerSpec, options: Options, own: Mapping[st
         dns_search=items(container.dns_search, options["dns_search_add"], options["dns_search_rm"]),
         ulimits=keyed(container.ulimits, options["ulimit_add"], options["ulimit_rm"], _ulimit_name),
         devices=keyed(container.devices, options["device_add"], options["device_rm"], _device_path),
+        secrets=_files(container.secrets, options["secret_add"], options["secret_rm"]),
+        configs=_files(container.configs, options["config_add"], options["config_rm"]),
     )
