@@ -30,12 +30,16 @@ from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.model import NodeDescription, Resources, TaskState, TaskStatus
 from pyswarm_common.rpc import CHANNEL_OPTIONS
 
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _START_TIMEOUT_S = 0.1, 1.0, 5.0
+_STARTS_PER_S = 6
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
-# As the real agent's (`pyswarm_worker.session`); a pool of its own, or all agents would share what gRPC shares.
+# A real agent looks for another leader when a ping stays unanswered for 1.5 s: here hundreds of agents share a process
+# that is itself late on a busy machine. A pool of its own each, or all agents would share what gRPC shares.
 _OPTIONS = {
     **dict(CHANNEL_OPTIONS),
-    "grpc.keepalive_time_ms": 1_000,
-    "grpc.keepalive_timeout_ms": 1_500,
+    "grpc.keepalive_time_ms": 5_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.ping_timeout_ms": 10_000,
     "grpc.ssl_target_name_override": "swarm-manager",
     "grpc.use_local_subchannel_pool": 1,
 }
@@ -52,6 +56,13 @@ class Counters:
     told_at: float = 0.0
     acknowledged_at: float = 0.0
     round_trips: list[float] = field(default_factory=list)
+    reasons: dict[str, int] = field(default_factory=dict)
+    """How often a session ended, or did not begin, for which reason."""
+
+    def broke(self, reason: str) -> None:
+        """The reason, without what differs from node to node."""
+        key = reason.rpartition(": ")[2][:80]
+        self.reasons[key] = self.reasons.get(key, 0) + 1
 
     def report(self) -> dict[str, Any]:
         """Everything so far; the heartbeats' round trips only once."""
@@ -65,6 +76,7 @@ class Counters:
             "acknowledged_at": self.acknowledged_at,
             "round_trips": [round(trip * 1e3, 2) for trip in trips],
             "cpu_s": time.process_time(),
+            "reasons": self.reasons,
         }
 
 
@@ -78,13 +90,19 @@ class LightAgent:
         self._sequence = 0
         self._period_s = 1.0
         self._beat_at = 0.0
+        self._opened = 0
 
-    async def run(self) -> None:
-        """For ever, from one session to the next."""
-        address = self._managers[0]
+    async def run(self, delay_s: float) -> None:
+        """For ever, from one session to the next, with the pauses of real agents."""
+        await asyncio.sleep(delay_s)
+        address, pause_s = self._managers[0], _FIRST_PAUSE_S
         while True:
-            address = await self._session(address) or random.choice(self._managers)
-            await asyncio.sleep(random.uniform(0.05, 0.2))
+            opened = self._opened
+            hint = await self._session(address)
+            address = hint or random.choice(self._managers)
+            pause_s = _FIRST_PAUSE_S if self._opened > opened else min(pause_s * 2, _LONGEST_PAUSE_S)
+            if not hint:
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
 
     async def _session(self, address: str) -> str:
         """One session; where the leader is, if that was said at its end."""
@@ -92,15 +110,17 @@ class LightAgent:
         async with grpc.aio.secure_channel(address, credentials, options=tuple(_OPTIONS.items())) as channel:
             call: Any = dispatcher_pb2_grpc.DispatcherStub(channel).Session()  # type: ignore[call-arg]
             try:
-                await call.write(pb.AgentMessage(hello=self._hello()))
-                first = await call.read()
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    await call.write(pb.AgentMessage(hello=self._hello()))
+                    first = await call.read()
                 if first is _EOF:
                     return ""
                 return await self._serve(call, first.started)
             except grpc.aio.AioRpcError as error:
+                self._counters.broke(error.details() or error.code().name)
                 trailers: Any = error.trailing_metadata() or ()
                 return str(dict(tuple(pair) for pair in trailers).get("pyswarm-leader", ""))
-            except asyncio.InvalidStateError:
+            except (asyncio.InvalidStateError, TimeoutError):
                 return ""
             finally:
                 call.cancel()
@@ -109,6 +129,7 @@ class LightAgent:
         self._period_s = started.heartbeat_period_s
         self._counters.sessions += 1
         self._counters.opened += 1
+        self._opened += 1
         await self._repeat(call)
         beats = asyncio.create_task(self._beats(call))
         try:
@@ -212,7 +233,8 @@ async def serve(folder: Path, managers: list[str]) -> None:
     lines = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    tasks = [asyncio.create_task(LightAgent(identity, managers, counters).run()) for identity in identities]
+    agents = [LightAgent(identity, managers, counters) for identity in identities]
+    tasks = [asyncio.create_task(agent.run(number / _STARTS_PER_S)) for number, agent in enumerate(agents)]
     while await lines.readline():
         print(json.dumps(counters.report()), flush=True)
     for task in tasks:
