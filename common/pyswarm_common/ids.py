@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 ID_LENGTH = 25
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+"""Two digits at a time: a plan may make 10,000 ids."""
 _ID_PATTERN = re.compile(rf"[0-9a-z]{{{ID_LENGTH}}}")
 
 IdSource = Callable[[], str]
@@ -20,9 +22,10 @@ def id_from_bits(bits: int) -> str:
     """The id that 128 random bits make (25 base-36 digits hold 129.2 bits)."""
     assert 0 <= bits < 1 << 128, bits
     digits = []
-    for _ in range(ID_LENGTH):
-        bits, digit = divmod(bits, 36)
-        digits.append(_ALPHABET[digit])
+    for _ in range(ID_LENGTH // 2):
+        bits, pair = divmod(bits, 1296)
+        digits.append(_PAIRS[pair])
+    digits.append(_ALPHABET[bits % 36])
     return "".join(reversed(digits))
 
 
