@@ -82,7 +82,7 @@ class Launcher:
         self._groups = groups
         self._layers = layers
         self._volumes = volumes
-        self._users: dict[tuple[str, str], ProcessUser] = {}
+        self._users: dict[tuple[str, str, tuple[str, ...]], ProcessUser] = {}
         self._init = find_init()
         self._capabilities = own_capabilities()
 
@@ -156,8 +156,6 @@ class Launcher:
             has_apparmor=has_apparmor(),
         )
         user = self.user_of(record, rootfs, config.user or record.image.user)
-        if config.groups:
-            user = with_groups(user, config.groups, read_in_root(rootfs, "etc/group"))
         group = self._groups.path_of(record.id)
         return build_spec(record.id, config, record.image, user, bundle, facts, group)
 
@@ -203,12 +201,12 @@ class Launcher:
 
     def user_of(self, record: ContainerRecord, rootfs: Path, wanted: str) -> ProcessUser:
         """The image's accounts do not change, so each spelling is looked up once per image."""
-        key = (record.image_id, wanted)
+        key = (record.image_id, wanted, record.config.groups)
         if key not in self._users:
             if len(self._users) >= USER_CACHE_SIZE:
                 self._users.clear()
             passwd, group = (read_in_root(rootfs, path) for path in ("etc/passwd", "etc/group"))
-            self._users[key] = resolve_user(wanted, passwd, group)
+            self._users[key] = with_groups(resolve_user(wanted, passwd, group), record.config.groups, group)
         return self._users[key]
 
     # Afterwards
