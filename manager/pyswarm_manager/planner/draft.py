@@ -51,6 +51,8 @@ class Draft:
         self.wakes: dict[WakeKey, float] = {}
         self.explanations: list[tuple[str, str]] = []
         self.unfinished = Dirty()
+        self.swaps: dict[str, Task] = {}
+        """By the id of a waiting successor, the task in whose place on its node it is to be prepared."""
         self._networks: dict[str, Network] = {}
         self._nodes: dict[str, Node] = {}
         self._services: dict[str, Service] = {}

@@ -56,13 +56,10 @@ def check_networks_and_ports(world: World) -> None:
 
 def check_reservations(world: World) -> None:
     for node in world.tables.nodes.values():
-        memory = sum(
-            task.spec.resources.reservations.memory_bytes for task in world.tables.tasks_on(node.id) if uses_node(task)
-        )
+        tasks = [task for task in world.tables.tasks_on(node.id) if uses_node(task) and not is_swapped(world, task)]
+        memory = sum(task.spec.resources.reservations.memory_bytes for task in tasks)
         assert memory <= node.description.resources.memory_bytes
-        gpus = [
-            gpu.value for task in world.tables.tasks_on(node.id) if uses_node(task) for gpu in task.generic_resources
-        ]
+        gpus = [gpu.value for task in tasks for gpu in task.generic_resources]
         assert len(gpus) == len(set(gpus))
         ports = [
             (port.protocol, port.published_port)
@@ -72,6 +69,13 @@ def check_reservations(world: World) -> None:
             if port.publish_mode is PublishMode.HOST
         ]
         assert len(ports) == len(set(ports))
+
+
+def is_swapped(world: World, task: Task) -> bool:
+    """Whether the task is only prepared, and starts when one of its slot has ended that still uses the same node."""
+    slot = world.tables.slots[task.service_id][task.slot or task.node_id]
+    beside = [other for other in slot if other.id != task.id and other.node_id == task.node_id and uses_node(other)]
+    return task.desired_state is TaskState.READY and bool(beside)
 
 
 def check_ledger(world: World) -> None:

@@ -138,6 +138,61 @@ def test_nothing_stops_before_its_successor_is_prepared(world: World, order: Upd
     assert images(world) == ["img:2"] * 2
 
 
+def big(image: str, reserved: int = 6 * GIB) -> TaskSpec:
+    reservations = Resources(memory_bytes=reserved)
+    return TaskSpec(container=ContainerSpec(image=image), resources=ResourceRequirements(reservations=reservations))
+
+
+@pytest.mark.parametrize("reserved", [6 * GIB, 8 * GIB], ids=["as much", "more"])
+def test_a_successor_without_room_of_its_own_is_prepared_in_its_predecessors_place(world: World, reserved: int) -> None:
+    """Nodes of 8 GiB, tasks of 6: no node ever has room for a second one."""
+    world.service("web", 2, task=big("img:1"))
+    world.settle()
+    old = {task.id: task for task in world.running("web")}
+    world.respec("web", task=big("img:2", reserved))
+    for _ in range(40):
+        world.plan_all()
+        check_invariants(world)
+        for task in world.tables.service_tasks("web"):
+            if task.id in old and task.desired_state > TaskState.RUNNING:
+                (successor,) = [other for other in world.tasks("web") if other.slot == task.slot]
+                assert successor.status.state >= TaskState.READY
+                assert successor.node_id == task.node_id
+            elif task.id not in old and task.status.state > TaskState.READY:
+                (before,) = [item for item in old.values() if item.slot == task.slot]
+                assert world.tables.tasks[before.id].status.state.is_terminal
+        world.agents_step()
+        assert len(world.running("web")) >= 1
+    assert images(world) == ["img:2"] * 2
+
+
+def test_without_room_too_an_image_that_cannot_be_had_stops_nothing(world: World) -> None:
+    world.service("web", 2, task=big("img:1"))
+    world.settle()
+    before = world.running("web")
+    world.respec("web", task=big("nonsense"))
+    for _ in range(60):
+        world.plan_all()
+        for task in world.tasks("web"):
+            if task.status.state is TaskState.PREPARING:
+                world.report(task, TaskState.REJECTED, "No such image")
+        world.agents_step()
+        world.now += 1.0
+    assert {task.id for task in world.running("web")} == {task.id for task in before}
+    assert state_of(world) is UpdateState.PAUSED
+
+
+def test_a_successor_that_asks_for_more_than_its_predecessors_node_has_goes_nowhere_and_the_old_one_stops(
+    world: World,
+) -> None:
+    world.service("web", 1, task=big("img:1"))
+    world.settle()
+    world.respec("web", task=big("img:2", 9 * GIB))
+    world.settle(10)
+    (task,) = world.tasks("web")
+    assert "insufficient memory" in task.status.message
+
+
 # ---- regressions of Swarm's
 
 

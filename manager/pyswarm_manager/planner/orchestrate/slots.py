@@ -7,7 +7,8 @@ Decides from the tasks alone (level-triggered), so that it can go on from any st
 - a task that ended is replaced as the restart policy says; one that may not be replaced (yet) stays as the slot's last
   word;
 - with order stop-first a successor is prepared (READY) before its predecessor is told to stop, and starts after that
-  has ended; if there is no room to prepare it, the predecessor stops at once.
+  has ended; where there is no room for both it is prepared in its predecessor's place (`schedule.swap`), and only if
+  that cannot be either, the predecessor stops at once.
 
 Who acts next: `update` replaces slots that are OUTDATED, a few at a time.
 """
@@ -21,6 +22,7 @@ from enum import Enum, auto
 from pyswarm_common.model import ClusterSpec, Node, NodeState, Task, TaskState, TaskStatus, UpdateState
 from pyswarm_manager.planner.orchestrate.restart import next_restart
 from pyswarm_manager.planner.orchestrate.work import Loss, Work
+from pyswarm_manager.planner.schedule.swap import swap
 from pyswarm_manager.planner.seat import takes_tasks
 from pyswarm_manager.store.tables import SlotKey
 
@@ -216,7 +218,7 @@ def _make_way(work: Work, key: SlotKey, keep: Task, old: tuple[Task, ...], retir
     """Stop the old ones for a successor that does not run yet, if it waits for nothing else."""
     if old and work.must_wait(keep):
         work.draft.wake(work.service.id, key, keep.start_at)
-    elif old and (_is_prepared(work, keep) or _stopping_helps(work, keep, old)):
+    elif old and (_is_prepared(work, keep) or _must_stop_first(work, keep, old)):
         _retire(retired, old)
     else:
         for task in old:
@@ -232,6 +234,11 @@ def _retire_served(work: Work, keep: Task, others: tuple[Task, ...], retired: _R
 def _is_prepared(work: Work, keep: Task) -> bool:
     """With stop-first: whether nothing but its predecessor keeps the successor from starting."""
     return not work.starts_first and keep.desired_state < _RUNNING and keep.status.state >= TaskState.READY
+
+
+def _must_stop_first(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
+    """Whether there is no other way to room for the successor than the end of its predecessor."""
+    return _stopping_helps(work, keep, old) and not swap(work.draft, keep, old)
 
 
 def _stopping_helps(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:

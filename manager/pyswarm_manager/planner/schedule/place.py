@@ -21,6 +21,7 @@ from pyswarm_manager.planner.schedule.demand import Demand, Fixed
 from pyswarm_manager.planner.schedule.group import NO_LIMIT, Group, host_ports_of, packed_load
 from pyswarm_manager.planner.schedule.preempt import Preemption, displace
 from pyswarm_manager.planner.schedule.spread import SpreadTree
+from pyswarm_manager.planner.schedule.swap import place_swapped
 from pyswarm_manager.planner.seat import Seat
 
 _SMALL_GROUP = 16
@@ -242,6 +243,10 @@ def schedule(draft: Draft) -> None:
 
 def _schedule(draft: Draft, candidates: list[Candidate], preemption: Preemption | None) -> None:
     allocated = [candidate for candidate in candidates if candidate.allocated and not candidate.is_held]
+    for candidate in allocated if draft.swaps else ():
+        if candidate.task is not None and (predecessor := draft.swaps.get(candidate.task.id)) is not None:
+            place_swapped(draft, candidate, predecessor)
+    allocated = [candidate for candidate in allocated if not candidate.placed]
     if not allocated:
         return
     groups = _groups(draft, allocated)
