@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -93,14 +94,17 @@ def _read_until(terminal: int, word: bytes) -> bytes:
 def test_who_leaves_ends_the_command_unless_it_is_detached(box: Cluster) -> None:
     argv = [PYSWARM, "lab", "exec", "--name", box.name, "n1", "--", "pyswarm", "task", "exec", "box.1"]
     left = subprocess.Popen(
-        [*argv, "sh", "-c", "echo begun; exec sleep 4713"], stdout=subprocess.PIPE, env=environment()
+        [*argv, "sh", "-c", "echo begun; exec sleep 4713"],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
     )
     try:
         assert left.stdout is not None
         assert left.stdout.readline() == b"begun\n"
     finally:
-        left.kill()
-        left.communicate()
+        os.killpg(left.pid, signal.SIGKILL)  # the command in the host with it
+        left.communicate(timeout=30)
     box.run("n1", "task", "exec", "-d", "box.1", "sleep", "4714")
 
     def sleeping() -> str:
@@ -129,7 +133,7 @@ def test_what_cannot_be_done_is_said_in_one_line(box: Cluster) -> None:
     assert done.returncode == 127
     assert b"OCI runtime exec failed" in done.stderr
     assert box.refused("n1", "task", "exec", "nobody", "true") == (
-        "Error response from daemon: no such task or service: nobody"
+        "Error response from daemon: task nobody not found"
     )
     assert "Could not find the file /none" in box.refused("n1", "task", "cp", "box.1:/none", "/tmp")
     assert "not a TTY" in box.refused("n1", "task", "exec", "-it", "box.1", "sh")

@@ -26,10 +26,10 @@ from pyswarm_manager.api.caller import Context, caller_of, require_manager
 from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.log_stream import Agents, LogSource, OpenChannel
-from pyswarm_manager.api.logs import find_target
 from pyswarm_manager.ports import IdentityProvider, RaftPort
+from pyswarm_manager.store.lookup import find_wanted_task
 from pyswarm_manager.store.recording import asking, describe
-from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_manager.writes import StorePort
 
 pb = exec_pb2
@@ -129,8 +129,9 @@ class EnteringServicer(exec_pb2_grpc.ExecServicer):
 
 def source_of(view: Tables, target: str) -> LogSource:
     """The task that is meant, with its node. Raises NotFound, or FailedPrecondition where no container of it runs."""
-    found = find_target(view, target)
-    task = _best_task(view, found) if isinstance(found, Service) else found
+    service_id = view.ids_by_name.get((Kind.SERVICE, target), target)
+    service = view.services.get(service_id)
+    task = find_wanted_task(view, target) if service is None else _best_task(view, service)
     if not task.node_id or task.status.state < TaskState.STARTING:
         raise FailedPrecondition(f"task {task.name} has no container yet: it is {task.status.state.name.lower()}")
     return LogSource(task, view.nodes.get(task.node_id))

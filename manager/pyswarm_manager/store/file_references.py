@@ -42,11 +42,11 @@ def refuse_if_used(
     removed = {object_id for object_id in gone if object_id in table}
     if not removed:
         return
-    users: dict[str, list[str]] = {}
+    users: dict[str, set[str]] = {}
     for service in services:
         for reference in references(service.spec.task.container, kind):
             if reference.id in removed:
-                users.setdefault(reference.id, []).append(service.spec.name)
+                users.setdefault(reference.id, set()).add(service.spec.name)
     for object_id, names in users.items():
         name = table[object_id].spec.name
         plural = "service" if len(names) == 1 else "services"

@@ -27,6 +27,8 @@ from pyswarm.v1 import (
     operator_pb2_grpc,
     scheduling_pb2,
     scheduling_pb2_grpc,
+    secrets_pb2,
+    secrets_pb2_grpc,
     security_pb2,
     security_pb2_grpc,
     types_pb2,
@@ -65,6 +67,7 @@ class Everything:
             "Exec": exec_pb2_grpc.ExecStub,
             "Jobs": jobs_pb2_grpc.JobsStub,
             "Scheduling": scheduling_pb2_grpc.SchedulingStub,
+            "Secrets": secrets_pb2_grpc.SecretsStub,
         }
         self._stubs = {name: stub_of(swarm, stub, admin, manager) for name, stub in stubs.items()}
         self._stubs["Access"] = access(swarm, manager, admin)
@@ -74,6 +77,7 @@ class Everything:
         for part in (
             self._services,
             self._jobs,
+            self._files,
             self._cluster,
             self._nodes,
             self._people,
@@ -117,8 +121,27 @@ class Everything:
         spec.ClearField("replicas")
         spec.task.restart.condition = types_pb2.RESTART_CONDITION_NONE
         await self._call("Control/CreateService", pb.CreateServiceRequest(spec=spec))
+        yield "Control/CreateService"
         await self._call("Jobs/RunService", jobs_pb2.RunServiceRequest(service="job"))
         yield "Jobs/RunService"
+
+    async def _files(self) -> AsyncIterator[str]:
+        for kind, noun in (("Secret", "secret"), ("Config", "config")):
+
+            async def ask(verb: str, kind: str = kind, **fields: Any) -> Any:
+                request = getattr(secrets_pb2, f"{verb}{kind}Request")(**fields)
+                return await self._call(f"Secrets/{verb}{kind}", request)
+
+            spec = types_pb2.FileSpec(name="file", data=SECRET.encode())
+            made = getattr(await ask("Create", spec=spec), noun)
+            yield f"Secrets/Create{kind}"
+            spec = types_pb2.FileSpec(name="file", labels={"a": "b"})
+            await ask("Update", **{f"{noun}_id": made.id}, version=made.meta.version, spec=spec)
+            yield f"Secrets/Update{kind}"
+            await ask("Rotate", **{noun: "file"}, data=f"{SECRET} again".encode())
+            yield f"Secrets/Rotate{kind}"
+            await ask("Remove", **{noun: "file"})
+            yield f"Secrets/Remove{kind}"
 
     async def _cluster(self) -> AsyncIterator[str]:
         cluster = (await self._call("Control/GetCluster", pb.GetClusterRequest())).cluster

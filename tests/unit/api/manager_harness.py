@@ -20,11 +20,13 @@ from pyswarm.v1 import (
     backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
+    exec_pb2_grpc,
     health_pb2_grpc,
     jobs_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
     scheduling_pb2_grpc,
+    secrets_pb2_grpc,
     security_pb2_grpc,
     types_pb2,
     watch_pb2_grpc,
@@ -59,6 +61,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.access.admission import StoreAdmission
 from pyswarm_manager.access.connect import PeopleDoor, people_methods
+from pyswarm_manager.access.entering import EnteringServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.authorisation import TABLE
@@ -69,6 +72,7 @@ from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
 from pyswarm_manager.api.scheduling import SchedulingServicer
+from pyswarm_manager.api.secrets import SecretsServicer
 from pyswarm_manager.api.watch import WatchServicer
 from pyswarm_manager.backup.servicer import BackupServicer
 from pyswarm_manager.ca.security import SecurityServicer
@@ -201,14 +205,19 @@ class Swarm:
         access = AccessServicer(store, raft, forwarder, new_id, time.time)
         registrations: list[Callable[[Any], None]] = [
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
-            partial(
-                jobs_pb2_grpc.add_JobsServicer_to_server, JobsServicer(store, raft, forwarder, new_id, time.time)
-            ),
+            partial(jobs_pb2_grpc.add_JobsServicer_to_server, JobsServicer(store, raft, forwarder, new_id, time.time)),
             partial(
                 scheduling_pb2_grpc.add_SchedulingServicer_to_server,
                 SchedulingServicer(store, raft, forwarder, new_id, time.time),
             ),
             partial(access_pb2_grpc.add_AccessServicer_to_server, access),
+            partial(
+                exec_pb2_grpc.add_ExecServicer_to_server, EnteringServicer(store, raft, forwarder, lambda: identity)
+            ),
+            partial(
+                secrets_pb2_grpc.add_SecretsServicer_to_server,
+                SecretsServicer(store, raft, forwarder, new_id, time.time),
+            ),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),
             partial(health_pb2_grpc.add_HealthServicer_to_server, HealthServicer(raft, store, lambda: identity)),

@@ -56,6 +56,11 @@ def called_by(caller: Caller) -> set[str]:
 
 ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR)
 """What agents and daemons serve, each with a table of its own."""
+FILES = {
+    f"/pyswarm.v1.Secrets/{verb}{kind}"
+    for verb in ("Create", "Update", "Rotate", "Remove")
+    for kind in ("Secret", "Config")
+}
 ENTERING = {f"/pyswarm.v1.Exec/{name}" for name in ("Run", "CopyFrom", "CopyTo")}
 SERVED = methods_of(*every_file()) - ELSEWHERE
 
@@ -108,7 +113,9 @@ def test_what_an_operator_may_change() -> None:
             "RemoveNetwork",
             "UpdateNode",
         )
-    } | {"/pyswarm.v1.Jobs/RunService", "/pyswarm.v1.Scheduling/Rebalance"} | ENTERING | {"/pyswarm.v1.Exec/Announce"}
+    } | {"/pyswarm.v1.Jobs/RunService", "/pyswarm.v1.Scheduling/Rebalance"} | ENTERING | {
+        "/pyswarm.v1.Exec/Announce"
+    } | FILES
 
 
 def test_each_role_may_do_what_the_one_before_it_may() -> None:
