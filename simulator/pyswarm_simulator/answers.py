@@ -17,7 +17,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import Forbidden, Unavailable
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api import networks, nodes, services
+from pyswarm_manager.api import jobs, networks, nodes, services
 from pyswarm_manager.ca import membership
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
@@ -47,6 +47,7 @@ class Answers:
             "CreateService": self._create_service,
             "UpdateService": self._update_service,
             "RemoveService": self._remove_service,
+            "RunService": self._run_service,
             "UpdateNode": self._update_node,
             "RemoveNode": self._remove_node,
             "CreateNetwork": self._create_network,
@@ -91,6 +92,10 @@ class Answers:
     async def _remove_service(self, host: str, question: bytes) -> None:
         self._require_leader()
         await services.remove_service(self._writer, control_pb2.RemoveServiceRequest.FromString(question))
+
+    async def _run_service(self, host: str, service_id: str) -> None:
+        self._require_leader()
+        await jobs.run_service(self._writer, service_id)
 
     async def _update_node(self, host: str, question: bytes) -> None:
         self._require_leader()

@@ -42,6 +42,16 @@ class MachineWeather:
     pull_s: float = 0.2
 
 
+FINISHES = "FINISHES_AFTER_S"
+"""A container with this variable ends by itself, after so long on average."""
+WELL_FINISHED = 0.85
+"""How likely it ends well."""
+
+
+def _variables(config: ContainerConfig) -> list[tuple[str, str, str]]:
+    return [variable.partition("=") for variable in config.env]
+
+
 class SimRuntime:
     """Containers that run until they are told otherwise, or crash."""
 
@@ -49,6 +59,7 @@ class SimRuntime:
         self._world, self._host, self._weather = world, host, weather
         self.states: dict[str, ContainerState] = {}
         self.on_started: Callable[[ContainerState], None] = lambda state: None
+        self.on_stopping: Callable[[ContainerState], None] = lambda state: None
         self.load = ContainerUsage(0, 0)
         """What every container uses, as far as anybody asks."""
         self._made = 0
@@ -81,10 +92,20 @@ class SimRuntime:
         state = self.states.get(container_id)
         if state is not None and state.status == "created":
             self.on_started(self._set(container_id, "running", pid=100 + self._made, started_at=self._now()))
+            self._finish_later(container_id, state.config)
+
+    def _finish_later(self, container_id: str, config: ContainerConfig) -> None:
+        """What is there to complete does, sometimes badly."""
+        mean_s = next((float(value) for name, _, value in _variables(config) if name == FINISHES), None)
+        if mean_s is not None:
+            code = 0 if self._world.rng.random() < WELL_FINISHED else 1
+            duration_s = self._world.rng.uniform(0, 2 * mean_s)
+            self._world.after_s(duration_s, lambda: self.exit(container_id, code))
 
     async def stop(self, container_id: str, grace_s: float, /) -> ContainerState:
         state = self._present(container_id)
         if state.status == "running":
+            self.on_stopping(state)
             duration = self._world.rng.uniform(0, min(self._weather.stop_s, grace_s))
             self._world.after_s(duration / 2, lambda: self.exit(container_id, 143))
             await asyncio.sleep(duration)

@@ -46,6 +46,8 @@ class Profile:
     """A node is promoted or demoted, joins, or is removed."""
     # -- the workload
     services: int = 4
+    jobs: int = 0
+    """Jobs and cron services, beside the services."""
     change_every: float = 1.2
     """A service is created, scaled, updated or removed; a node is drained or made active."""
     registers: int = 2
@@ -55,6 +57,9 @@ class Profile:
 
 
 MIXED = Profile()
+JOBS = "jobs"
+_ASKED_FOR = ("calm", JOBS)
+"""Profiles that no seed has unless they are asked for by name."""
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -145,6 +150,7 @@ PROFILES = {
             cut_every=2.0,
             transfer_every=NEVER,
         ),
+        replace(MIXED, name=JOBS, services=1, jobs=4, change_every=0.6, kill_every=1.5, transfer_every=3.0),
     )
 }
 """By name. Seeds go through them in turn, unless one is asked for."""
@@ -159,7 +165,7 @@ def profile_of(seed: int, name: str | None = None) -> Profile:
         return _lengthened(profile_of(seed))
     if name is not None:
         return PROFILES[name]
-    names = [known for known in PROFILES if known != "calm"]
+    names = [known for known in PROFILES if known not in _ASKED_FOR]
     return PROFILES[names[seed % len(names)]]
 
 

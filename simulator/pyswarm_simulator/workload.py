@@ -33,6 +33,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_simulator.client import Client, RegisterClient
 from pyswarm_simulator.cluster import SimCluster
+from pyswarm_simulator.job_workload import JobLoad
 from pyswarm_simulator.linearizability import Operation
 from pyswarm_simulator.switchboard import Party
 from pyswarm_simulator.world import new_loop
@@ -101,6 +102,8 @@ class Workload:
             pause_s = self._profile.register_every * _CLIENTS
             self._tasks.append(self._loop.spawn(register.run(self._registers, self.addresses, pause_s)))
         self._tasks.append(self._loop.spawn(self._change_things()))
+        if self._profile.jobs:
+            self._tasks.append(self._loop.spawn(JobLoad(self._cluster, self._asked).run()))
 
     # -- changes -------------------------------------------------------------------------------------------------------
 

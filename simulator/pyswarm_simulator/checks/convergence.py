@@ -9,6 +9,7 @@ from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Servic
 from pyswarm_manager.dispatcher.core.assignments import is_assigned
 from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_manager.store.tables import Tables
+from pyswarm_simulator.checks.jobs import what_a_job_misses
 from pyswarm_simulator.checks.stores import content_digest
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
@@ -77,6 +78,9 @@ def _nodes(cluster: SimCluster, view: Tables) -> Iterator[str]:
 
 def _service(view: Tables, service: Service) -> Iterator[str]:
     """As many tasks run as are wanted, where they may."""
+    if service.spec.mode.is_job:
+        yield from what_a_job_misses(view, service)
+        return
     name = service.spec.name
     running = [t for t in view.service_tasks(service.id) if t.status.state is TaskState.RUNNING]
     live = [t for t in view.service_tasks(service.id) if not t.status.state.is_terminal]

@@ -13,6 +13,11 @@ from pyswarm_simulator.checks.violation import Violation
 from pyswarm_worker.tasks import task_id_of
 
 
+def slot_of(task: Task) -> tuple[str, int, int]:
+    """Runs of a job have slots of their own, and may go side by side."""
+    return task.service_id, task.job_iteration, task.slot
+
+
 def check_start(
     content: ContentChecks, host: str, started: ContainerState, running: dict[str, list[ContainerState]]
 ) -> None:
@@ -30,7 +35,7 @@ def check_start(
 def _check_pair(content: ContentChecks, task: Task, host: str, other: Task, other_host: str) -> None:
     if other.id == task.id:
         raise Violation(f"task {task.id} runs twice: on {host} and on {other_host}")
-    is_same_slot = (other.service_id, other.slot) == (task.service_id, task.slot) and task.slot > 0
+    is_same_slot = slot_of(other) == slot_of(task) and task.slot > 0
     if not is_same_slot or other.id in content.excused:
         return
     if other.status.state > TaskState.RUNNING or other.desired_state >= TaskState.REMOVE:

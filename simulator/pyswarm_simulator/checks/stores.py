@@ -16,6 +16,8 @@ from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.digest import digest
 from pyswarm_manager.store.store import Store
 from pyswarm_manager.store.tables import Tables, ingress_ports
+from pyswarm_simulator.checks.handover import HandoverChecks
+from pyswarm_simulator.checks.jobs import JobChecks
 from pyswarm_simulator.checks.violation import Violation
 
 FULL_DIGEST_EVERY = 64
@@ -35,6 +37,8 @@ class StoreChecks:
         self._done: dict[int, bytes] = {}  # index -> hash of what it changed
         self._digests: dict[int, str] = {}  # index -> digest of the whole store, where somebody took it
         self._content = ContentChecks()
+        self._jobs = JobChecks()
+        self.handover = HandoverChecks()
         self.content = self._content
 
     def applied(self, manager: str, store: Store, index: int, data: bytes, result: object) -> None:
@@ -46,6 +50,8 @@ class StoreChecks:
             self._done[index] = found
             self.applied_to = max(self.applied_to, index)
             self._content.changed(index, events)
+            self._jobs.changed(index, events)
+            self.handover.changed(index, events)
         elif known != found:
             raise Violation(f"applied prefixes: {manager} applied something else than others at index {index}")
         if index % FULL_DIGEST_EVERY == 0:
