@@ -37,6 +37,7 @@ from pyswarm_simulator.profile import Profile
 from pyswarm_simulator.raft_transport import Receiver
 from pyswarm_simulator.switchboard import Switchboard
 from pyswarm_simulator.world import EPOCH, ProcessLoop, World
+from pyswarm_worker.tasks import task_id_of
 
 RESTART_S = 0.5
 """The daemon starts an ended manager again after about so long."""
@@ -103,6 +104,7 @@ class SimCluster:
         """A new machine. Nothing runs on it yet."""
         host = Host(self, len(self.hosts) + 1, images)
         host.runtime.on_started = lambda state: self._container_started(host, state)
+        host.runtime.on_stopping = self._container_stopping
         self.hosts[host.name] = host
         return host
 
@@ -224,6 +226,10 @@ class SimCluster:
         self.note(f"container {state.id} of {state.config.name} runs on {host.name}")
         running = {other.name: other.runtime.running() for other in self.hosts.values()}
         self.checked(partial(check_start, self.stores.content, host.name, state, running))
+
+    def _container_stopping(self, state: ContainerState) -> None:
+        hosts = [(h.name, h.node_id, h.overlay.tables.values()) for h in self.hosts.values() if h.is_up]
+        self.checked(partial(self.stores.handover.check_stop, task_id_of(state), hosts))
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyswarm_common.model import Node, NodeDescription
 from pyswarm_manager.dispatcher.core import reports
+from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range
 from pyswarm_manager.planner.orchestrate import replicated
@@ -121,6 +122,13 @@ def _one_too_few() -> Iterator[None]:
 def _tell_nothing() -> Iterator[None]:
     """A session tells everything once, and never again."""
     with replaced(Session, "mark_task", lambda self, task_id: None):
+        yield
+
+
+@planted("a task is stopped before every load balancer has let go of it", "disks", 40)
+def _stop_at_once() -> Iterator[None]:
+    """Its agent is told as soon as it is committed."""
+    with replaced(NetworkTables, "is_told", lambda self, task: True):
         yield
 
 
