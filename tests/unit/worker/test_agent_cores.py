@@ -12,7 +12,9 @@ from pyswarm.v1 import types_pb2
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import (
     ContainerSpec,
+    DeviceMapping,
     HealthCheck,
+    LogDriver,
     Mount,
     MountType,
     NetworkAttachment,
@@ -23,6 +25,7 @@ from pyswarm_common.model import (
     Resources,
     Task,
     TaskSpec,
+    Ulimit,
 )
 from pyswarm_common.probe_targets import HttpTarget, TcpTarget
 from pyswarm_worker.core.assembly import container_config, open_files, sandbox
@@ -195,3 +198,56 @@ def test_backends_come_in_one_order(keys: list[str]) -> None:
     endpoints = {key: endpoint(key, ready=key != "bb") for key in keys}
     (port,) = ingress_ports([pb.IngressPort(service_id="s", published_port=80, target_port=80)], endpoints)
     assert [backend.endpoint_id for backend in port.backends] == ["a", "ccc", "dddd"]
+
+
+def test_every_option_of_a_container_reaches_the_runtime() -> None:
+    spec = ContainerSpec(
+        image="img:1",
+        groups=("a",),
+        dns_options=("timeout:1",),
+        dns_search=("s",),
+        ulimits=(Ulimit("nofile", 1, 2), Ulimit("core", 0, 0)),
+        oom_score_adj=5,
+        log_driver=LogDriver("local", {"max-file": "9"}),
+        privileged=True,
+        devices=(DeviceMapping("/dev/a"),),
+        no_new_privileges=True,
+        seccomp_profile="unconfined",
+        apparmor_profile="p",
+        shm_size_bytes=7,
+        pid_mode="host",
+        ipc_mode="host",
+        stdin_open=True,
+        mounts=(
+            Mount(MountType.TMPFS, target="/t", tmpfs_size_bytes=4096, tmpfs_mode=0o700),
+            Mount(source="/a", target="/b", bind_propagation="rslave", bind_non_recursive=True),
+            Mount(MountType.VOLUME, "v", "/v", volume_no_copy=True, volume_options={"o": "x"}, volume_subpath="s"),
+        ),
+    )
+    made = container_config(task(spec), "", (open_files(5000),))
+    assert {limit.name: (limit.soft, limit.hard) for limit in made.ulimits} == {"nofile": (1, 2), "core": (0, 0)}
+    assert (made.groups, made.dns_search, made.dns_options) == (("a",), ("s",), ("timeout:1",))
+    assert (made.log_driver, made.log_max_files) == ("local", 9)
+    assert made.privileged
+    assert made.no_new_privileges
+    assert made.host_pid
+    assert made.host_ipc
+    assert made.stdin_open
+    assert (made.oom_score_adj, made.shm_size_bytes) == (5, 7)
+    assert (made.seccomp_profile, made.apparmor_profile) == ("unconfined", "p")
+    assert [(device.host_path, device.permissions) for device in made.devices] == [("/dev/a", "rwm")]
+    assert made.mounts[0].options == ("size=4096", "mode=700")
+    assert (made.mounts[1].propagation, made.mounts[1].non_recursive) == ("rslave", True)
+    assert (made.mounts[2].no_copy, made.mounts[2].volume_options, made.mounts[2].subpath) == (True, {"o": "x"}, "s")
+    assert sandbox(task(replace(spec, dns=("192.0.2.1",))), ()).dns == ("192.0.2.1",)
+
+
+def test_our_own_name_server_is_asked_for_names_as_they_are() -> None:
+    networks = (NetworkAttachment(network_id="n", addresses=("10.0.0.2/24",)),)
+
+    def options(*wanted: str) -> tuple[str, ...]:
+        return container_config(task(ContainerSpec(dns_options=wanted), networks=networks), "/ns").dns_options
+
+    assert options() == ("ndots:0",)
+    assert options("rotate") == ("rotate", "ndots:0")
+    assert options("ndots:2") == ("ndots:2",)

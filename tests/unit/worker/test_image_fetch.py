@@ -132,3 +132,38 @@ async def test_without_a_manager_it_waits(monkeypatch: pytest.MonkeyPatch) -> No
     await eventually(lambda: any("waiting for a manager" in message for message in said))
     peers.manager_answers = True
     await caller
+
+
+async def test_what_no_node_has_is_pulled_with_the_services_credentials() -> None:
+    peers, store, pulls = Peers({}), FakeImages(), []
+
+    async def pull(reference: str, auth: bytes, progress: fetching.Progress) -> None:
+        pulls.append((reference, auth))
+        progress("preparing: pulling image from reg.test")
+
+    said: list[str] = []
+    fetcher = ImageFetcher(store, peers.locate, peers.connect, pull)
+    await fetcher.ensure("reg.test/app:1", said.append, b"secret")
+    assert pulls == [("reg.test/app:1", b"secret")]
+    assert said == ["preparing: pulling image from reg.test"]
+    peers.manager_answers = False  # its name says who has it: no manager is needed
+    await fetcher.ensure("reg.test/other:1", said.append)
+    assert pulls[1:] == [("reg.test/other:1", b"")]
+
+
+async def test_a_registry_that_refuses_is_an_answer_with_its_reason() -> None:
+    async def pull(reference: str, auth: bytes, progress: fetching.Progress) -> None:
+        raise Unavailable("registry reg.test cannot be reached: connection refused")
+
+    fetcher = ImageFetcher(FakeImages(), Peers({}).locate, Peers({}).connect, pull)
+    with pytest.raises(NotFound, match=r"No such image: reg\.test/app:1: .*connection refused"):
+        await fetcher.ensure("reg.test/app:1", lambda _: None)
+
+
+async def test_a_node_that_has_it_is_asked_before_the_registry() -> None:
+    async def pull(reference: str, auth: bytes, progress: fetching.Progress) -> None:
+        raise AssertionError(reference)
+
+    peers, store = Peers({"a": None}), FakeImages()
+    await ImageFetcher(store, peers.locate, peers.connect, pull).ensure("reg.test/app:1", lambda _: None)
+    assert peers.reads
