@@ -85,13 +85,13 @@ class TaskFiles:
 
     async def sweep(self, known: Collection[str]) -> None:
         """Remove what belongs to no task of this node any more."""
-        await asyncio.to_thread(self._sweep, known)
+        if self._directory.exists():
+            await asyncio.to_thread(self._sweep, known)
 
     def _sweep(self, known: Collection[str]) -> None:
-        if self._directory.exists():
-            for path in self._directory.iterdir():
-                if path.name not in known:
-                    shutil.rmtree(path, ignore_errors=True)
+        for path in self._directory.iterdir():
+            if path.name not in known:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _put(self, task: Task, materials: Materials) -> Prepared:
         self._make_ready()
