@@ -42,6 +42,7 @@ _LOCATE_TIMEOUT_S = 5.0
 _WATCHFUL = {"grpc.keepalive_time_ms": 1_000, "grpc.keepalive_timeout_ms": 1_500}
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
+_SPREAD_FROM_S, _LONGEST_SPREAD_S = 1.0, 20.0
 _MAX_HINTS = 3  # in one round: managers that point at one another must not keep us busy
 _MAX_QUEUE = 4_096
 _REMOVED_AFTER = 3
@@ -52,6 +53,12 @@ _REMOVED_AFTER_S = 3.0
 
 Dial = Callable[[str], "AbstractAsyncContextManager[dispatcher_pb2_grpc.DispatcherAsyncStub]"]
 """Connects to the manager at an address."""
+
+
+def longest_spread_s(heartbeat_period_s: float) -> float:
+    """In a large cluster all agents lose the same leader at once, and each handshake costs the next one something: they
+    come back as spread as their heartbeats are, whose period beyond a second grows with the number of nodes."""
+    return min(max(0.0, heartbeat_period_s - _SPREAD_FROM_S), _LONGEST_SPREAD_S)
 
 
 class SessionListener(Protocol):
@@ -150,6 +157,8 @@ class Session:
             pause_s = _FIRST_PAUSE_S if self._has_started else min(pause_s * 2, _LONGEST_PAUSE_S)
             self._listener.on_broken(reason)
             await asyncio.sleep(pause_s * self._uniform(0.5, 1.0))
+            if self._has_started and (longest_s := longest_spread_s(self._period_s)):
+                await asyncio.sleep(self._uniform(0.0, longest_s))
 
     def _is_removed(self) -> bool:
         since_s = asyncio.get_running_loop().time() - self._not_found_since

@@ -20,6 +20,7 @@ from pyswarm_common.errors import Unavailable
 from pyswarm_worker import inquiries, known_managers
 from pyswarm_worker.inquiries import Inquiries
 from pyswarm_worker.known_managers import LAST_RESORT_S, MAX_FORMER, MAX_HEARSAY, KnownManagers, is_endpoint
+from pyswarm_worker.session import longest_spread_s
 from pyswarm_worker.store import AgentStore, connect
 
 
@@ -198,3 +199,8 @@ async def test_somebody_who_knows_is_found_among_those_who_are_gone_or_silent(mo
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("period_s", "spread_s"), [(0.05, 0.0), (1.0, 0.0), (2.0, 1.0), (10.0, 9.0), (60.0, 20.0)])
+def test_agents_of_a_large_cluster_come_back_spread(period_s: float, spread_s: float) -> None:
+    assert longest_spread_s(period_s) == spread_s
