@@ -82,6 +82,25 @@ def test_a_label_may_be_added_or_the_constraint_removed() -> None:
     assert found.one_more_node == "add a node with label gpu=yes"
 
 
+@pytest.mark.parametrize(
+    ("task", "node"),
+    [
+        (asking(constraints=("node.hostname==n9",)), ""),
+        (asking(affinities=(Affinity("db"),)), ""),
+        (asking(constraints=("node.role==manager",)), "add a node with node.role==manager"),
+        (asking(constraints=("node.labels.a>3", "node.id!=n1")), "add a node with node.labels.a>3"),
+        (asking(cpus=9, generic=(GenericResource("gpu", 2),)), "add a node with gpu=2, 9 CPUs free"),
+    ],
+    ids=["hostname", "affinity", "role", "number", "amounts"],
+)
+def test_one_more_node_is_suggested_only_where_it_can_help(task: TaskSpec, node: str) -> None:
+    world = World()
+    world.node("n1")
+    world.service("s", 1, task=task)
+    world.plan_all()
+    assert why_waiting(world).one_more_node == node
+
+
 def test_what_is_needed_together_is_suggested_together() -> None:
     world = World()
     world.node("n1", memory=GIB)

@@ -27,7 +27,7 @@ from pyswarm_common.model import (
     TaskSpec,
     Toleration,
 )
-from pyswarm_manager.planner.schedule.constraints import Operator, parse_constraints
+from pyswarm_manager.planner.schedule.constraints import Operator, parse_constraint
 from pyswarm_manager.planner.schedule.demand import Demand
 from pyswarm_manager.planner.schedule.refusals import Fix, Kind, Refusal, cpus_text, size_text
 
@@ -98,26 +98,32 @@ def _is_enough(fixes: Sequence[Fix], refusals: _Needs) -> bool:
 
 
 def another_node(demand: Demand) -> str:
-    """What a node would have to be that takes the task, whatever the others are."""
-    parts = [f"label {key}={value}" for key, value in wanted_labels(demand).items()]
+    """What a node would have to be that takes the task, whatever the others are; empty if a node that nobody has seen
+    yet cannot be meant (by its id, name or address)."""
+    parts = []
+    for text in demand.fixed.constraints:
+        constraint = parse_constraint(text)
+        if constraint.operator is Operator.UNEQUAL:
+            continue
+        if constraint.key in _OF_ONE_NODE:
+            return ""
+        label = constraint.key.removeprefix("node.labels.")
+        is_plain = label != constraint.key and constraint.operator in (Operator.EQUAL, Operator.IN)
+        parts.append(f"label {label}={constraint.values[0]}" if is_plain else text)
     parts += [f"{kind}={count}" for kind, count in demand.generic]
     if demand.nano_cpus:
         parts.append(f"{cpus_text(demand.nano_cpus)} CPUs free")
     if demand.memory_bytes:
         parts.append(f"{size_text(demand.memory_bytes)} of memory free")
+    if demand.pids:
+        parts.append(f"{demand.pids} pids free")
     if demand.fixed.platforms:
         platform = demand.fixed.platforms[0]
         parts.append(f"platform {platform.os or 'any'}/{platform.architecture or 'any'}")
     return f"add a node with {', '.join(parts)}" if parts else "add a node"
 
 
-def wanted_labels(demand: Demand) -> dict[str, str]:
-    """The labels that the constraints ask for by name."""
-    return {
-        constraint.key.removeprefix("node.labels."): constraint.values[0]
-        for constraint in parse_constraints(demand.fixed.constraints)
-        if constraint.key.startswith("node.labels.") and constraint.operator in (Operator.EQUAL, Operator.IN)
-    }
+_OF_ONE_NODE = ("node.id", "node.hostname", "node.ip")
 
 
 # ---- what a change means

@@ -96,7 +96,7 @@ def _judged(task: Task, group: Group, seats: list[Seat], limit: int) -> Why:
         nodes=len(seats),
         packs=group.packs,
         suggestions=tuple(suggestions(kept for _, kept in found)) if is_stuck else (),
-        one_more_node=another_node(group.demand) if is_stuck and task.slot else "",
+        one_more_node=another_node(group.demand) if is_stuck and task.slot and not _must_be_near(group) else "",
     )
 
 
@@ -150,6 +150,11 @@ def _verdict(seat: Seat, kept: list[Refusal], task: Task, group: Group, branches
     )
     node = seat.node
     return Verdict(node.id, name_of(node), node.id == task.node_id, tuple(refusal.text for refusal in kept), score)
+
+
+def _must_be_near(group: Group) -> bool:
+    """Then a node on which nothing runs yet is of no use."""
+    return any(not wish.anti and not wish.weight for wish in group.spec.placement.affinities)
 
 
 def _no_randomness() -> float:
