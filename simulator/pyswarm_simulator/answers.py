@@ -17,7 +17,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import Forbidden, Unavailable
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api import jobs, networks, nodes, services
+from pyswarm_manager.api import jobs, networks, nodes, services, tasks
 from pyswarm_manager.ca import membership
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
@@ -48,6 +48,8 @@ class Answers:
             "UpdateService": self._update_service,
             "RemoveService": self._remove_service,
             "RunService": self._run_service,
+            "RestartTask": self._restart_task,
+            "RemoveTask": self._remove_task,
             "UpdateNode": self._update_node,
             "RemoveNode": self._remove_node,
             "CreateNetwork": self._create_network,
@@ -96,6 +98,15 @@ class Answers:
     async def _run_service(self, host: str, service_id: str) -> None:
         self._require_leader()
         await jobs.run_service(self._writer, service_id)
+
+    async def _restart_task(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        await tasks.restart_task(self._writer, control_pb2.RestartTaskRequest.FromString(question).task)
+
+    async def _remove_task(self, host: str, question: bytes) -> None:
+        self._require_leader()
+        request = control_pb2.RemoveTaskRequest.FromString(question)
+        await tasks.remove_task(self._writer, request.task, force=request.force)
 
     async def _update_node(self, host: str, question: bytes) -> None:
         self._require_leader()

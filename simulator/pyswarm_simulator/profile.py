@@ -48,6 +48,8 @@ class Profile:
     services: int = 4
     jobs: int = 0
     """Jobs and cron services, beside the services."""
+    rollouts: int = 0
+    """Services that are rolled back, stopped, started and restarted all the time, beside the others."""
     change_every: float = 1.2
     """A service is created, scaled, updated or removed; a node is drained or made active."""
     registers: int = 2
@@ -58,7 +60,8 @@ class Profile:
 
 MIXED = Profile()
 JOBS = "jobs"
-_ASKED_FOR = ("calm", JOBS)
+ROLLOUTS = "rollouts"
+_ASKED_FOR = ("calm", JOBS, ROLLOUTS)
 """Profiles that no seed has unless they are asked for by name."""
 PROFILES = {
     profile.name: profile
@@ -151,6 +154,7 @@ PROFILES = {
             transfer_every=NEVER,
         ),
         replace(MIXED, name=JOBS, services=1, jobs=4, change_every=0.6, kill_every=1.5, transfer_every=3.0),
+        replace(MIXED, name=ROLLOUTS, services=1, rollouts=4, change_every=0.5, kill_every=1.5, transfer_every=3.0),
     )
 }
 """By name. Seeds go through them in turn, unless one is asked for."""

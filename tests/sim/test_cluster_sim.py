@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from pyswarm_simulator.profile import profile_of
+from pyswarm_simulator.profile import ROLLOUTS, profile_of
 from pyswarm_simulator.soak import run_quietly
 
 SEEDS = int(os.environ.get("SEEDS", "50"))
@@ -26,6 +26,13 @@ def test_faults_break_nothing_and_the_cluster_becomes_what_it_must_be(group: int
     for seed in range(FIRST_SEED + group, FIRST_SEED + SEEDS, GROUPS):
         outcome = run_quietly(seed)
         assert outcome.ok, f"seed {seed} ({outcome.profile}): {outcome.violation}\n" + "\n".join(outcome.trace[-40:])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_services_that_are_never_let_be_become_what_they_must_be(seed: int) -> None:
+    """Rolled back, stopped, started, waiting for one another, their tasks restarted and removed; and all the faults."""
+    outcome = run_quietly(seed, ROLLOUTS)
+    assert outcome.ok, f"seed {seed} ({outcome.profile}): {outcome.violation}\n" + "\n".join(outcome.trace[-40:])
 
 
 def test_in_good_weather_no_leader_is_replaced_and_everything_asked_for_happens() -> None:

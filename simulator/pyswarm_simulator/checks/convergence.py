@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Service, ServiceMode, Task, TaskState
 from pyswarm_manager.dispatcher.core.assignments import is_assigned
 from pyswarm_manager.raft.core.types import MemberRole, Role
-from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_simulator.checks.jobs import what_a_job_misses
 from pyswarm_simulator.checks.stores import content_digest
 from pyswarm_simulator.cluster import SimCluster
@@ -87,6 +87,11 @@ def _service(view: Tables, service: Service) -> Iterator[str]:
     takers = [n for n in view.nodes.values() if n.spec.availability is Availability.ACTIVE]
     is_global = service.spec.mode is ServiceMode.GLOBAL
     wanted = len(takers) if is_global else service.spec.replicas or 0
+    if service.spec.stopped:
+        wanted = 0
+    if service.awaits_dependencies and not service.spec.stopped:
+        yield from _waiting(view, service)
+        return
     is_stuck = not takers and not is_global  # what runs on drained nodes stays, what does not run waits
     is_well = len(running) <= wanted if is_stuck else len(running) == len(live) == wanted
     if not is_well:
@@ -98,6 +103,22 @@ def _service(view: Tables, service: Service) -> Iterator[str]:
             yield f"task {task.name} runs on a node that takes none"
         if task.spec != service.spec.task and not is_stuck:
             yield f"task {task.name} is of an older spec"
+
+
+def _waiting(view: Tables, service: Service) -> Iterator[str]:
+    """Nothing of it runs, and one of those that it waits for is not there."""
+    if any(task.node_id for task in view.service_tasks(service.id) if not task.status.state.is_terminal):
+        yield f"service {service.spec.name} waits for others, and has tasks on nodes"
+    others = (view.ids_by_name.get((Kind.SERVICE, item.service), "") for item in service.spec.depends_on)
+    if all(_is_there(view, view.services.get(service_id)) for service_id in others):
+        yield f"service {service.spec.name} waits for others that are all there"
+
+
+def _is_there(view: Tables, service: Service | None) -> bool:
+    if service is None or service.spec.stopped or service.awaits_dependencies:
+        return False
+    running = [t for t in view.service_tasks(service.id) if t.status.state is TaskState.RUNNING]
+    return len(running) >= (service.spec.replicas or 0)
 
 
 def _may_host(node: Node) -> bool:
