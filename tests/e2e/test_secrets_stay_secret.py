@@ -37,6 +37,7 @@ from pyswarm_lab.records import SwitchRecord
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 MANAGERS, WORKER = ("n1", "n2", "n3"), "n4"
+SERVICE_SECRET = "service's secret"
 HOSTS = (*MANAGERS, WORKER)
 TLS_PORTS = {2377, 2378, 7946}
 CONTROL_PORT = 9
@@ -170,17 +171,31 @@ def events_into(story: Story, path: Path) -> Iterator[None]:
 
 
 def run_service(story: Story, folder: Path) -> None:
-    """With the marker in its environment; its image, its state and its logs go over the wire."""
+    """With a secret in a file and the marker in its environment; its image, its state and its logs go over the wire."""
     write_rootfs(folder / "rootfs.tar")
     changes = [part for change in CHANGES for part in ("--change", change)]
     story.run("n1", "image", "import", *changes, str(folder / "rootfs.tar"), IMAGE)
-    story.run("n2", "service", "create", "-d", "--name", "web", "--env", f"HELD={MARKER}", "--mode", "global", IMAGE)
+    old, password = (f"{secrets.token_hex(12)}-{word}" for word in ("old", "new"))
+    story.keep(of_text("service's secret before", old), of_text(SERVICE_SECRET, password))
+    story.run("n3", "secret", "create", "db", "-", stdin=old)
+    argv = ("--secret", "source=db,mode=0400", "--env", f"HELD={MARKER}", "--mode", "global", IMAGE)
+    story.run("n2", "service", "create", "-d", "--name", "web", "--update-monitor", "0s", *argv)
 
     def states() -> list[str]:
-        done = story.lab.exec("n1", ["pyswarm", "service", "ps", "web", "--format", "{{.CurrentState}}"])
+        argv = ["service", "ps", "web", "--filter", "desired-state=running", "--format", "{{.CurrentState}}"]
+        done = story.lab.exec("n1", ["pyswarm", *argv])
         return [line.split()[0] for line in done.stdout.splitlines()]
 
     eventually(lambda: states() == ["Running"] * len(HOSTS), "it runs everywhere")
+    story.run("n1", "secret", "update", "db", "-", stdin=password)
+
+    def is_updated() -> bool:
+        argv = ["pyswarm", "service", "inspect", "web", "--format", "{{.UpdateStatus.State}}"]
+        return story.lab.exec("n1", argv).stdout == "completed\n"
+
+    eventually(is_updated, "its tasks have the new secret")
+    argv = ("service", "exec", "web", "cat", "/run/secrets/db")
+    assert story.run("n2", *argv, shows=(SERVICE_SECRET,)) == password
     story.run("n1", "service", "logs", "web")
 
 
@@ -314,6 +329,10 @@ def look_at_everything(story: Story) -> None:
         ("node", "ls"),
         ("node", "inspect", *HOSTS),
         ("service", "inspect", "web"),
+        ("service", "history", "web"),
+        ("service", "diff", "web", "1", "2"),
+        ("secret", "inspect", "db"),
+        ("secret", "ls", "-a", "--format", "json"),
         ("service", "ps", "web"),
         ("network", "inspect", "ingress"),
         ("events", "--audit"),
@@ -406,12 +425,20 @@ def test_commands_show_only_what_they_are_for(evidence: Evidence) -> None:
 def test_disks_hold_secrets_only_where_they_belong(evidence: Evidence) -> None:
     newest = {host: newest_key(evidence.story, host) for host in HOSTS}
     workers_own = {(WORKER, "var/certificates/node.key"): {newest[WORKER]}}
-    assert evidence.locked == workers_own, "with autolock nothing else is in the clear"
-    opened = dict(evidence.opened)
+    assert on_disk(evidence.locked) == workers_own, "with autolock nothing else is in the clear"
+    opened = on_disk(evidence.opened)
     for host in MANAGERS:
         assert opened.pop((host, "var/certificates/node.key")) == {newest[host]}
         assert opened.pop((host, "var/manager/raft-keys")) >= {newest_data_key(evidence.story, host)}
     assert opened == workers_own
+
+
+def on_disk(found: dict[tuple[str, str], set[str]]) -> dict[tuple[str, str], set[str]]:
+    """Without what containers are given: that is in memory, in one place."""
+    given = {place: names for place, names in found.items() if place[1].startswith("run/pyswarm/agent/task-files/")}
+    assert {host for host, _ in given} == set(HOSTS)
+    assert all(names == {SERVICE_SECRET} for names in given.values()), given
+    return {place: names for place, names in found.items() if place not in given}
 
 
 def newest_key(story: Story, host: str) -> str:
