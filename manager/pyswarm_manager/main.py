@@ -18,9 +18,9 @@ from pathlib import Path
 
 import uvloop
 
+from pyswarm_common.daemon_logs import tame_logs
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity.locks import KEY_BYTES, LockKey
-from pyswarm_common.masked_logs import mask_logs
 from pyswarm_common.private_memory import keep_memory_private
 from pyswarm_manager import rejoin
 from pyswarm_manager.config import ManagerConfig, ManagerPaths
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    mask_logs()
+    tame_logs()
     keep_memory_private()
     os.umask(0o077)
     _prefer()

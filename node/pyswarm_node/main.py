@@ -13,8 +13,8 @@ from pathlib import Path
 
 import uvloop
 
+from pyswarm_common.daemon_logs import tame_logs
 from pyswarm_common.errors import InvalidArgument, PyswarmError
-from pyswarm_common.masked_logs import mask_logs
 from pyswarm_common.private_memory import keep_memory_private
 
 from . import generic_resources
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=options.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    mask_logs()
+    tame_logs()
     keep_memory_private()
     os.umask(0o077)
     raise_open_files()

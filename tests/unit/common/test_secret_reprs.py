@@ -22,13 +22,13 @@ import pyswarm_overlay
 import pyswarm_runtime
 import pyswarm_worker
 from pyswarm_common.backup.keys import PassphraseParams, format_key
+from pyswarm_common.daemon_logs import tame_logs
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.identity.authority import RootAuthority
 from pyswarm_common.identity.credentials import NodeIdentity
 from pyswarm_common.identity.locks import LockKey
 from pyswarm_common.identity.people import ApiToken
 from pyswarm_common.identity.tokens import JoinToken
-from pyswarm_common.masked_logs import mask_logs
 from pyswarm_common.model import Cluster, ContainerSpec, FileSpec, JoinTokens, Node
 from pyswarm_common.model.objects import RootRotation
 from pyswarm_common.secrecy import HIDDEN, masked, shown_without
@@ -199,7 +199,7 @@ def test_logs_are_masked_with_their_tracebacks() -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     root.handlers[:] = [handler]
     try:
-        mask_logs()
+        tame_logs()
         try:
             raise ValueError(TOKENS.worker)
         except ValueError:

@@ -1,4 +1,8 @@
-"""The daemons' logs pass `secrecy.masked`, lines and tracebacks alike. Called once, at the start."""
+"""What the daemons' logs may say. Called once, at the start.
+
+Everything passes `secrecy.masked`, lines and tracebacks alike. Of gRPC nothing is said at the level debug: there it
+tells of every stream whose two ends do not end in the same moment, with a traceback, as if something had failed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ class _Masking(logging.Formatter):
         return masked(self._inner.format(record))
 
 
-def mask_logs() -> None:
-    """Everything that this process logs from now on passes `masked`."""
+def tame_logs() -> None:
+    """For everything that this process logs from now on."""
+    logging.getLogger("grpc").setLevel(logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Masking(handler.formatter or logging.Formatter()))
