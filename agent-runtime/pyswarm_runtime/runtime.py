@@ -124,6 +124,7 @@ class Runtime:
             _log.warning("removing what is left of container %s, whose record cannot be read", container_id[:12])
             self._launcher.clean(container_id, is_monitor_gone=False)
             self._remove_files(container_id)
+        self._volumes.sweep_anonymous(known)
 
     async def close(self) -> None:
         """Finishes the steps under way and lets go of everything; the containers run on. May be called again."""

@@ -15,7 +15,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -122,6 +122,16 @@ class VolumeStore:
         """What a crash left half-made."""
         for leftover in self._directory.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def sweep_anonymous(self, containers: Collection[str]) -> None:
+        """What containers left that are not known any more: their records were damaged, or a crash came in between."""
+        for path in self._directory.glob("*/volume.json"):
+            try:
+                owner = self._declaration(path.parent.name).anonymous_of
+            except FailedPrecondition:
+                continue  # whoever wants to use it is told
+            if owner and owner not in containers:
+                shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def anonymous_name(container_id: str, target: str) -> str:

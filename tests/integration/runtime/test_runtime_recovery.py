@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from pyswarm_common.errors import FailedPrecondition
-from pyswarm_runtime import ContainerConfig, Runtime, RuntimeConfig, linux
+from pyswarm_runtime import ContainerConfig, Mount, Runtime, RuntimeConfig, linux
 from pyswarm_runtime.container_store import ContainerStore, StoredState
 from pyswarm_runtime.processes import kill_and_wait, start_time, wait_gone
 
@@ -185,6 +185,32 @@ async def test_a_container_without_record_is_ended(config: RuntimeConfig, reopen
     assert (start_time(state.pid), start_time(state.monitor_pid)) == (None, None)
     assert list(config.root.glob(f"**/{lost}*")) + list(config.run_dir.glob(f"**/{lost}*")) == []
     assert lost not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_volumes_of_containers_are_known_after_a_restart(
+    config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path
+) -> None:
+    """One with a file system behind it is let go by the next daemon; one without a name goes with its container."""
+    runtime = await reopen()
+    await runtime.images.import_(rootfs_tar, "busybox", cmd=("sh",))
+    options = {"type": "tmpfs", "device": "tmpfs"}
+    mounts = (
+        Mount(type="volume", source="ram", target="/ram", volume_options=options),
+        Mount(type="volume", target="/data"),
+    )
+    container_id = await runtime.create(
+        ContainerConfig(image="busybox", command=("sleep", "1000"), host_network=True, mounts=mounts)
+    )
+    await runtime.start(container_id)
+    runtime = await reopen()
+    volumes = config.root / "volumes"
+    assert os.path.ismount(volumes / "ram" / "_data")
+    await runtime.stop(container_id, grace_s=0.1)
+    assert not os.path.ismount(volumes / "ram" / "_data")
+    assert len(list(volumes.iterdir())) == 2
+    (config.root / "containers/default" / container_id / "container.json").write_bytes(b"{")
+    await reopen()
+    assert [entry.name for entry in volumes.iterdir()] == ["ram"]
 
 
 async def test_close_leaves_containers_and_reopens(config: RuntimeConfig, reopen: Reopen, rootfs_tar: Path) -> None:
