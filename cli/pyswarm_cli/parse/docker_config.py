@@ -14,6 +14,7 @@ import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.secrecy import shown_without
 
 MAX_BYTES = 1024 * 1024
 HUB = "https://index.docker.io/v1/"
@@ -28,6 +29,9 @@ class _Auth(msgspec.Struct, frozen=True):
     identitytoken: str = ""
     registrytoken: str = ""
 
+    def __repr__(self) -> str:
+        return shown_without(self, "auth", "password", "identitytoken", "registrytoken")
+
 
 class _Config(msgspec.Struct, frozen=True, rename="camel"):
     auths: dict[str, _Auth] | None = None
@@ -38,6 +42,9 @@ class _Config(msgspec.Struct, frozen=True, rename="camel"):
 class _HelperAnswer(msgspec.Struct, frozen=True, rename="pascal"):
     username: str = ""
     secret: str = ""
+
+    def __repr__(self) -> str:
+        return shown_without(self, "secret")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import pyswarm_node
 import pyswarm_overlay
 import pyswarm_runtime
 import pyswarm_worker
+from pyswarm_cli.parse.docker_config import _Auth, _HelperAnswer
 from pyswarm_common.backup.keys import PassphraseParams, format_key
 from pyswarm_common.daemon_logs import tame_logs
 from pyswarm_common.errors import InvalidArgument
@@ -39,6 +40,8 @@ from pyswarm_manager.keyring import DataKey, Keyring
 from pyswarm_manager.raft.core.types import Entry, EntryKind, Snapshot
 from pyswarm_manager.store.changes import ChangeSet, Create, Event
 from pyswarm_manager.store.tables import Tables
+from pyswarm_runtime.registry_auth import Credentials
+from pyswarm_worker.core.materials import File, Materials
 
 PACKAGES = (
     pyswarm_common,
@@ -86,6 +89,11 @@ HOLDERS = (
     ChangeSet((Create(CLUSTER),), 0.0),
     ContainerSpec(registry_auth=RAW),
     FileSpec(name="password", data=RAW),
+    Credentials("user", TEXT, TEXT, TEXT, TEXT),
+    _Auth(TEXT, "user", TEXT, TEXT, TEXT),
+    _HelperAnswer("user", TEXT),
+    File("/run/secrets/password", RAW, 0, 0, 0o400),
+    Materials((File("/run/secrets/password", RAW, 0, 0, 0o400),), (f"PASSWORD={TEXT}",)),
     Event(CLUSTER, CLUSTER),
     TABLES,
 )
@@ -99,6 +107,9 @@ NO_SECRETS = {
     "_Objects.join_token": "objects with hashes",
     "_Create.join_token": "an object with a hash",
     "_Update.join_token": "an object with a hash",
+    "_Objects.secret": "an object that hides its data itself",
+    "_Create.secret": "the same",
+    "_Update.secret": "the same",
     "_Calls.tokens": "a bucket that limits a rate",
     "Taint.key": "a word that the operator names a taint by",
     "Toleration.key": "the same word",
