@@ -12,7 +12,16 @@ from collections.abc import Callable
 import msgspec
 
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import AnyObject, Network, Node, Service, Task, TaskState, TaskStatus
+from pyswarm_common.model import (
+    AnyObject,
+    Network,
+    Node,
+    PlacementStrategy,
+    Service,
+    Task,
+    TaskState,
+    TaskStatus,
+)
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
 from pyswarm_manager.planner.ledger import Ledger
@@ -51,6 +60,9 @@ class Draft:
         self.wakes: dict[WakeKey, float] = {}
         self.explanations: list[tuple[str, str]] = []
         self.unfinished = Dirty()
+        cluster = tables.cluster
+        strategy = cluster.spec.placement_strategy if cluster is not None else PlacementStrategy.DEFAULT
+        self.packs_by_default = strategy is PlacementStrategy.BINPACK
         self.swaps: dict[str, Task] = {}
         """By the id of a waiting successor, the task in whose place on its node it is to be prepared."""
         self._networks: dict[str, Network] = {}

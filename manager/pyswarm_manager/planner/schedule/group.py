@@ -110,9 +110,8 @@ def demand_of(draft: Draft, spec: TaskSpec, ports: tuple[Port, ...]) -> Demand:
 def packs(draft: Draft, spec: TaskSpec) -> bool:
     """Whether nodes are filled one after the other: the service's strategy, or else the cluster's."""
     strategy = spec.placement.strategy
-    cluster = draft.tables.cluster
-    if strategy is PlacementStrategy.DEFAULT and cluster is not None:
-        strategy = cluster.spec.placement_strategy
+    if strategy is PlacementStrategy.DEFAULT:
+        return draft.packs_by_default
     return strategy is PlacementStrategy.BINPACK
 
 

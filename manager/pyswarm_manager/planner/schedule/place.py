@@ -61,12 +61,23 @@ class Placing:
         for candidate in pinned:
             self._place_pinned(group, candidate)
         free = [candidate for candidate in group.candidates if not candidate.node_id] if pinned else group.candidates
-        left = self._place_free(group, free)
+        left = self._place_free(group, [candidate for candidate in free if not self._place_at_home(group, candidate)])
         if left:
             self.waiting.append((group, left))
             if self._preemption is not None:
                 first, second = self.board.eligible(group.demand.fixed)
                 self._preemption.nominate(group, left, [*first, *second])
+
+    def _place_at_home(self, group: Group, candidate: Candidate) -> bool:
+        """Where the task's predecessor ran, if no node is better in anything but its load. Not where the service keeps
+        failing: then not all nodes are alike to the group."""
+        if not candidate.home or not group.is_plain or group.packs or group.counts.get(candidate.home):
+            return False
+        seat = self.board.seat(candidate.home)
+        if seat is None or seat.node.spec.taints or not (may_host(seat, group.demand) and group.may_use(seat)):
+            return False
+        group.put(candidate, seat)
+        return True
 
     def explain(self) -> None:
         """Say why the others wait. Counted when everything is placed, so that the same state always gives the same
@@ -266,4 +277,6 @@ def _groups(draft: Draft, candidates: list[Candidate]) -> list[Group]:
         if group is None:
             group = groups[key] = Group(draft, candidate.service, candidate.spec, host_ports_of(candidate.ports))
         group.candidates.append(candidate)
+    if len(groups) == 1 or not (draft.ledger.priorities or any(g.spec.placement.affinities for g in groups.values())):
+        return list(groups.values())
     return sorted(groups.values(), key=lambda group: (-group.priority, bool(group.spec.placement.affinities)))
