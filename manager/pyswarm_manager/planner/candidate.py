@@ -27,6 +27,7 @@ class Candidate:
         "desired_state",
         "failures_in_row",
         "generic_resources",
+        "home",
         "is_held",
         "is_optional",
         "job_iteration",
@@ -80,6 +81,8 @@ class Candidate:
         self.cause = task.cause if task is not None else ""
         self.is_optional = False
         """Made only if it finds its place at once."""
+        self.home = ""
+        """Where its predecessor ran, which has its image: preferred to nodes that are as good."""
         self.placed = False
         self.is_held = False
         """It may not be placed yet."""

@@ -10,10 +10,12 @@ from planner_world import World
 
 from pyswarm_common.model import (
     FailureAction,
+    Placement,
     RestartCondition,
     RestartPolicy,
     ServiceMode,
     Task,
+    TaskSpec,
     TaskState,
     TaskStatus,
     UpdateConfig,
@@ -241,3 +243,35 @@ def test_a_successor_whose_node_is_drained_is_not_replaced_by_one_beside_the_pre
     world.report(successor, TaskState.SHUTDOWN)
     world.plan_all()
     assert world.tables.tasks[replacement.id].desired_state is TaskState.RUNNING
+
+
+def test_a_restart_stays_on_its_node_though_others_have_less_to_do() -> None:
+    world = World()
+    for name in ("n1", "n2", "n3"):
+        world.node(name)
+    world.service("web", 1)
+    world.settle()
+    (first,) = world.running("web")
+    world.service("other", 3)
+    world.settle()
+    world.report(first, TaskState.FAILED)
+    world.settle(10)
+    (second,) = world.running("web")
+    assert second.node_id == first.node_id
+    world.drain(second.node_id)
+    world.settle()
+    assert world.running("web")[0].node_id != first.node_id
+
+
+def test_what_never_ran_on_its_node_may_go_elsewhere() -> None:
+    world = World()
+    world.node("n1")
+    world.service("web", 1)
+    world.plan_all()
+    (first,) = world.tasks("web")
+    world.node("n2")
+    world.service("other", 1, task=TaskSpec(placement=Placement(constraints=("node.id==n1",))))
+    world.plan_all()
+    world.report(first, TaskState.REJECTED)
+    world.settle(10)
+    assert world.running("web")[0].node_id == "n2"

@@ -185,7 +185,9 @@ def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
         work.draft.wake(work.service.id, key, restart.make_at)
         return
     desired = TaskState.READY if restart.start_at else _RUNNING
-    work.create(key, desired, restart.start_at, restart.restart_times, restart.failures_in_row)
+    successor = work.create(key, desired, restart.start_at, restart.restart_times, restart.failures_in_row)
+    if last.running_at:
+        successor.home = last.node_id  # it ran there, and its image is there
     _retire(retired, (last,))
 
 

@@ -153,21 +153,21 @@ class Work:
         restart_times: tuple[float, ...] = (),
         failures_in_row: int = 0,
         job_iteration: int = 0,
-    ) -> None:
+    ) -> Candidate:
         """One more task for the slot, by the service's present spec."""
-        self.draft.candidates.append(
-            Candidate(
-                self.service,
-                self.spec.task,
-                slot=key if isinstance(key, int) else 0,
-                node_id=key if isinstance(key, str) else "",
-                desired_state=desired_state,
-                start_at=start_at,
-                restart_times=restart_times,
-                failures_in_row=failures_in_row,
-                job_iteration=job_iteration,
-            )
+        candidate = Candidate(
+            self.service,
+            self.spec.task,
+            slot=key if isinstance(key, int) else 0,
+            node_id=key if isinstance(key, str) else "",
+            desired_state=desired_state,
+            start_at=start_at,
+            restart_times=restart_times,
+            failures_in_row=failures_in_row,
+            job_iteration=job_iteration,
         )
+        self.draft.candidates.append(candidate)
+        return candidate
 
     def _has_ingress(self, task: Task) -> bool:
         if not self._needs_ingress or task.status.state < TaskState.PENDING:
