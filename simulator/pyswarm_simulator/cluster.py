@@ -228,7 +228,7 @@ class SimCluster:
         self.checked(partial(check_start, self.stores.content, host.name, state, running))
 
     def _container_stopping(self, state: ContainerState) -> None:
-        hosts = [(h.name, h.node_id, h.overlay.tables.values()) for h in self.hosts.values() if h.is_up]
+        hosts = [(h.name, h.node_id, h.overlay.sending()) for h in self.hosts.values() if h.is_up]
         self.checked(partial(self.stores.handover.check_stop, task_id_of(state), hosts))
 
 

@@ -306,6 +306,12 @@ class SimOverlay:
     async def set_ingress(self, node_addresses: tuple[str, ...], ports: tuple[IngressPort, ...], /) -> None:
         self.ingress = (node_addresses, ports)
 
+    def sending(self) -> list[NetworkTable]:
+        """The tables by which something here may open connections: ingress, and networks that a sandbox is on. A node
+        that has no container on a network is told nothing of it any more, and what its kernel keeps leads nobody."""
+        used = {a.network_id for sandbox in self.sandboxes.values() for a in sandbox.attachments}
+        return [table for table in self.tables.values() if table.ingress or table.network_id in used]
+
     async def retain(self, sandbox_ids: Iterable[str], /) -> None:
         kept = set(sandbox_ids)
         self.sandboxes = {key: value for key, value in self.sandboxes.items() if key in kept}

@@ -15,7 +15,7 @@ from pyswarm_overlay.types import NetworkTable
 from pyswarm_simulator.checks.violation import Violation
 
 Programmed = tuple[str, str, Iterable[NetworkTable]]
-"""A host's name, its node's id, and the tables in its kernel."""
+"""A host's name, its node's id, and the tables in its kernel by which something there may open connections."""
 
 
 class HandoverChecks:

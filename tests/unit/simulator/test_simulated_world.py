@@ -10,7 +10,9 @@ from dataclasses import replace
 import pytest
 
 from pyswarm_manager.raft.core.types import HardState
+from pyswarm_overlay.types import Attachment, NetworkTable, Sandbox
 from pyswarm_simulator.disk import DiskThread, DiskWeather
+from pyswarm_simulator.machine import SimOverlay
 from pyswarm_simulator.manager import RaftDisk
 from pyswarm_simulator.network import Network, Pipe
 from pyswarm_simulator.profile import PROFILES
@@ -145,6 +147,18 @@ def test_what_a_killed_manager_had_not_synced_is_lost_with_the_power_unless_it_w
             disk.crash()
             lost.add((is_read, disk.durable() != found))
     assert lost == {(False, False), (False, True), (True, False)}
+
+
+async def test_only_ingress_and_networks_with_containers_open_connections() -> None:
+    overlay = SimOverlay()
+    for network_id in ("ingress", "a", "b"):
+        table = NetworkTable(network_id=network_id, name=network_id, vni=1, subnets=(), ingress=network_id == "ingress")
+        await overlay.apply_table(table)
+    attachment = Attachment(network_id="a", endpoint_id="t1", addresses=())
+    await overlay.attach(Sandbox(sandbox_id="t1", attachments=(attachment,)))
+    assert [table.network_id for table in overlay.sending()] == ["ingress", "a"]
+    await overlay.detach("t1")
+    assert [table.network_id for table in overlay.sending()] == ["ingress"]
 
 
 def test_a_cut_holds_a_pipe_up_and_loses_nothing() -> None:
