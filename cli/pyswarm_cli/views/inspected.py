@@ -25,6 +25,7 @@ from pyswarm_common.model import (
     PortConfig,
     Service,
     ServiceSpec,
+    Taint,
     Task,
     UpdateConfig,
     UpdateStatus,
@@ -54,6 +55,7 @@ def node(value: Node, roots: bytes = b"", resources: Any = None) -> Json:
             "Role": word(value.spec.role),
             "Availability": word(value.spec.availability),
             **given(DrainDeadline=nanos(value.spec.drain_deadline_s)),
+            **given(Taints=[_taint(taint) for taint in value.spec.taints]),
         },
         "Description": {
             "Hostname": about.hostname,
@@ -212,7 +214,16 @@ def task(value: Task) -> Json:
         "NetworksAttachments": [
             {"Network": {"ID": item.network_id}, "Addresses": list(item.addresses)} for item in value.networks
         ],
+        **given(
+            AssignedGenericResources=[node_resources.generic(item) for item in value.generic_resources],
+            Replaces=value.replaces,
+            Cause=value.cause,
+        ),
     }
+
+
+def _taint(value: Taint) -> Json:
+    return {"Key": value.key, "Value": value.value, "Effect": value.effect.name.lower().replace("_", "-")}
 
 
 def network(value: Network) -> Json:

@@ -14,11 +14,12 @@ def shown(resources: Any) -> Json:
     if resources.pids:
         out["Pids"] = resources.pids
     if resources.generic:
-        out["GenericResources"] = [_generic(item) for item in resources.generic]
+        out["GenericResources"] = [generic(item) for item in resources.generic]
     return {name: value for name, value in out.items() if value}
 
 
-def _generic(item: Any) -> Json:
+def generic(item: Any) -> Json:
+    """As docker shows a resource of a node, or of a task."""
     if item.value:
         return {"NamedResourceSpec": {"Kind": item.kind, "Value": item.value}}
     return {"DiscreteResourceSpec": {"Kind": item.kind, "Value": item.count}}
