@@ -171,6 +171,7 @@ def _rotated(connection: Connection, role: str) -> Any:
 
 @click.command(help="Change settings of the swarm.")
 @click.option("--task-history-limit", type=click.IntRange(0, 1000), help="Ended tasks kept per slot")
+@click.option("--revision-limit", type=click.IntRange(1, 1000), help="Specs kept per service (default 10)")
 @click.option("--dispatcher-heartbeat", type=DURATION, help="Period of the nodes' heartbeats (ms|s|m|h)")
 @click.option("--backup-interval", type=DURATION, help="Time between automatic backups (m|h); 0: none")
 @click.option("--backups-kept", type=click.IntRange(1, 1000), help="Automatic backups that each manager keeps")
@@ -194,6 +195,7 @@ def _rotated(connection: Connection, role: str) -> Any:
 def update(
     ctx: click.Context,
     task_history_limit: int | None,
+    revision_limit: int | None,
     dispatcher_heartbeat: float | None,
     backup_interval: float | None,
     backups_kept: int | None,
@@ -207,6 +209,7 @@ def update(
     """Change settings of the swarm."""
     values = {
         "task_history_limit": task_history_limit,
+        "revision_limit": revision_limit,
         "heartbeat_period_s": dispatcher_heartbeat,
         "backup_interval_s": backup_interval,
         "backups_kept": backups_kept,

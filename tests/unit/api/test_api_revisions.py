@@ -10,6 +10,7 @@ from pyswarm.v1 import control_pb2 as pb
 from pyswarm.v1 import types_pb2
 from pyswarm_common import errors
 from pyswarm_common.model import (
+    ClusterSpec,
     ContainerSpec,
     DependencyCondition,
     Service,
@@ -22,7 +23,7 @@ from pyswarm_common.model import (
     UpdateState,
     UpdateStatus,
 )
-from pyswarm_manager.api.validate import check_service_spec
+from pyswarm_manager.api.validate import check_cluster_spec, check_service_spec
 from pyswarm_manager.store.changes import Update
 
 
@@ -184,3 +185,8 @@ async def test_circles_of_dependencies_are_refused_at_creation_and_update(swarm:
 def test_dependencies_that_cannot_be_meant(names: list[str], sentence: str) -> None:
     spec = service_spec("web", depends_on=tuple(ServiceDependency(service=name) for name in names))
     assert any(sentence in words.replace('"', "'") for _, words in check_service_spec(spec))
+
+
+def test_the_history_has_a_limit() -> None:
+    assert list(check_cluster_spec(ClusterSpec(revision_limit=1000))) == []
+    assert [path for path, _ in check_cluster_spec(ClusterSpec(revision_limit=1001))] == ["revision_limit"]

@@ -25,6 +25,8 @@ def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
     yield from check_name(spec.name)
     if spec.task_history_limit > _MAX_HISTORY:
         yield "task_history_limit", f"the task history limit must be between 0 and {_MAX_HISTORY}"
+    if spec.revision_limit > _MAX_HISTORY:
+        yield "revision_limit", f"at most {_MAX_HISTORY} specs are kept of each service"
     if math.isnan(spec.heartbeat_period_s) or not 0.1 <= spec.heartbeat_period_s <= 3600:
         yield "heartbeat_period_s", "the heartbeat period must be between 100ms and 1h"
     if math.isnan(spec.node_cert_expiry_s) or spec.node_cert_expiry_s < MIN_CERT_EXPIRY_S:
