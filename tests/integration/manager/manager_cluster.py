@@ -388,7 +388,11 @@ class FakeAgent:
             self._unacknowledged.clear()
             await self._report(call, pending)
         elif kind == "assignments":
-            await self._report(call, self._obey(message.assignments))
+            news = self._obey(message.assignments)
+            for table in message.assignments.networks:
+                done = dispatcher_pb2.TablesProgrammed(network_id=table.network_id, version=table.version)
+                await call.write(dispatcher_pb2.AgentMessage(tables_programmed=done))
+            await self._report(call, news)
         elif kind == "status_ack":
             for sequence in [s for s in self._unacknowledged if s <= message.status_ack.sequence]:
                 del self._unacknowledged[sequence]

@@ -21,11 +21,13 @@ from pyswarm_common.model import (
     Cluster,
     ManagerStatus,
     Network,
+    NetworkAttachment,
     NetworkSpec,
     Node,
     NodeDescription,
     NodeRole,
     NodeState,
+    NodeStatus,
     Service,
     ServiceSpec,
     Task,
@@ -37,7 +39,7 @@ from pyswarm_manager.dispatcher import term as term_module
 from pyswarm_manager.dispatcher.core import heartbeats, reports
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.dispatcher.servicer import LEADER_KEY, DispatcherServicer
-from pyswarm_manager.store.changes import Create, Delete, SetDesired, Update, delete
+from pyswarm_manager.store.changes import Create, Delete, SetDesired, SetNodeStatus, Update, delete
 from pyswarm_manager.store.store import Store
 from pyswarm_manager.store.tables import Kind
 
@@ -412,3 +414,118 @@ def test_limits_fit_a_change_set() -> None:
 
     widest = 4 * 2 * TEXT_LIMIT + 500
     assert COMMIT_LIMIT * max(widest, term_module.HELLO_BYTES_LIMIT + 500) < MAX_CHANGE_SET_BYTES
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is lost for saying nothing: a busy machine may need seconds for what these tests wait for."""
+    monkeypatch.setattr(heartbeats.Heartbeats, "expired", lambda self, now: [])
+
+
+def net_version(agent: Agent) -> int:
+    """Of the network's table that it was told of last."""
+    told = [table for message in agent.messages for table in message.assignments.networks if table.network_id == "net"]
+    return told[-1].version if told else 0
+
+
+async def acknowledge(agent: Agent, version: int = 0) -> None:
+    """The table that it was told of last is in its kernel, or an earlier version of it."""
+    done = pb.TablesProgrammed(network_id="net", version=version or net_version(agent))
+    await agent.call.write(pb.AgentMessage(tables_programmed=done))
+
+
+async def catch_up(manager: Manager, *agents: Agent) -> None:
+    """Each is told of the latest table, and says that it is in its kernel. All of them are taken for ready before."""
+    await until(lambda: all(manager.store.view.nodes[a.node_id].status.state is NodeState.READY for a in agents))
+    table = manager.dispatcher.term.tables.table("net")
+    assert table is not None
+    for agent in agents:
+        await agent.until(lambda agent=agent: net_version(agent) == table.version)  # type: ignore[misc]
+        await acknowledge(agent)
+
+
+def on_net(task: Task) -> Task:
+    networks = (NetworkAttachment(network_id="net", addresses=(f"10.0.1.{task.id[1:]}/24",)),)
+    return replace(task, networks=networks, status=TaskStatus(state=TaskState.RUNNING))
+
+
+def knows_withdrawn(agent: Agent, task_id: str) -> bool:
+    tables = [table for message in agent.messages for table in message.assignments.networks]
+    records = [record for table in tables for record in table.endpoints if record.endpoint_id == task_id]
+    return any(not record.ready for record in records)
+
+
+async def two_on_one_network(manager: Manager, connect: Connect) -> tuple[Agent, Agent]:
+    """`t1` runs on w1, `t2` on w2; both nodes know both tasks, and have said so."""
+    await manager.store.propose([Create(Network(id="net", spec=NetworkSpec(name="net")))])
+    await manager.store.propose([Create(on_net(a_task("t1", "w1"))), Create(on_net(a_task("t2", "w2")))])
+    agents = (await start(connect("w1"), "w1"), await start(connect("w2"), "w2"))
+    await catch_up(manager, *agents)
+    await until(lambda: manager.dispatcher.handover.is_told(manager.store.view.tasks["t1"]))
+    return agents
+
+
+async def test_a_task_is_stopped_once_the_last_node_has_let_go_of_it(
+    manager: Manager, connect: Connect, patient: None
+) -> None:
+    first, second = await two_on_one_network(manager, connect)
+    before = net_version(second)
+    await manager.store.propose([SetDesired("t1", TaskState.SHUTDOWN)])
+    for agent in (first, second):
+        await agent.until(lambda agent=agent: knows_withdrawn(agent, "t1"))  # type: ignore[misc]
+    await acknowledge(first)
+    await acknowledge(second, before)  # what it had already
+    await second.report(t2=TaskState.RUNNING)
+    await second.until(lambda: second.acknowledged == 1)  # so that was read
+    assert not manager.dispatcher.handover.is_told(manager.store.view.tasks["t1"])
+    assert first.tasks["t1"].desired_state == types_pb2.TASK_STATE_RUNNING
+    await acknowledge(second)
+    await first.until(lambda: first.tasks["t1"].desired_state == types_pb2.TASK_STATE_SHUTDOWN)
+
+
+async def test_a_node_that_is_lost_is_not_waited_for(manager: Manager, connect: Connect, patient: None) -> None:
+    first, second = await two_on_one_network(manager, connect)
+    await manager.store.propose([SetDesired("t1", TaskState.SHUTDOWN)])
+    await first.until(lambda: knows_withdrawn(first, "t1"))
+    await acknowledge(first)
+    second.call.cancel()
+    await until(lambda: manager.store.view.nodes["w2"].status.state is NodeState.SUSPECT)
+    assert not manager.dispatcher.handover.is_told(manager.store.view.tasks["t1"]), "it may be sending connections"
+    await manager.store.propose([SetNodeStatus("w2", NodeStatus(state=NodeState.DOWN))])
+    await first.until(lambda: first.tasks["t1"].desired_state == types_pb2.TASK_STATE_SHUTDOWN)
+
+
+async def test_whoever_plans_hears_when_everybody_knows_a_task(
+    manager: Manager, connect: Connect, patient: None
+) -> None:
+    first, second = await two_on_one_network(manager, connect)
+    handover, heard = manager.dispatcher.handover, list[str]()
+    handover.subscribe(lambda tasks: heard.extend(task.id for task in tasks))
+    await manager.store.propose([Create(on_net(a_task("t3", "w1")))])
+    await until(lambda: "t3" in manager.store.view.tasks)
+    task = manager.store.view.tasks["t3"]
+    assert not handover.is_told(task)
+    handover.watch(task)
+    await catch_up(manager, first, second)
+    await until(lambda: bool(heard))
+    assert heard == ["t3"]
+
+
+async def test_a_new_leader_has_no_acknowledgements_and_hears_them_again(
+    manager: Manager, connect: Connect, patient: None
+) -> None:
+    await two_on_one_network(manager, connect)
+    handover, heard = manager.dispatcher.handover, list[str]()
+    handover.subscribe(lambda tasks: heard.extend(task.id for task in tasks))
+    await manager.lose()
+    task = manager.store.view.tasks["t1"]
+    assert not handover.is_told(task)
+    handover.watch(task)  # before the term's tables are there: to be looked at again once they are
+    await manager.lead()
+    assert heard == ["t1"]
+    assert not handover.is_told(task)
+    heard.clear()
+    handover.watch(task)
+    await catch_up(manager, *[await start(connect(node_id), node_id) for node_id in ("w1", "w2")])
+    await until(lambda: heard == ["t1"])
+    assert handover.is_told(task)
