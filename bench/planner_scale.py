@@ -38,7 +38,7 @@ from pyswarm_manager.planner.dirty import Dirty
 from pyswarm_manager.planner.ledger import Ledger
 from pyswarm_manager.planner.plan import State, plan
 from pyswarm_manager.planner.schedule.why import why
-from pyswarm_manager.store.changes import ChangeSet, Create, SetNodeStatus, SetTaskStatus, Update
+from pyswarm_manager.store.changes import Change, ChangeSet, Create, SetNodeStatus, SetTaskStatus, Update
 from pyswarm_manager.store.encoding import encode_change_set, split_changes
 
 
@@ -101,7 +101,7 @@ def place(nodes: int, services: int, replicas: int) -> Timing:
 def place_unlike(nodes: int, services: int) -> Timing:
     """Services that each ask for something else: no two share what was found for the other."""
     cell = Cell(nodes)
-    changes = []
+    changes: list[Change] = []
     for number in range(services):
         service = make_service(number, 1)
         reserved = Resources(memory_bytes=GIB // 8 + number, nano_cpus=CORE // 100)
