@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pyswarm.v1 import control_pb2
+from pyswarm.v1 import control_pb2, types_pb2
 from pyswarm_cli.commands.node_drain import check_flags
 from pyswarm_cli.service.progress import Outcome
 from pyswarm_cli.views import node_resources
 from pyswarm_cli.views.draining import Draining, reasons
+from pyswarm_cli.views.nodes import manager_status
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import (
     Availability,
@@ -117,3 +118,17 @@ def test_resources_in_words_and_in_docker_s_json() -> None:
             {"DiscreteResourceSpec": {"Kind": "ssd", "Value": 3}},
         ]
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"),
+    [
+        ({"leader": True, "reachable": True}, "Leader"),
+        ({"reachable": True}, "Reachable"),
+        ({"reachable": True, "learner": True}, "Learner"),
+        ({"learner": True}, "Unreachable"),
+    ],
+)
+def test_a_manager_that_has_no_vote_yet_is_told_apart(status: dict[str, bool], shown: str) -> None:
+    node = types_pb2.Node(id="n", manager_status=types_pb2.ManagerStatus(raft_id=1, **status))
+    assert manager_status(node) == shown
