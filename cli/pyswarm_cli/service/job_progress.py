@@ -6,7 +6,7 @@ given up. Of a cron service only a run that somebody asked for is waited for: ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyswarm_cli.service.progress import MAX_LINES, Outcome, Picture, TaskLine, task_line
 from pyswarm_common.model import CronRunState, JobStatus, Service, ServiceMode, Task, TaskState
@@ -28,7 +28,7 @@ class JobProgress:
         del now  # a job needs no time to prove that it is stable
         if self.removed:
             return Picture("", (), "", Outcome.FAILED, f"service {self.service.spec.name} was removed")
-        if self.service.spec.mode is ServiceMode.CRON and not self.run:
+        if self.service.spec.mode is ServiceMode.CRON and not self.run and not self.service.spec.stopped:
             return Picture(f"cron service {self.service.spec.name} is scheduled", (), "", Outcome.CONVERGED)
         status = self._status()
         own = [task for task in self.tasks.values() if task.job_iteration == status.iteration]
@@ -39,6 +39,11 @@ class JobProgress:
         return self._judged(Picture(overall, lines, "", Outcome.GOING), status)
 
     def _judged(self, picture: Picture, status: JobStatus) -> Picture:
+        if self.service.spec.stopped:
+            is_still = not any(
+                TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING for task in self.tasks.values()
+            )
+            return replace(picture, verify="job stopped", outcome=Outcome.CONVERGED) if is_still else picture
         if not status.iteration or not status.completed_at:
             return picture
         if self._is_replaced():

@@ -112,6 +112,14 @@ def test_a_job_is_over_when_the_managers_say_so() -> None:
     assert (failed.message, failed.outcome) == ("job failed: 2 tasks gave up", Outcome.FAILED)
 
 
+def test_a_job_that_is_stopped_is_waited_for_until_nothing_of_it_runs() -> None:
+    stopped = replace(JOB, spec=replace(JOB.spec, stopped=True))
+    going = progress(JobStatus(iteration=1), task(1, TaskState.RUNNING), service=stopped).look(0.0)
+    assert going.outcome is Outcome.GOING
+    still = progress(JobStatus(iteration=1), task(1, TaskState.SHUTDOWN), service=stopped).look(0.0)
+    assert (still.verify, still.outcome) == ("job stopped", Outcome.CONVERGED)
+
+
 def test_tasks_of_another_run_are_not_shown() -> None:
     picture = progress(JobStatus(iteration=2), task(1, TaskState.COMPLETE, 1), task(1, TaskState.STARTING, 2)).look(0.0)
     assert [line.text for line in picture.lines] == ["0 out of 2 tasks", "starting"]
