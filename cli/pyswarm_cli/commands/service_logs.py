@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -24,7 +25,10 @@ _TAIL = re.compile(r"\d{1,9}")
 @click.option("-n", "--tail", default="all", help="Lines of each task from the end [all]")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when")
 @click.option("--since", default="", help="Only what is newer: a duration (10m) or unix seconds")
+@click.option("--details", is_flag=True, help="Show the ids of node, service and task with each line")
+@click.option("--no-resolve", is_flag=True, help="Ids in place of names")
 @click.option("--no-task-ids", is_flag=True, help="Do not show ids of tasks")
+@click.option("--no-trunc", is_flag=True, help="Ids in full")
 @click.option("--raw", is_flag=True, help="Only the lines themselves")
 @click.argument("target", metavar="SERVICE|TASK")
 @click.pass_context
@@ -34,7 +38,10 @@ def logs(
     tail: str,
     timestamps: bool,
     since: str,
+    details: bool,
+    no_resolve: bool,
     no_task_ids: bool,
+    no_trunc: bool,
     raw: bool,
     target: str,
 ) -> None:
@@ -47,8 +54,9 @@ def logs(
     if since:
         set_timestamp(request.since, _moment(since, time.time()))
     connection = connect(ctx)
+    form = Form(timestamps, details, no_resolve, no_task_ids, no_trunc, raw)
     for message in answers(stream(connection.logs.ReadLogs, request)):
-        _write(message, timestamps, no_task_ids, raw)
+        _write(message, form)
 
 
 def _moment(text: str, now: float) -> float:
@@ -58,15 +66,42 @@ def _moment(text: str, now: float) -> float:
         return now - duration_s(text)
 
 
-def _write(message: Any, timestamps: bool, no_task_ids: bool, raw: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is shown of each line."""
+
+    timestamps: bool = False
+    details: bool = False
+    no_resolve: bool = False
+    no_task_ids: bool = False
+    no_trunc: bool = False
+    raw: bool = False
+
+    def prefix(self, message: Any) -> str:
+        """Everything before the line itself."""
+        when = f"{iso_time(timestamp(message.timestamp))} " if self.timestamps else ""
+        return when + ("" if self.raw else f"{self._source(message)}    | ") + self._details(message)
+
+    def _source(self, message: Any) -> str:
+        name, node = message.task_name, message.node_hostname or message.node_id
+        if self.no_resolve:
+            name, node = f"{message.service_id}.{name.rpartition('.')[2]}", message.node_id
+        task_id = message.task_id if self.no_trunc else message.task_id[:12]
+        return f"{name}@{node}" if self.no_task_ids else f"{name}.{task_id}@{node}"
+
+    def _details(self, message: Any) -> str:
+        if not self.details:
+            return ""
+        ids = (("node", message.node_id), ("service", message.service_id), ("task", message.task_id))
+        return ",".join(f"com.docker.swarm.{kind}.id={value}" for kind, value in ids) + " "
+
+
+def _write(message: Any, form: Form) -> None:
     line = message.data if message.data.endswith(b"\n") else message.data + b"\n"
     if message.stream == logs_pb2.LogMessage.STREAM_WARNING:
         click.echo(b"warning: " + line, err=True, nl=False)
         return
-    identity = "" if no_task_ids else f".{message.task_id[:12]}"
-    prefix = "" if raw else f"{message.task_name}{identity}@{message.node_hostname or message.node_id}    | "
-    when = f"{iso_time(timestamp(message.timestamp))} " if timestamps else ""
     to_stderr = message.stream == logs_pb2.LogMessage.STREAM_STDERR
-    click.echo(f"{when}{prefix}".encode() + line, err=to_stderr, nl=False)
+    click.echo(form.prefix(message).encode() + line, err=to_stderr, nl=False)
     if not to_stderr:
         sys.stdout.flush()

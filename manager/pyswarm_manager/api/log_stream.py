@@ -63,6 +63,7 @@ class LogSource:
 
     def labelled(self, message: logs_pb2.LogMessage) -> logs_pb2.LogMessage:
         message.task_id, message.task_name, message.node_id = self.task.id, self.task.name, self.task.node_id
+        message.service_id = self.task.service_id
         message.node_hostname = self.node.description.hostname if self.node is not None else ""
         return message
 

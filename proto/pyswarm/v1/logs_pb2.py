@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/logs.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x0fReadLogsRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x11\n\x04tail\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_tail\"\xa0\x02\n\nLogMessage\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06stream\x18\x02 \x01(\x0e\x32\x1d.pyswarm.v1.LogMessage.Stream\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_name\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x15\n\rnode_hostname\x18\x07 \x01(\t\"Z\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\x12\x12\n\x0eSTREAM_WARNING\x10\x03\x32I\n\x04Logs\x12\x41\n\x08ReadLogs\x12\x1b.pyswarm.v1.ReadLogsRequest\x1a\x16.pyswarm.v1.LogMessage0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pyswarm/v1/logs.proto\x12\npyswarm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"x\n\x0fReadLogsRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x11\n\x04tail\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_tail\"\xb4\x02\n\nLogMessage\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06stream\x18\x02 \x01(\x0e\x32\x1d.pyswarm.v1.LogMessage.Stream\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07task_id\x18\x04 \x01(\t\x12\x11\n\ttask_name\x18\x05 \x01(\t\x12\x0f\n\x07node_id\x18\x06 \x01(\t\x12\x15\n\rnode_hostname\x18\x07 \x01(\t\x12\x12\n\nservice_id\x18\x08 \x01(\t\"Z\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\x12\x12\n\x0eSTREAM_WARNING\x10\x03\x32I\n\x04Logs\x12\x41\n\x08ReadLogs\x12\x1b.pyswarm.v1.ReadLogsRequest\x1a\x16.pyswarm.v1.LogMessage0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READLOGSREQUEST']._serialized_start=70
   _globals['_READLOGSREQUEST']._serialized_end=190
   _globals['_LOGMESSAGE']._serialized_start=193
-  _globals['_LOGMESSAGE']._serialized_end=481
-  _globals['_LOGMESSAGE_STREAM']._serialized_start=391
-  _globals['_LOGMESSAGE_STREAM']._serialized_end=481
-  _globals['_LOGS']._serialized_start=483
-  _globals['_LOGS']._serialized_end=556
+  _globals['_LOGMESSAGE']._serialized_end=501
+  _globals['_LOGMESSAGE_STREAM']._serialized_start=411
+  _globals['_LOGMESSAGE_STREAM']._serialized_end=501
+  _globals['_LOGS']._serialized_start=503
+  _globals['_LOGS']._serialized_end=576
 # @@protoc_insertion_point(module_scope)

@@ -81,6 +81,7 @@ class LogMessage(_message.Message):
     TASK_NAME_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     NODE_HOSTNAME_FIELD_NUMBER: _builtins.int
+    SERVICE_ID_FIELD_NUMBER: _builtins.int
     stream: Global___LogMessage.Stream.ValueType
     data: _builtins.bytes
     """One line, with its line end if it had one."""
@@ -89,6 +90,7 @@ class LogMessage(_message.Message):
     """"web.1"."""
     node_id: _builtins.str
     node_hostname: _builtins.str
+    service_id: _builtins.str
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -101,10 +103,11 @@ class LogMessage(_message.Message):
         task_name: _builtins.str = ...,
         node_id: _builtins.str = ...,
         node_hostname: _builtins.str = ...,
+        service_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "node_hostname", b"node_hostname", "node_id", b"node_id", "stream", b"stream", "task_id", b"task_id", "task_name", b"task_name", "timestamp", b"timestamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "node_hostname", b"node_hostname", "node_id", b"node_id", "service_id", b"service_id", "stream", b"stream", "task_id", b"task_id", "task_name", b"task_name", "timestamp", b"timestamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
