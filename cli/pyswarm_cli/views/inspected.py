@@ -126,6 +126,7 @@ def service(value: Service) -> Json:
         out["PreviousSpec"] = service_spec(value.previous_spec)
     if value.update_status is not None and value.update_status.state:
         out["UpdateStatus"] = _update_status(value.update_status)
+    out |= given(Revision=value.revision, AwaitsDependencies=value.awaits_dependencies)
     return {**out, **status_json(value)}
 
 
@@ -218,6 +219,8 @@ def task(value: Task) -> Json:
             AssignedGenericResources=[node_resources.generic(item) for item in value.generic_resources],
             Replaces=value.replaces,
             Cause=value.cause,
+            FailuresInRow=value.failures_in_row,
+            StartAt=iso_time(value.start_at) if value.start_at else "",
         ),
     }
 
