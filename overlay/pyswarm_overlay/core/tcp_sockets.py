@@ -8,11 +8,12 @@ that a client merely keeps for its next request is not.
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 
+IPV4, IPV6, TCP = 2, 10, 6
+"""As Linux numbers them."""
 ESTABLISHED, LISTEN = 1, 10
 OPEN = (ESTABLISHED, 3, 4, 8, 9, 11)
 """And SYN_RECV, FIN_WAIT1, CLOSE_WAIT, LAST_ACK, CLOSING: not what merely waits for its end."""
@@ -28,7 +29,7 @@ _TIMES = struct.Struct("=44xIxxxxI")
 def question(family: int) -> bytes:
     """What asks for the sockets of the family that matter here (`struct inet_diag_req_v2`), with their `tcp_info`."""
     states = sum(1 << state for state in (LISTEN, *OPEN))
-    return struct.pack("=BBBxI48x", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), states)
+    return struct.pack("=BBBxI48x", family, TCP, 1 << (_INFO - 1), states)
 
 
 def count_served(sockets: Iterable[bytes]) -> int:
@@ -47,7 +48,7 @@ def count_served(sockets: Iterable[bytes]) -> int:
 
 
 def _is_loopback(family: int, address: bytes) -> bool:
-    if family == socket.AF_INET:
+    if family == IPV4:
         return address[0] == 127
     found = ip_address(address)
     assert isinstance(found, IPv6Address)

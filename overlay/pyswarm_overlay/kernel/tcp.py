@@ -7,10 +7,9 @@ for their end; it took up to seconds where this takes a millisecond.
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
-from pyswarm_overlay.core.tcp_sockets import count_served, question
+from pyswarm_overlay.core.tcp_sockets import IPV4, IPV6, count_served, question
 
 from . import libc, netns
 from .netlink import NETLINK_SOCK_DIAG, Message, Netlink
@@ -29,8 +28,7 @@ def served(path: Path) -> int:
         os.close(fd)
     netlink = Netlink(NETLINK_SOCK_DIAG)
     try:
-        families = (socket.AF_INET, socket.AF_INET6)
-        lists = [netlink.dump(Message("list sockets", _BY_FAMILY, 0, question(family))) for family in families]
+        lists = [netlink.dump(Message("list sockets", _BY_FAMILY, 0, question(family))) for family in (IPV4, IPV6)]
     finally:
         netlink.close()
     return count_served(body for found in lists for body in found)
