@@ -4,7 +4,7 @@
 set -euo pipefail
 
 runtime=(crun runc conmon libnftables1 iproute2 busybox-static python3 python3-venv)
-tests=(nftables procps curl iputils-ping util-linux)
+tests=(nftables procps curl iputils-ping util-linux strace)
 
 wanted=("${runtime[@]}")
 [ "${TESTS:-yes}" = no ] || wanted+=("${tests[@]}")
