@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
+        plans_pb2_grpc,
         scheduling_pb2_grpc,
         secrets_pb2_grpc,
         security_pb2_grpc,
@@ -96,6 +97,13 @@ class Connection:
         from pyswarm.v1 import scheduling_pb2_grpc  # noqa: PLC0415
 
         return scheduling_pb2_grpc.SchedulingStub(self._channel)
+
+    @property
+    def plans(self) -> plans_pb2_grpc.PlansStub:
+        """What changes and losses would do."""
+        from pyswarm.v1 import plans_pb2_grpc  # noqa: PLC0415
+
+        return plans_pb2_grpc.PlansStub(self._channel)
 
     @property
     def watch(self) -> watch_pb2_grpc.WatchStub:

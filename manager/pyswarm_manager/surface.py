@@ -27,6 +27,7 @@ from pyswarm.v1 import (
     locking_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
+    plans_pb2_grpc,
     raft_pb2_grpc,
     scheduling_pb2_grpc,
     secrets_pb2_grpc,
@@ -48,6 +49,7 @@ from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
+from pyswarm_manager.api.plans import PlansServicer
 from pyswarm_manager.api.scheduling import SchedulingServicer
 from pyswarm_manager.api.secrets import SecretsServicer
 from pyswarm_manager.api.watch import WatchServicer
@@ -158,6 +160,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     locking = LockingServicer(store, raft, parts.at_rest, identity)
     members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
     operator = OperatorServicer(store, raft, forwarder, identity)
+    plans = PlansServicer(store, raft, forwarder, new_id, time.time, parts.dispatcher.images_of)
     scheduling = SchedulingServicer(store, raft, forwarder, new_id, time.time)
     files = SecretsServicer(store, raft, forwarder, new_id, time.time)
     security = SecurityServicer(store, raft, forwarder, new_id, time.time)
@@ -173,6 +176,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
         "Locking": partial(locking_pb2_grpc.add_LockingServicer_to_server, locking),
         "Logs": partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),
         "Operator": partial(operator_pb2_grpc.add_OperatorServicer_to_server, operator),
+        "Plans": partial(plans_pb2_grpc.add_PlansServicer_to_server, plans),
         "Raft": partial(raft_pb2_grpc.add_RaftServicer_to_server, members),
         "Scheduling": partial(scheduling_pb2_grpc.add_SchedulingServicer_to_server, scheduling),
         "Secrets": partial(secrets_pb2_grpc.add_SecretsServicer_to_server, files),

@@ -33,6 +33,7 @@ _GRANTS: Final[_Grants] = (
     ),
     ("pyswarm.v1.Control", "ListServiceRevisions", _VIEWERS),
     ("pyswarm.v1.Scheduling", "ExplainTask ExplainService PlanRebalance", _VIEWERS),
+    ("pyswarm.v1.Plans", "PlanChange SimulateLoss", _VIEWERS),
     ("pyswarm.v1.Watch", "Watch", _VIEWERS),
     ("pyswarm.v1.Logs", "ReadLogs", _VIEWERS),
     ("pyswarm.v1.Health", "GetHealth", _VIEWERS),
@@ -66,6 +67,8 @@ _CHANGE_GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Control", "RestartTask RemoveTask", _OPERATORS),
     ("pyswarm.v1.Jobs", "RunService", _OPERATORS),
     ("pyswarm.v1.Scheduling", "Rebalance", _OPERATORS),
+    # What may be in a plan is open to operators each by itself.
+    ("pyswarm.v1.Plans", "ApplyPlan", _OPERATORS),
     ("pyswarm.v1.Control", "UpdateNode", _OPERATORS),
     ("pyswarm.v1.Secrets", "CreateSecret UpdateSecret RotateSecret RemoveSecret", _OPERATORS),
     ("pyswarm.v1.Secrets", "CreateConfig UpdateConfig RotateConfig RemoveConfig", _OPERATORS),

@@ -73,6 +73,10 @@ class Dispatcher:
             raise self.not_leading()
         return self._term
 
+    def images_of(self, node_id: str) -> frozenset[str] | None:
+        """The images of a node, as far as it told this leader."""
+        return self._term.images_of(node_id) if self._term is not None else None
+
     def not_leading(self) -> NotLeading:
         """The refusal of a manager that does not lead."""
         return NotLeading(self._leader_address())

@@ -216,6 +216,11 @@ class Term:
         ]
         return [address for _, address in sorted(found) if address][:LOCATIONS_LIMIT]
 
+    def images_of(self, node_id: str) -> frozenset[str] | None:
+        """What the node's image store has; None without a session."""
+        session = self._sessions.get(node_id)
+        return session.images if session is not None else None
+
     # -- the loops ---------------------------------------------------------------------------------------------------
 
     async def _hasten_lost_managers(self) -> None:

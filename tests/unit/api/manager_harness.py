@@ -25,6 +25,7 @@ from pyswarm.v1 import (
     jobs_pb2_grpc,
     logs_pb2_grpc,
     operator_pb2_grpc,
+    plans_pb2_grpc,
     scheduling_pb2_grpc,
     secrets_pb2_grpc,
     security_pb2_grpc,
@@ -71,6 +72,7 @@ from pyswarm_manager.api.health import HealthServicer
 from pyswarm_manager.api.jobs import JobsServicer
 from pyswarm_manager.api.logs import LogsServicer
 from pyswarm_manager.api.operator import OperatorServicer
+from pyswarm_manager.api.plans import PlansServicer
 from pyswarm_manager.api.scheduling import SchedulingServicer
 from pyswarm_manager.api.secrets import SecretsServicer
 from pyswarm_manager.api.watch import WatchServicer
@@ -209,6 +211,11 @@ class Swarm:
             partial(
                 scheduling_pb2_grpc.add_SchedulingServicer_to_server,
                 SchedulingServicer(store, raft, forwarder, new_id, time.time),
+            ),
+            partial(
+                plans_pb2_grpc.add_PlansServicer_to_server,
+                # There is no dispatcher, hence nobody who knows what images nodes have.
+                PlansServicer(store, raft, forwarder, new_id, time.time, lambda node_id: None),
             ),
             partial(access_pb2_grpc.add_AccessServicer_to_server, access),
             partial(
