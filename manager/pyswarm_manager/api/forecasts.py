@@ -5,12 +5,14 @@ Pure but for the one question which images a node has; decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pyswarm.v1 import plans_pb2 as pb
 from pyswarm_common.model import Service, ServiceMode, Task, TaskState, UpdateState
 from pyswarm_manager.planner.foresight.course import Step, outcome_of
 from pyswarm_manager.planner.foresight.imagined import Imagined, IsOver
+from pyswarm_manager.store.changes import Change
 from pyswarm_manager.store.tables import Tables
 
 Inventory = Callable[[str], Collection[str] | None]
@@ -21,10 +23,23 @@ MAX_STEPS = 10_000
 """Of more tasks only the first are told one by one."""
 
 
-def forecast(imagined: Imagined, targets: Collection[str], index: int, is_over: IsOver) -> pb.Forecast:
-    """Let it go on until nothing moves, and tell what happened. Takes long: not for the loop."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What happens to a copy of the tables, which is used up, by changes that would be proposed."""
+
+    tables: Tables
+    changes: Sequence[Change]
+    targets: Collection[str]
+    """Ids of the services that are asked about."""
+    now: float
+
+
+def forecast(question: Question, is_over: IsOver) -> pb.Forecast:
+    """Let everything go on until nothing moves, and tell what happened. Takes long: not for the loop."""
+    tables, targets, index = question.tables, question.targets, question.tables.index
+    imagined = Imagined(tables, question.now)
+    imagined.apply(question.changes)
     ended = imagined.run(is_over)
-    tables = imagined.tables
     steps = imagined.course.steps(tables)
     waiting = sorted(imagined.course.waiting(tables, targets), key=lambda task: (task.service_name, task.slot))
     found = pb.Forecast(index=index, takes_s=imagined.elapsed_s, cut_off=not ended)

@@ -23,11 +23,10 @@ from pyswarm_common.ids import IdSource
 from pyswarm_manager.api import losses
 from pyswarm_manager.api.caller import Context
 from pyswarm_manager.api.calls import Calls
-from pyswarm_manager.api.forecasts import Inventory, add_images, forecast
+from pyswarm_manager.api.forecasts import Inventory, Question, add_images, forecast
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.shown import shown_service
 from pyswarm_manager.api.trial import Trial, try_requests
-from pyswarm_manager.planner.foresight.imagined import Imagined
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.tables import Tables
 from pyswarm_manager.writes import StorePort, Writer
@@ -86,23 +85,20 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
     async def _planned(self, requests: Collection[pb.PlannedRequest]) -> tuple[pb.Forecast, Trial]:
         if not 0 < len(requests) <= MAX_REQUESTS:
             raise InvalidArgument(f"a plan is of 1 to {MAX_REQUESTS} changes, not {len(requests)}")
-        index = self._store.view.index
-        trial = Trial(self._store.view.copy(), self._clock)
+        tables = self._store.view.copy()
+        trial = Trial(tables.copy(), self._clock)
         writer = Writer(trial, self._raft, self._ids, self._clock)
         targets = await try_requests(writer, requests)
-        return await self._imagined(trial.view, targets, index), trial
+        return await self._forecast(Question(tables, trial.changes, targets, self._clock())), trial
 
-    async def _imagined(self, tables: Tables, targets: Collection[str], index: int) -> pb.Forecast:
-        """Takes over the tables."""
+    async def _forecast(self, question: Question) -> pb.Forecast:
         if self._waiting >= MAX_WAITING:
             raise Exhausted("too many plans are being made: try again in a moment")
         self._waiting += 1
         try:
             async with self._turn:
-                now, ends_at = self._clock(), time.monotonic() + PATIENCE_S
-                found = await asyncio.to_thread(
-                    lambda: forecast(Imagined(tables, now), targets, index, lambda: time.monotonic() > ends_at)
-                )
+                ends_at = time.monotonic() + PATIENCE_S
+                found = await asyncio.to_thread(forecast, question, lambda: time.monotonic() > ends_at)
         finally:
             self._waiting -= 1
         add_images(found, self._inventory)
@@ -153,10 +149,9 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
                 loses_leader=quorum.loses_leader,
             )
         )
-        index, tables = view.index, view.copy()
+        tables, now = view.copy(), self._clock()
         outages = losses.without_running(tables, {node.id: None for node in nodes})
-        await Trial(tables, self._clock).propose(losses.loss_of(nodes, self._clock()))
-        response.forecast.CopyFrom(await self._imagined(tables, (), index))
+        response.forecast.CopyFrom(await self._forecast(Question(tables, losses.loss_of(nodes, now), (), now)))
         for service in outages:
             recovers = losses.has_running(tables, service)
             response.outages.add(service_id=service.id, service_name=service.spec.name, recovers=recovers)

@@ -37,13 +37,14 @@ class Imagined:
         self.now = self._began_at = now
         self.course = Course(now)
         self._ledger = Ledger.of(tables)
-        self._dirty = everything()
+        self._dirty = Dirty()
         self._wakes: dict[WakeKey, float] = {}
         self._acting: dict[str, None] = {}
         """Ids of the tasks whose agents have something to do."""
         self._made = 0
         for task in tables.tasks.values():
             self._note(task)
+        self._look()
 
     @property
     def elapsed_s(self) -> float:
@@ -75,15 +76,25 @@ class Imagined:
             if isinstance(event.new, Task):
                 self._note(event.new)
 
+    def _look(self) -> None:
+        """Learn what the planner waits for now. A cluster at rest is planned on from what changes, as its leader does:
+        the order in which tasks are placed depends on it."""
+        if self._planned(everything()):
+            self._dirty = everything()
+
     def _plan(self) -> None:
         dirty, self._dirty = self._dirty, Dirty()
+        changes = self._planned(dirty)
+        if changes:
+            self.apply(changes)
+
+    def _planned(self, dirty: Dirty) -> tuple[Change, ...]:
         found = plan(State(self.tables, self._ledger), dirty, self.now, _middle, self._new_id)
         self._dirty.merge(found.unfinished)
         for key, at in found.wakes.items():
             if self._is_imagined(key):
                 self._wakes[key] = min(at, self._wakes.get(key, at))
-        if found.changes:
-            self.apply(found.changes)
+        return found.changes
 
     def _act(self) -> None:
         acting, self._acting = self._acting, {}
