@@ -120,6 +120,8 @@ class AgentWires:
     """Into its containers; without it nobody can enter them."""
     pull: Pull | None = None
     """From registries; without it images come from other nodes only."""
+    files: Callable[[Path, Callable[[], NodeFacts]], TaskFiles] = TaskFiles
+    """Where secrets and configs are put."""
 
 
 class Agent:
@@ -152,8 +154,8 @@ class Agent:
         connect = wires.connect or connector(hooks.identity)
         self._inquiries = Inquiries(self._known, connect, wires.uniform)
         fetcher = ImageFetcher(images, self._locate_image, connect, wires.pull)
-        self._files = TaskFiles(config.task_files, self._facts)
-        host = Host(runtime, images, overlay, self._networks, fetcher, self._files)
+        self.files = wires.files(config.task_files, self._facts)
+        host = Host(runtime, images, overlay, self._networks, fetcher, self.files)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
@@ -304,11 +306,11 @@ class Agent:
         if operations:
             await self._store.write(operations)
         is_complete = message.type == pb.Assignments.TYPE_COMPLETE
-        self._files.learn(change.update_files, change.remove_file_ids, complete=is_complete)
+        self.files.learn(change.update_files, change.remove_file_ids, complete=is_complete)
         await self._networks.apply(tables, change.remove_network_ids, change.ingress)
         if is_complete:
             await self._networks.remove_unknown()
-            await self._files.sweep({*self.tasks.ids, *(task.id for task in change.update_tasks)})
+            await self.files.sweep({*self.tasks.ids, *(task.id for task in change.update_tasks)})
         for task_id in change.remove_task_ids:
             self.tasks.forget(task_id)
         for task in change.update_tasks:

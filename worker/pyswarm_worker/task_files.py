@@ -65,7 +65,16 @@ class TaskFiles:
         task = filled_in(task, node)
         if not materials.files and not materials.env:
             return Prepared(task)
+        return await self.place(task, materials)
+
+    async def place(self, task: Task, materials: Materials) -> Prepared:
+        """Puts what there is where the container finds it."""
         return await asyncio.to_thread(self._put, task, materials)
+
+    @property
+    def known(self) -> Collection[str]:
+        """Ids of the versions that the managers gave."""
+        return self._versions.keys()
 
     async def _wait_for(self, wanted: tuple[str, ...]) -> None:
         try:

@@ -56,7 +56,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, context: Context) -> pb.CreateSecretResponse:
         async def local() -> pb.CreateSecretResponse:
-            return pb.CreateSecretResponse(secret=shown(await _create(self._writer, Kind.SECRET, Secret, request.spec)))
+            return pb.CreateSecretResponse(secret=shown(await create(self._writer, Kind.SECRET, Secret, request.spec)))
 
         return await self._calls.on_leader(context, "CreateSecret", request, pb.CreateSecretResponse, local)
 
@@ -69,7 +69,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def RotateSecret(self, request: pb.RotateSecretRequest, context: Context) -> pb.RotateSecretResponse:
         async def local() -> pb.RotateSecretResponse:
-            newest = await _rotate(self._writer, Kind.SECRET, find_secret, request.secret, request.data)
+            newest = await rotate(self._writer, Kind.SECRET, find_secret, request.secret, request.data)
             followers = users(self._writer.store.view, Kind.SECRET, newest.spec.name)
             return pb.RotateSecretResponse(secret=shown(newest), services=followers)
 
@@ -77,7 +77,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def RemoveSecret(self, request: pb.RemoveSecretRequest, context: Context) -> pb.RemoveSecretResponse:
         async def local() -> pb.RemoveSecretResponse:
-            removed = await _remove(self._writer, Kind.SECRET, find_secret, request.secret)
+            removed = await remove(self._writer, Kind.SECRET, find_secret, request.secret)
             return pb.RemoveSecretResponse(secret_id=removed)
 
         return await self._calls.on_leader(context, "RemoveSecret", request, pb.RemoveSecretResponse, local)
@@ -97,7 +97,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def CreateConfig(self, request: pb.CreateConfigRequest, context: Context) -> pb.CreateConfigResponse:
         async def local() -> pb.CreateConfigResponse:
-            return pb.CreateConfigResponse(config=shown(await _create(self._writer, Kind.CONFIG, Config, request.spec)))
+            return pb.CreateConfigResponse(config=shown(await create(self._writer, Kind.CONFIG, Config, request.spec)))
 
         return await self._calls.on_leader(context, "CreateConfig", request, pb.CreateConfigResponse, local)
 
@@ -110,7 +110,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def RotateConfig(self, request: pb.RotateConfigRequest, context: Context) -> pb.RotateConfigResponse:
         async def local() -> pb.RotateConfigResponse:
-            newest = await _rotate(self._writer, Kind.CONFIG, find_config, request.config, request.data)
+            newest = await rotate(self._writer, Kind.CONFIG, find_config, request.config, request.data)
             followers = users(self._writer.store.view, Kind.CONFIG, newest.spec.name)
             return pb.RotateConfigResponse(config=shown(newest), services=followers)
 
@@ -118,7 +118,7 @@ class SecretsServicer(secrets_pb2_grpc.SecretsServicer):
 
     async def RemoveConfig(self, request: pb.RemoveConfigRequest, context: Context) -> pb.RemoveConfigResponse:
         async def local() -> pb.RemoveConfigResponse:
-            removed = await _remove(self._writer, Kind.CONFIG, find_config, request.config)
+            removed = await remove(self._writer, Kind.CONFIG, find_config, request.config)
             return pb.RemoveConfigResponse(config_id=removed)
 
         return await self._calls.on_leader(context, "RemoveConfig", request, pb.RemoveConfigResponse, local)
@@ -149,7 +149,7 @@ def _without_data(item: Versioned) -> Any:
 _Find = Callable[[Tables, str], Versioned]
 
 
-async def _create(writer: Writer, kind: Kind, make: Callable[..., Versioned], message: types_pb2.FileSpec) -> Versioned:
+async def create(writer: Writer, kind: Kind, make: Callable[..., Versioned], message: types_pb2.FileSpec) -> Versioned:
     spec = decode(FileSpec, message)
     refuse(_check(kind, spec))
     if latest(writer.store.view, kind, spec.name) is not None:
@@ -175,7 +175,7 @@ def _check_data(kind: Kind, data: bytes) -> Iterator[Violation]:
         yield "data", f"{kind.value} data must be larger than 0 and less than {limit} bytes"
 
 
-async def _rotate(writer: Writer, kind: Kind, find: _Find, reference: str, data: bytes) -> Versioned:
+async def rotate(writer: Writer, kind: Kind, find: _Find, reference: str, data: bytes) -> Versioned:
     refuse(_check_data(kind, data))
 
     async def attempt() -> Versioned:
@@ -206,7 +206,7 @@ async def _relabel(writer: Writer, find: _Find, object_id: str, version: int, me
     return await retried(attempt)
 
 
-async def _remove(writer: Writer, kind: Kind, find: _Find, reference: str) -> str:
+async def remove(writer: Writer, kind: Kind, find: _Find, reference: str) -> str:
     async def attempt() -> str:
         found = find(writer.store.view, reference)
         await writer.store.propose(removal(writer.store.view, kind, found))
