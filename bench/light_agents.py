@@ -183,9 +183,10 @@ class LightAgent:
             await self._report(call, news)
 
     def _next(self, task: types_pb2.Task) -> TaskState | None:
-        if task.desired_state > types_pb2.TASK_STATE_RUNNING:
+        has_ended = task.status.state > types_pb2.TASK_STATE_RUNNING
+        if has_ended or task.desired_state > types_pb2.TASK_STATE_RUNNING:
             self._forget([task.id])
-            return TaskState.SHUTDOWN
+            return None if has_ended else TaskState.SHUTDOWN
         if task.id in self._running or task.desired_state < types_pb2.TASK_STATE_RUNNING:
             return None if task.id in self._running else TaskState.READY
         self._running[task.id] = None

@@ -1,8 +1,8 @@
 """The agent of one node: composes session, tasks, networks, images and the state on disk.
 
 Decides the order in which an arriving message takes effect: first it is on disk, then networks, then tasks; and what a
-restart does: networks as they were known, running containers taken up again, containers without a task stopped and
-removed. It needs no manager for any of that.
+restart does: networks as they were known, running containers taken up again, those of ended tasks kept, containers
+without a task stopped and removed. It needs no manager for any of that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import PyswarmError
 from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.identity.locks import Locked
-from pyswarm_common.model import Node, NodeDescription
+from pyswarm_common.model import Node, NodeDescription, Task, TaskStatus
 from pyswarm_runtime.reference import parse_reference
 from pyswarm_runtime.types import ContainerState
 
@@ -362,7 +362,7 @@ class Agent:
         await self._overlay.retain(running)
         await asyncio.gather(*(self._reattach(saved, task_id) for task_id in running))
         for task_id, task in saved.tasks.items():
-            self.tasks.resume(task, saved.statuses.get(task_id, task.status), containers.get(task_id))
+            self.tasks.resume(task, _known_status(saved, task), containers.get(task_id))
         if running:
             _log.info("%d running containers taken up again", len(running))
 
@@ -405,5 +405,9 @@ class Agent:
 
 def _is_stray(saved: SavedState, state: ContainerState) -> bool:
     """Runs although its task has ended: it could not be stopped then."""
-    status = saved.statuses.get(task_id_of(state))
-    return status is not None and status.state.is_terminal and state.status != "exited"
+    return _known_status(saved, saved.tasks[task_id_of(state)]).state.is_terminal and state.status != "exited"
+
+
+def _known_status(saved: SavedState, task: Task) -> TaskStatus:
+    """What was reported last; that the task has ended may be known of the managers alone."""
+    return task.status if task.status.state.is_terminal else saved.statuses.get(task.id, task.status)

@@ -136,7 +136,7 @@ class Tasks:
             entry = self._entries[task.id] = _Entry(task, machine)
             self._perform_all(entry, effects)
         entry.task = task
-        self._post(entry, tm.Wanted(task.desired_state))
+        self._post(entry, _wanted(task))
 
     def forget(self, task_id: str) -> None:
         """No longer assigned: stop it and leave nothing of it."""
@@ -162,7 +162,7 @@ class Tasks:
         if machine.step is tm.Step.STARTING and state is not None:
             entry.work = asyncio.create_task(self._readopt(entry, state))
         else:
-            self._post(entry, tm.Wanted(task.desired_state))
+            self._post(entry, _wanted(task))
 
     async def _readopt(self, entry: _Entry, state: ContainerState) -> None:
         try:
@@ -174,7 +174,7 @@ class Tasks:
             self._post(entry, _exited(state))
         probed = entry.plan is not None
         self._post(entry, tm.Started(state.pid, probed))
-        self._post(entry, tm.Wanted(entry.task.desired_state))
+        self._post(entry, _wanted(entry.task))
 
     async def run_exits(self) -> None:
         """Hand every container's end to its task, also those that ended while nobody listened."""
@@ -284,6 +284,7 @@ class Tasks:
             case tm.Stop(container_id):
                 return await self._stop(entry, container_id)
             case tm.Detach():
+                await self._files.remove(entry.task.id)  # its container may stay for long, its secrets may not
                 await self._detach(entry.task)
                 return tm.Released()
             case tm.RemoveContainer(container_id):
@@ -370,6 +371,11 @@ class Tasks:
         if result.timed_out:
             return False, f"health check exceeded timeout ({plan.timeout_s:g}s)"
         return result.exit_code == 0, output
+
+
+def _wanted(task: Task) -> tm.Wanted:
+    """What the managers know to have ended does not run, whatever this node's disk says (it may be an old copy)."""
+    return tm.Wanted(TaskState.SHUTDOWN if task.status.state.is_terminal else task.desired_state)
 
 
 def _exited(state: ContainerState) -> tm.Exited:

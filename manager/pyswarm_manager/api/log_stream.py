@@ -68,7 +68,9 @@ class LogSource:
         return message
 
     def warning(self, reason: str) -> logs_pb2.LogMessage:
-        text = f"the log of {self.task.name} ({self.task.id}) is missing: {reason}\n"
+        return self.note(f"the log of {self.task.name} ({self.task.id}) is missing: {reason}\n")
+
+    def note(self, text: str) -> logs_pb2.LogMessage:
         return self.labelled(logs_pb2.LogMessage(stream=logs_pb2.LogMessage.STREAM_WARNING, data=text.encode()))
 
     def unreachable(self) -> str:

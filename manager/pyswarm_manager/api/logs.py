@@ -1,7 +1,7 @@
 """Logs of a service or a task, from any manager, which fetches them from the agents.
 
-Without follow, the streams of all tasks are merged by time; with follow, lines come as they arrive, and new tasks of
-the service join as they appear. What is missing (a node that is away) is said in the stream, never silently left out.
+Without follow, the streams of all tasks, also of those that have ended, are merged by time; with follow, lines come as
+they arrive, and new tasks of the service join as they appear. What is missing (a node that is away) is said in the stream, never silently left out.
 Memory is bounded: each stream is read only as far ahead as its queue.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from typing import Protocol
 
 from pyswarm.v1 import logs_pb2, logs_pb2_grpc
@@ -30,6 +31,8 @@ MAX_READERS = 64
 """Requests at once on one manager."""
 MAX_TASKS = 500
 """Streams of one request."""
+MAX_TASKS_PER_NODE = 128
+"""Of those: half of what an agent serves at once."""
 
 
 class LogsStore(Protocol):
@@ -68,11 +71,9 @@ class LogsServicer(logs_pb2_grpc.LogsServicer):
         self, target: Service | Task, agents: Agents, options: LogOptions
     ) -> AsyncGenerator[logs_pb2.LogMessage, None]:
         """What there is, in order of time."""
-        sources = sorted(sources_of(self._store.view, target), key=lambda source: source.task.meta.created_at)
-        if len(sources) > MAX_TASKS:
-            left_out = len(sources) - MAX_TASKS
-            sources = sources[left_out:]
-            yield sources[0].warning(f"{left_out} older tasks are left out: {MAX_TASKS} at most are read at once")
+        sources, left_out = chosen(sources_of(self._store.view, target))
+        if left_out:
+            yield _too_many(left_out)
         async with contextlib.aclosing(MergedLogs()) as merge:
             for source in sources:
                 merge.add(read_log(source, agents, options))
@@ -84,12 +85,17 @@ class LogsServicer(logs_pb2_grpc.LogsServicer):
     ) -> AsyncGenerator[logs_pb2.LogMessage, None]:
         """What there is and what comes, until the caller goes or the target is gone."""
         changed = asyncio.Event()
+        _, too_many = chosen(sources_of(self._store.view, target))
+        left_out = [source for source in too_many if source.task.status.state.is_terminal]
+        if left_out:
+            yield _too_many(left_out)
+        ignored = {source.task.id for source in left_out}
         unsubscribe = self._store.subscribe(lambda index, events: changed.set())
         try:
             async with contextlib.aclosing(FollowedLogs(agents, options)) as follow:
                 while True:
                     changed.clear()
-                    follow.add(sources_of(self._store.view, target))
+                    follow.add(s for s in sources_of(self._store.view, target) if s.task.id not in ignored)
                     if not follow.is_busy and _is_over(self._store.view, target):
                         return
                     async for line in follow.lines_until(changed):
@@ -115,6 +121,24 @@ def sources_of(view: Tables, target: Service | Task) -> Iterator[LogSource]:
     for task in tasks:
         if task.node_id and task.status.state >= TaskState.STARTING and task.status.state is not TaskState.REJECTED:
             yield LogSource(task, view.nodes.get(task.node_id))
+
+
+def chosen(sources: Iterable[LogSource]) -> tuple[list[LogSource], list[LogSource]]:
+    """Those that are read, the oldest first, and those that are too many: tasks that ended long ago, if need be."""
+    latest = sorted(sources, key=lambda source: (source.task.status.state.is_terminal, -source.task.meta.created_at))
+    read: list[LogSource] = []
+    left_out: list[LogSource] = []
+    on_node: Counter[str] = Counter()
+    for source in latest:
+        fits = len(read) < MAX_TASKS and on_node[source.task.node_id] < MAX_TASKS_PER_NODE
+        (read if fits else left_out).append(source)
+        on_node[source.task.node_id] += fits
+    return sorted(read, key=lambda source: source.task.meta.created_at), left_out
+
+
+def _too_many(left_out: list[LogSource]) -> logs_pb2.LogMessage:
+    limit = f"{MAX_TASKS} at most are read at once, {MAX_TASKS_PER_NODE} of one node: ask for single tasks"
+    return left_out[0].note(f"{len(left_out)} tasks are left out: {limit}\n")
 
 
 def _is_over(view: Tables, target: Service | Task) -> bool:

@@ -11,7 +11,10 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1.types_pb2 import TASK_STATE_SHUTDOWN
 from pyswarm_common.model import (
     ContainerSpec,
+    ContainerStatus,
     Endpoint,
+    FileReference,
+    FileSpec,
     Network,
     NetworkAttachment,
     NetworkAttachmentSpec,
@@ -21,6 +24,7 @@ from pyswarm_common.model import (
     NodeState,
     NodeStatus,
     PortConfig,
+    Secret,
     Service,
     ServiceSpec,
     Task,
@@ -220,6 +224,60 @@ def test_a_task_is_stopped_when_every_node_of_its_network_took_it_out_and_goes_w
     message = cluster.news("n2")
     assert message is not None
     assert list(message.networks[0].remove_endpoint_ids) == ["t1"]
+
+
+ENDED = [TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.FAILED]
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_task_that_ended_stays_with_its_container_until_it_is_deleted(cluster: Cluster, state: TaskState) -> None:
+    cluster.commit(Create(Secret(id="s1", spec=FileSpec(name="key"))))
+    reference = FileReference(id="s1", name="key")
+    spec = replace(SPEC, container=replace(SPEC.container, secrets=(reference,)))
+    cluster.commit(Update(replace(cluster.view.tasks["t1"], spec=spec)))
+    cluster.status("t1", TaskState.RUNNING)
+    first = cluster.start("n1")["n1"]
+    assert [secret.id for secret in first.update_secrets] == ["s1"]
+
+    ended = TaskStatus(state=state, container=ContainerStatus(container_id="c1"))
+    cluster.commit(SetTaskStatus("t1", ended))
+    message = cluster.news("n1")
+    assert message is not None
+    assert [(t.id, TaskState(t.status.state)) for t in message.update_tasks] == [("t1", state)]
+    assert not message.remove_task_ids
+    assert list(message.remove_network_ids) == ["net"], "it needs its networks no more"
+    assert list(message.remove_file_ids) == ["s1"], "nor what is secret"
+    assert cluster.news("n1") is None
+
+    given = Given("n1")
+    assert cluster.tables is not None
+    anew = parse(complete(given, cluster.view, cluster.tables))
+    assert [t.id for t in anew.update_tasks] == ["t1"], "the first message of another session names it as well"
+    assert ([n.network_id for n in anew.networks], len(anew.update_secrets)) == (["ingress"], 0)
+
+    cluster.commit(Delete(Kind.TASK, "t1"))
+    message = cluster.news("n1")
+    assert message is not None
+    assert list(message.remove_task_ids) == ["t1"]
+
+
+@pytest.mark.parametrize("state", [*ENDED, TaskState.REJECTED])
+def test_a_task_that_left_no_container_goes_when_it_ends(cluster: Cluster, state: TaskState) -> None:
+    cluster.start("n1")
+    cluster.commit(SetTaskStatus("t1", TaskStatus(state=state, container=ContainerStatus(exit_code=1))))
+    message = cluster.news("n1")
+    assert message is not None
+    assert list(message.remove_task_ids) == ["t1"]
+
+
+def test_what_an_orphan_left_is_removed(cluster: Cluster) -> None:
+    cluster.status("t1", TaskState.RUNNING)
+    cluster.start("n1")
+    container = ContainerStatus(container_id="c1")
+    cluster.commit(SetTaskStatus("t1", TaskStatus(state=TaskState.ORPHANED, container=container)))
+    message = cluster.news("n1")
+    assert message is not None
+    assert list(message.remove_task_ids) == ["t1"]
 
 
 def test_a_task_that_vanishes_from_the_store_is_removed(cluster: Cluster) -> None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
 from pyswarm_common.model import (
+    ContainerStatus,
     Endpoint,
     Network,
     NetworkAttachment,
@@ -36,7 +37,7 @@ from pyswarm_manager.store.tables import Kind, Tables
 
 NODES = ("n1", "n2", "n3")
 NETWORKS = ("a", "b")
-STATES = (TaskState.PREPARING, TaskState.RUNNING, TaskState.FAILED, TaskState.SHUTDOWN)
+STATES = (TaskState.PREPARING, TaskState.RUNNING, TaskState.FAILED, TaskState.SHUTDOWN, TaskState.ORPHANED)
 
 
 @dataclass
@@ -84,7 +85,8 @@ class Agent:
         """Comparable, without what may differ: own reports in tasks, and versions."""
         tasks = {}
         for task_id, task in self.tasks.items():
-            tasks[task_id] = (task.desired_state, [a.network_id for a in task.networks])
+            has_ended = TaskState(task.status.state).is_terminal
+            tasks[task_id] = (task.desired_state, has_ended, [a.network_id for a in task.networks])
         ports = sorted((p.service_id, p.published_port) for p in self.ingress.ports)
         return tasks, self.endpoints, self.services, ports, self.ingress.network_id, list(self.ingress.node_addresses)
 
@@ -136,11 +138,12 @@ class Dispatching(RuleBasedStateMachine):
         task = Task(id=f"t{self.count}", service_id="svc", slot=self.count, node_id=node, networks=attachments)
         self.commit(Create(replace(task, desired_state=TaskState.RUNNING, status=status)))
 
-    @rule(data=st.data(), state=st.sampled_from(STATES))
-    def report(self, data: st.DataObject, state: TaskState) -> None:
+    @rule(data=st.data(), state=st.sampled_from(STATES), container_id=st.sampled_from(["", "c1"]))
+    def report(self, data: st.DataObject, state: TaskState, container_id: str) -> None:
         if self.view.tasks:
             task_id = data.draw(st.sampled_from(sorted(self.view.tasks)))
-            self.commit(SetTaskStatus(task_id, TaskStatus(state=state)))
+            container = ContainerStatus(container_id=container_id)
+            self.commit(SetTaskStatus(task_id, TaskStatus(state=state, container=container)))
 
     @rule(data=st.data())
     def stop_or_delete(self, data: st.DataObject) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from msgspec.structs import replace
 from worker_fakes import NODE, FakeImages, FakeManager, FakeOverlay, FakeRuntime, eventually, make_identity, make_task
 
 from pyswarm.v1 import agent_pb2, agent_pb2_grpc, types_pb2
@@ -18,7 +19,7 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common import errors
 from pyswarm_common.codec import to_proto
 from pyswarm_common.identity import NODE_SERVER_NAME, NodeIdentity, RootAuthority
-from pyswarm_common.model import HealthCheck, Node, NodeDescription, NodeRole, TaskState
+from pyswarm_common.model import ContainerStatus, HealthCheck, Node, NodeDescription, NodeRole, TaskState, TaskStatus
 from pyswarm_common.rpc import open_channel
 from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
@@ -193,6 +194,63 @@ async def test_a_container_that_runs_on_after_its_task_has_ended_is_removed(node
     node.manager.complete.update_tasks.append(to_proto(task))
     async with node.agent():
         await eventually(lambda: not node.runtime.states)
+
+
+async def test_what_an_ended_task_left_stays_until_the_task_is_gone(node: Fixture) -> None:
+    """Across a restart of the daemon, and without the secrets that were put for it."""
+    task = make_task()
+    async with node.agent():
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+        secrets = node.directory / "task-files" / task.id
+        secrets.mkdir(parents=True)
+        node.runtime.exit("c0", 3)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.FAILED)
+        assert not secrets.exists()
+    node.manager.states.clear()
+    ended = replace(task, status=node.manager.statuses[task.id], desired_state=TaskState.SHUTDOWN)
+    node.manager.complete.update_tasks.append(to_proto(ended))
+    async with node.agent() as agent:
+        await eventually(lambda: node.manager.sessions == 2)
+        assert agent.tasks.container_of(task.id) == "c0", "its log can be read"
+        node.manager.assign(ended)
+        node.manager.assign(remove=[task.id])
+        await eventually(lambda: task.id not in agent.tasks)
+        assert (node.runtime.states, node.overlay.sandboxes) == ({}, {})
+    assert not node.manager.states, "there was nothing to report"
+
+
+async def test_an_agent_that_lost_its_state_does_not_run_an_ended_task_again(node: Fixture) -> None:
+    known = TaskStatus(state=TaskState.COMPLETE, container=ContainerStatus(container_id="c0"))
+    ended = replace(make_task(1), status=known)
+    node.manager.complete.update_tasks.append(to_proto(ended))
+    async with node.agent() as agent:
+        node.manager.assign(make_task(2))
+        await eventually(lambda: node.manager.state_of(make_task(2)) is TaskState.RUNNING)
+        assert ended.id in agent.tasks
+        assert len(node.runtime.states) == 1
+        node.manager.assign(remove=[ended.id])
+        await eventually(lambda: ended.id not in agent.tasks)
+    assert ended.id not in node.manager.states
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_an_agent_that_believes_an_ended_task_to_run_stops_it(node: Fixture, restarted: bool) -> None:
+    """Its disk was put back to an older copy."""
+    task = make_task()
+    known = TaskStatus(state=TaskState.COMPLETE, container=ContainerStatus(container_id="c0"))
+    ended = replace(task, status=known, desired_state=TaskState.COMPLETE)
+    async with node.agent() as agent:
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+        if not restarted:
+            node.manager.assign(ended)
+            await eventually(lambda: node.manager.state_of(task) is TaskState.SHUTDOWN)
+            assert task.id in agent.tasks
+    node.manager.complete.update_tasks.append(to_proto(ended))
+    async with node.agent() as agent:
+        await eventually(lambda: all(state.status == "exited" for state in node.runtime.states.values()))
+        assert task.id in agent.tasks
 
 
 async def test_a_container_without_a_task_is_removed(node: Fixture) -> None:

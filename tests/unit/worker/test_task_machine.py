@@ -93,9 +93,9 @@ STORIES = {
         (RUN, *READY, tm.Started(7, probed=True), tm.Healthy(), tm.Unhealthy("no"), tm.Stopped(EXIT_0), tm.Released()),
         [*STARTING, "STARTING", "Probe", "RUNNING", "EndProbe", "Stop", "Detach", "FAILED"],
     ),
-    "cannot be stopped": (
-        (*UP, SHUTDOWN, tm.Failed("stuck"), tm.Released()),
-        [*STARTING, "RUNNING", "EndProbe", "Stop", "Detach", "SHUTDOWN"],
+    "cannot be stopped, and does not stay with its log": (
+        (*UP, SHUTDOWN, tm.Failed("stuck"), tm.Released(), tm.Removed()),
+        [*STARTING, "RUNNING", "EndProbe", "Stop", "Detach", "RemoveContainer", "SHUTDOWN"],
     ),
     "was never wanted": ((SHUTDOWN,), ["SHUTDOWN"]),
 }
@@ -159,10 +159,11 @@ class Node:
     def __init__(self) -> None:
         self.machine = tm.Machine()
         self.work: tm.Effect | None = None
-        self.attached = self.gone = False
+        self.attached = self.gone = self.has_stopped = False
         self.container = ""
 
     def post(self, event: tm.Event) -> None:
+        self.has_stopped = self.has_stopped or isinstance(event, tm.Exited)
         self.machine, effects = tm.handle(self.machine, event)
         for effect in effects:
             if type(effect) in OUTCOMES:
@@ -181,6 +182,7 @@ class Node:
             self.container = "c1"
         if isinstance(work, tm.RemoveContainer):
             self.container = ""
+        self.has_stopped = self.has_stopped or isinstance(outcome, tm.Stopped)
         self.post(outcome)
 
 
@@ -200,6 +202,7 @@ def test_every_task_that_is_told_to_end_ends_and_holds_nothing(draw: st.DataObje
     assert node.gone or node.machine.reported.state.is_terminal
     assert not node.attached
     assert not node.container or node.machine.started
+    assert not node.container or node.has_stopped, "what is kept is a stopped container"
     node.post(tm.Forgotten())
     while node.work is not None:
         node.finish_work(draw)
@@ -221,6 +224,25 @@ def test_resume(case: str) -> None:
     state, found, step, expected = RESUMED[case]
     machine, effects = tm.resume(TaskStatus(state=state, timestamp=5.0), found)
     assert (machine.step, [shown(effect) for effect in effects]) == (step, expected)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from([TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.FAILED, TaskState.REJECTED]),
+    st.sampled_from([None, tm.Found("c1", has_started=True)]),
+    st.lists(EVENTS, max_size=12),
+)
+def test_what_has_ended_never_runs_again(ended: TaskState, found: tm.Found | None, events: list[tm.Event]) -> None:
+    """With its container or, where the agent lost all it knew, without."""
+    reported = TaskStatus(state=ended, container=ContainerStatus(container_id="c1", exit_code=3))
+    machine, done = tm.resume(reported, found)
+    forgotten = False
+    for event in events:
+        forgotten = forgotten or isinstance(event, tm.Forgotten)
+        machine, effects = tm.handle(machine, event)
+        done += effects
+    allowed = (tm.RemoveContainer, tm.Forget) if forgotten else ()
+    assert all(isinstance(effect, allowed) for effect in done)
 
 
 def test_a_resumed_running_task_reports_nothing_new() -> None:

@@ -7,7 +7,8 @@ a time, so nothing here races with itself; only the health probe runs beside it.
 What holds, whatever the order of events (the property tests say so):
  - what is reported only moves forward;
  - whatever fails, the task ends in a terminal state, its sandbox detached, a container that never ran removed;
- - the container that did run is kept for its logs, until the task is no longer assigned.
+ - the container that did run is kept for its log, until the task is no longer assigned; one that could not be stopped
+   is removed by force.
 
 `TABLE` is the whole machine. What it does not list changes nothing.
 """
@@ -394,7 +395,8 @@ def _stopped(machine: Machine, event: Event) -> Outcome:
 def _not_stopped(machine: Machine, event: Event) -> Outcome:
     assert isinstance(event, Failed)
     assert machine.final is not None
-    return _finish(machine, machine.final, machine.err or event.reason)
+    # From here on it counts as never started, so that letting go removes it: whatever runs after its end is wrong.
+    return _finish(replace(machine, started=False), machine.final, machine.err or event.reason)
 
 
 def _with_exit(machine: Machine, event: Exited) -> Machine:

@@ -1,13 +1,14 @@
 """What one node is to do, and the message that brings it there from what it was told before.
 
-A node's assignments are its tasks that have a place there and have not ended, the secrets and configs that those need,
-the tables of their networks, and always
-the ingress network's table with the published ports. The first message of a session names everything; later ones hold
-differences, found by looking only at what changed. A task that is to stop stays assigned, with that desired state,
-until its status is terminal.
+A node's assignments are its tasks that have a place there, the secrets and configs that those need, the tables of their
+networks, and always the ingress network's table with the published ports. The first message of a session names
+everything; later ones hold differences, found by looking only at what changed. A task that is to stop stays assigned,
+with that desired state. One that has ended stays as well, for as long as it is in the history, when its container is
+left on the node: with the container go its log and its files. It has no networks, secrets and configs any more.
 
 Out of every load balancer before it is stopped: a running task that is to stop is shown to its agent as wanted until
-every node that may send it connections has acknowledged that it is no backend any more (`NetworkTables.is_told`). A
+every node that may send it connections has acknowledged that it is no backend any more (`NetworkTables.is_told`), or
+the deadline of its node's drain is over (`NetworkTables.unheld`). A
 new leader begins to wait anew, which changes nothing for an agent that was told to stop already.
 
 Never decides what should run: that is the planner, through the store.
@@ -51,15 +52,30 @@ class Given:
     """Version of the ingress table, and the node's own addresses in it."""
 
 
+_LEAVES_CONTAINER = (TaskState.COMPLETE, TaskState.SHUTDOWN, TaskState.FAILED)
+
+
 def is_assigned(task: Task | None, node_id: str) -> bool:
     """Whether the node should know the task."""
-    return task is not None and task.node_id == node_id and TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
+    if task is None or task.node_id != node_id:
+        return False
+    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING or is_kept(task)
+
+
+def is_kept(task: Task) -> bool:
+    """Whether the task has ended and its node keeps the container. An orphan's node is to remove it."""
+    status = task.status
+    return status.state in _LEAVES_CONTAINER and status.container is not None and bool(status.container.container_id)
 
 
 def is_news(old: Task, new: Task) -> bool:
-    """Whether the agent must hear of the change: its own reports come back in `status`, and are none."""
+    """Whether the agent must hear of the change: its own reports come back in `status`, and only an end is one.
+
+    Whatever an agent believes of a task (its disk may be an old copy), one that has ended must not run.
+    """
     return old is not new and (
-        old.desired_state != new.desired_state
+        old.status.state.is_terminal != new.status.state.is_terminal
+        or old.desired_state != new.desired_state
         or old.start_at != new.start_at
         or old.spec != new.spec
         or old.networks != new.networks
@@ -91,7 +107,7 @@ def increment(
     networks = _network_changes(given, tables, resync)
     ingress = _new_ingress(given, view, tables)
     if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress):
-        return None
+        return None  # secrets and configs come and go with tasks only
     return _message(given, changes, networks, ingress, given.files.take(view))
 
 
@@ -128,7 +144,7 @@ def _shown(given: Given, task: Task, view: Tables, tables: NetworkTables) -> Tas
     old = given.tasks.get(task.id)
     if old is not None and old.desired_state >= TaskState.SHUTDOWN:
         return task  # it was told to stop
-    if task.service_id not in view.services or tables.is_told(task):
+    if task.service_id not in view.services or given.node_id in tables.unheld or tables.is_told(task):
         return task  # with its service the published ports and names are gone too
     tables.watch(task)
     return msgspec.structs.replace(task, desired_state=TaskState.RUNNING)
@@ -140,8 +156,12 @@ def _give(given: Given, task: Task) -> bool:
     given.tasks[task.id] = task
     if old is not None and not is_news(old, task):
         return False
-    for attachment in () if old is None else old.networks:
-        given.users[attachment.network_id].discard(task.id)
+    if old is not None:
+        _release_networks(given, old)
+    if task.status.state.is_terminal:
+        if old is not None:
+            given.files.remove(old)
+        return True
     for attachment in task.networks:
         given.users.setdefault(attachment.network_id, set()).add(task.id)
     given.files.add(task)
@@ -151,8 +171,14 @@ def _give(given: Given, task: Task) -> bool:
 def _take(given: Given, task_id: str) -> None:
     task = given.tasks.pop(task_id)
     given.files.remove(task)
+    _release_networks(given, task)
+
+
+def _release_networks(given: Given, task: Task) -> None:
     for attachment in task.networks:
-        given.users[attachment.network_id].discard(task_id)
+        users = given.users.get(attachment.network_id)
+        if users is not None:  # an ended task uses none
+            users.discard(task.id)
 
 
 def _network_changes(given: Given, tables: NetworkTables, resync: frozenset[str]) -> _NetworkChanges:
