@@ -26,6 +26,7 @@ from pyswarm_manager.dispatcher.core.heartbeats import (
 )
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.dispatcher.core.whereabouts import place_of, whereabouts
+from pyswarm_manager.dispatcher.holds import Holds
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.dispatcher.statistics import StatisticsDesk, UsageSink, ignore
 from pyswarm_manager.dispatcher.writer import ReportWriter
@@ -44,9 +45,6 @@ REMOVED_LIMIT = 10_000
 TABLES_INTERVAL_S = 0.01
 TABLES_INTERVAL_PER_SESSION_S = 0.0001
 """Changes of tables are pushed at once, then collected for this long: a busy network must not flood its nodes."""
-SLOW_AFTER_S = 10.0
-SLOW_NAMED = 5
-"""How long nodes may take to acknowledge before the log names them, and how many of them it names."""
 MEMBERS_SETTLE_S = 2.0
 """By then a new leader has heard, in Raft, of every manager that lives."""
 _PERIOD_SLACK = 0.2
@@ -79,6 +77,7 @@ class Term:
         self._roots = b"" if view.cluster is None else trusted_roots(view.cluster)
         self._writer = ReportWriter(store)
         self._statistics_desk = StatisticsDesk(view, on_usage)
+        self._holds = Holds(view, self._tables, self._writer, self._mark, self._tell_told, clock, monotonic)
         self._tables_changed = asyncio.Event()
         self._withdrawn = asyncio.Event()
         self._pushed_ingress = self._tables.ingress_version
@@ -96,7 +95,7 @@ class Term:
                 group.create_task(self._watch_heartbeats())
                 group.create_task(self._hasten_lost_managers())
                 group.create_task(self._push_tables())
-                group.create_task(self._name_the_slow())
+                group.create_task(self._holds.run())
                 try:
                     await asyncio.Event().wait()
                 finally:
@@ -259,26 +258,16 @@ class Term:
                 async with asyncio.timeout(interval_s):
                     await self._withdrawn.wait()
 
-    async def _name_the_slow(self) -> None:
-        """Handovers wait for as long as it takes; whoever wonders why finds the nodes in the log."""
-        waited: frozenset[str] = frozenset()
-        while True:
-            await asyncio.sleep(SLOW_AFTER_S)
-            waiting = self._tables.programmed.waiting()
-            for task_id in sorted(waited & waiting)[:SLOW_NAMED]:
-                task = self._store.view.tasks.get(task_id)
-                nodes = [] if task is None else self._tables.waits_for(task)[:SLOW_NAMED]
-                if task is not None and nodes:
-                    _log.warning("task %s (%s) waits for the load balancers of nodes %s", task.id, task.name, nodes)
-            waited = waiting
+    def _mark(self, node_id: str, task_id: str) -> None:
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.mark_task(task_id)
 
     def _tell_told(self) -> None:
         """Whoever waits until everybody knows of a task: its agent is to stop it, or the planner goes on."""
         told = self._tables.take_told()
         for task in told:
-            session = self._sessions.get(task.node_id)
-            if session is not None:
-                session.mark_task(task.id)
+            self._mark(task.node_id, task.id)
         if told:
             self._on_told(told)
 
@@ -328,14 +317,14 @@ class Term:
 
     def _task_changed(self, event: Event) -> None:
         for task in event:
-            session = self._sessions.get(task.node_id) if isinstance(task, Task) else None
-            if session is not None:
-                session.mark_task(event.object.id)
+            if isinstance(task, Task):
+                self._mark(task.node_id, task.id)
 
     def _node_changed(self, event: Event) -> None:
         old, new = event
         node_id = event.object.id
         session = self._sessions.get(node_id)
+        self._holds.node_changed(node_id, new if isinstance(new, Node) else None)
         if new is None:
             self._heartbeats.forget(node_id)
             if session is not None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from pyswarm_common.errors import Exhausted
 from pyswarm_common.model import Node, TaskState, TaskStatus
 from pyswarm_manager.dispatcher.core.reports import accepted_status
@@ -33,6 +35,7 @@ class ReportWriter:
         self._store = store
         self._statuses: dict[tuple[str, int], TaskStatus] = {}
         self._observations: dict[str, Observation] = {}
+        self._notes: dict[str, str] = {}
         self._acknowledgements: list[Acknowledge] = []
         self._has_work = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -59,6 +62,11 @@ class ReportWriter:
         self._observations[node_id] = observation
         self._has_work.set()
 
+    def note(self, task_id: str, message: str) -> None:
+        """What to say of a running task, unless its agent has news of it."""
+        self._notes[task_id] = message
+        self._has_work.set()
+
     async def run(self) -> None:
         """Commit batch after batch, until cancelled or no longer leading."""
         while True:
@@ -79,10 +87,20 @@ class ReportWriter:
             change = None if node is None else observation(node)
             if change is not None:
                 changes.append(change)
+        changes += self._noted({task_id for task_id, _ in statuses})
         for start in range(0, len(changes), COMMIT_LIMIT):
             await self._commit(changes[start : start + COMMIT_LIMIT])
         for acknowledge in acknowledgements:
             acknowledge()
+
+    def _noted(self, reported: set[str]) -> list[Change]:
+        notes, self._notes = self._notes, {}
+        tasks = [(self._store.view.tasks.get(task_id), message) for task_id, message in notes.items()]
+        return [
+            SetTaskStatus(task.id, replace(task.status, message=message))
+            for task, message in tasks
+            if task is not None and task.status.state is TaskState.RUNNING and task.id not in reported
+        ]
 
     async def _commit(self, changes: Sequence[Change]) -> None:
         while True:

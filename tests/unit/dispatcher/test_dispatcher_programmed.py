@@ -115,3 +115,29 @@ def test_it_says_what_a_plain_list_says(steps: list[tuple[str, str, str, int]]) 
                 behind = [name for name in holders if acked.get((name, other), 0) < version]
                 assert programmed.has(other, version) == (not behind)
                 assert programmed.behind(other, version) == behind
+
+
+def test_whoever_is_excused_is_waited_for_again_when_it_says_something_new() -> None:
+    programmed = programmed_by("n1", "n2")
+    programmed.acknowledge("n1", "a", 5)
+    programmed.acknowledge("n2", "a", 3)
+    programmed.wait("t1", [("a", 5)])
+    programmed.excuse("n2")
+    assert programmed.take_reached() == ["t1"]
+    programmed.acknowledge("n2", "a", 3)
+    assert programmed.has("a", 5), "that was no news"
+    programmed.acknowledge("n2", "a", 4)
+    assert not programmed.has("a", 5)
+    assert programmed.behind("a", 5) == ["n2"]
+
+
+def test_an_excuse_ends_with_the_node_and_covers_networks_that_it_comes_to() -> None:
+    programmed = programmed_by("n1")
+    programmed.excuse("n1")
+    programmed.use("n1", "b", 1)
+    assert programmed.has("a", 5)
+    assert programmed.has("b", 5)
+    programmed.set_up("n1", False)
+    programmed.set_up("n1", True)
+    assert not programmed.has("a", 5)
+    assert not programmed.has("b", 5)

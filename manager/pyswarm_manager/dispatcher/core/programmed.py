@@ -3,7 +3,8 @@
 Decides when everybody who may send connections on a network has heard of a change. Counted are the nodes that hold the
 table and are not down: for the ingress network all of them, for others those with tasks on it. Versions are indices of
 the store, so acknowledgements are comparable from one leader to the next; a new leader begins with none of them, and
-hears each again when the node's session begins. No time is involved: a slow agent delays, and never breaks.
+hears each again when the node's session begins. No time is involved: a slow agent delays, and never breaks. One that
+acknowledges nothing at all is excused (`patience` says when), until it does.
 
 A network's floor is the oldest version that any of its nodes has. It is kept by a heap, so an acknowledgement costs the
 logarithm of the network's nodes, and nothing grows with the cluster.
@@ -37,11 +38,14 @@ class _Floor:
         self.holders.add(node_id)
         self._push(self.acked.get(node_id, 0), node_id)
 
-    def acknowledge(self, node_id: str, version: int) -> None:
-        if version > self.acked.get(node_id, 0):
-            self.acked[node_id] = version
-            if node_id in self.holders:
-                self._push(version, node_id)
+    def acknowledge(self, node_id: str, version: int) -> bool:
+        """Whether that is news."""
+        if version <= self.acked.get(node_id, 0):
+            return False
+        self.acked[node_id] = version
+        if node_id in self.holders:
+            self._push(version, node_id)
+        return True
 
     def has(self, version: int) -> bool:
         """Whether every holder has the version, or a later one."""
@@ -85,6 +89,9 @@ class Programmed:
         self._uses: dict[str, dict[str, int]] = {}
         """Node id -> network id -> how many records of the network's table are that node's."""
         self._up: set[str] = set()
+        self._excused: set[str] = set()
+        self._heard: set[str] = set()
+        """Who acknowledged something new since `take_heard`."""
         self._reached: dict[str, None] = {}
 
     def use(self, node_id: str, network_id: str, count: int) -> None:
@@ -93,7 +100,7 @@ class Programmed:
         before = uses.get(network_id, 0)
         if before + count > 0:
             uses[network_id] = before + count
-            if not before and node_id in self._up:
+            if not before and self._counts(node_id):
                 self._floor(network_id).add(node_id)
         elif before:
             del uses[network_id]
@@ -108,17 +115,25 @@ class Programmed:
         if is_up == (node_id in self._up):
             return
         (self._up.add if is_up else self._up.discard)(node_id)
-        for network_id in self._uses.get(node_id, ()):
-            if is_up:
-                self._floor(network_id).add(node_id)
-            else:
-                self._drop(node_id, network_id)
+        if not is_up:
+            self._excused.discard(node_id)  # when it comes back it may have come to its senses
+        self._count(node_id, is_up)
+
+    def excuse(self, node_id: str) -> None:
+        """Do not wait for the node until it acknowledges something new, or goes down and comes back."""
+        if node_id in self._up:
+            self._excused.add(node_id)
+            self._count(node_id, False)
 
     def acknowledge(self, node_id: str, network_id: str, version: int) -> None:
         """The node has this version of the table in its kernel, and whatever came before."""
         if network_id in self._uses.get(node_id, ()):
             floor = self._floor(network_id)
-            floor.acknowledge(node_id, version)
+            if floor.acknowledge(node_id, version):
+                self._heard.add(node_id)
+                if node_id in self._excused:
+                    self._excused.discard(node_id)
+                    self._count(node_id, True)
             self._note(floor)
 
     def forget_network(self, network_id: str) -> None:
@@ -148,6 +163,16 @@ class Programmed:
         """The tasks that are waited for."""
         return frozenset(task_id for floor in self._floors.values() for task_id in floor.waiting)
 
+    def holding_up(self) -> frozenset[str]:
+        """The nodes that anything waits for. Looks at all nodes of the networks with waiting tasks."""
+        floors = [floor for floor in self._floors.values() if floor.waiting]
+        return frozenset(node_id for floor in floors for node_id in floor.behind(max(floor.waiting.values())))
+
+    def take_heard(self) -> frozenset[str]:
+        """The nodes that acknowledged something new since the last call."""
+        heard, self._heard = frozenset(self._heard), set()
+        return heard
+
     def take_reached(self) -> list[str]:
         """Tasks for which something they waited for came true since the last call."""
         reached, self._reached = list(self._reached), {}
@@ -158,6 +183,17 @@ class Programmed:
         if floor is None:
             floor = self._floors[network_id] = _Floor()
         return floor
+
+    def _counts(self, node_id: str) -> bool:
+        return node_id in self._up and node_id not in self._excused
+
+    def _count(self, node_id: str, counts: bool) -> None:
+        """Whether the node is waited for, on all of its networks."""
+        for network_id in self._uses.get(node_id, ()):
+            if counts:
+                self._floor(network_id).add(node_id)
+            else:
+                self._drop(node_id, network_id)
 
     def _drop(self, node_id: str, network_id: str) -> None:
         floor = self._floors.get(network_id)

@@ -134,6 +134,8 @@ class NetworkTables:
         self._changed: dict[str, None] = {}
         self._has_withdrawn = False
         self.programmed = Programmed()
+        self.unheld: set[str] = set()
+        """Nodes whose tasks are not held back when they are to stop."""
         self.ingress_network_id = next((n.id for n in view.networks.values() if records.is_ingress(n)), "")
         self.ingress_version = view.index
         self._fill(view.index)
