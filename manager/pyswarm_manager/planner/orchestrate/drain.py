@@ -98,6 +98,8 @@ class Drain:
         work = self._work
         wanted = [task for task in tasks if task.desired_state <= _RUNNING and not self._is_on_drained(task)]
         for task in wanted:
+            if task.status.state > _RUNNING:
+                continue  # a successor that ended: the slot would wait for itself
             if task.status.state is not _RUNNING:
                 return True
             free_at = task.running_at + work.config.delay_s

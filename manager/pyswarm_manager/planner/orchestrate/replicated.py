@@ -50,12 +50,13 @@ def _add(work: Work, filled: Slots, missing: int) -> None:
     left = work.draft.tasks_left()
     if missing > left:
         work.draft.unfinished.services[work.service.id] = None
+    slots = work.draft.tables.slots.get(work.service.id, {})
     number = 0
     for _ in range(min(missing, left)):
         number += 1
         while number in filled:
             number += 1
-        work.create(number)
+        work.create(number, slot_rules.first_state(work, slots.get(number, ())))
 
 
 def _surplus(filled: Slots, count: int) -> dict[SlotKey, None]:

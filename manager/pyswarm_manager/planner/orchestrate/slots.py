@@ -70,6 +70,11 @@ def close(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired) 
         work.draft.delete(task)
 
 
+def first_state(work: Work, tasks: tuple[Task, ...]) -> TaskState:
+    """How a slot without a wanted task begins anew: what stops there may not have ended yet."""
+    return TaskState.READY if _predecessor_stops(work, tasks) else _RUNNING
+
+
 def history_limit(work: Work) -> int:
     """How many ended tasks a slot keeps."""
     cluster = work.draft.tables.cluster
@@ -151,21 +156,22 @@ def _is_moved_later(work: Work, key: SlotKey, wanted: _Wanted) -> bool:
 
 def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     """No task of the slot can stay: make one, unless the last one ended for good."""
-    if wanted.leaving or wanted.lost:
+    is_prepared_first = _predecessor_stops(work, tasks) or (wanted.leaving and not work.starts_first)
+    desired = TaskState.READY if is_prepared_first else _RUNNING
+    if wanted.lost or (wanted.leaving and not wanted.ended):
         last = (wanted.lost or wanted.leaving)[-1]
-        is_prepared_first = _predecessor_stops(work, tasks) or (wanted.leaving and not work.starts_first)
-        desired = TaskState.READY if is_prepared_first else _RUNNING
         work.create(key, desired, 0.0, last.restart_times, last.failures_in_row)
         _retire(retired, (*wanted.lost, *wanted.ended))
     elif wanted.ended:
         last = wanted.ended[-1]  # the one that was made last: times of several leaders cannot be compared
         _retire(retired, (task for task in wanted.ended if task is not last))
-        _restart(work, key, last, retired)
+        if not _restart(work, key, last, desired, retired):
+            _retire(retired, wanted.leaving)  # whose successor has ended for good
     elif wanted.stale:
         last = wanted.stale[-1]
         work.create(key, last.desired_state, last.start_at, last.restart_times, last.failures_in_row)
     else:
-        work.create(key)
+        work.create(key, desired)
 
 
 def _predecessor_stops(work: Work, tasks: tuple[Task, ...]) -> bool:
@@ -173,22 +179,24 @@ def _predecessor_stops(work: Work, tasks: tuple[Task, ...]) -> bool:
     return not work.starts_first and any(t.desired_state > _RUNNING and _holds_back(work, t, True) for t in tasks)
 
 
-def _restart(work: Work, key: SlotKey, last: Task, retired: _Retired) -> None:
+def _restart(work: Work, key: SlotKey, last: Task, desired: TaskState, retired: _Retired) -> bool:
+    """Make the next one, now or when its time has come; returns False if there is to be none."""
     if not work.is_clean(last):
-        work.create(key)
+        work.create(key, desired)
         _retire(retired, (last,))
-        return
+        return True
     restart = next_restart(work.spec.task.restart, last, work.now, work.draft.rng)
     if restart is None:
-        return
+        return False
     if restart.make_at > work.now:
         work.draft.wake(work.service.id, key, restart.make_at)
-        return
-    desired = TaskState.READY if restart.start_at else _RUNNING
+        return True
+    desired = TaskState.READY if restart.start_at else desired
     successor = work.create(key, desired, restart.start_at, restart.restart_times, restart.failures_in_row)
     if last.running_at:
         successor.home = last.node_id  # it ran there, and its image is there
     _retire(retired, (last,))
+    return True
 
 
 def _may_start(work: Work, key: SlotKey) -> bool:
