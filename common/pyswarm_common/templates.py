@@ -2,36 +2,27 @@
 
 Pure and safe: a template reads the value it is given, by the functions listed here and those that its user gives with
 it, nothing else; no attribute of a Python object is ever reached. Templates are parsed in full before the first is
-evaluated. For what people ask to see (`--format`), and for what is filled in for each task.
+evaluated, and one rendering is bounded (`template_functions.Budget`). For what people ask to see (`--format`), and for
+what is filled in for each task.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.template_functions import FUNCTIONS, Budget, Functions, TemplateError, printed
 
-_ACTION = re.compile(r"\{\{(-\s)?(.*?)(\s-)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
     r'\s*(?:("(?:[^"\\]|\\.)*"|`[^`]*`)|(-?\d+)|(\$?(?:\.[A-Za-z_][\w-]*)+|\$|\.)|([A-Za-z]\w*)|([()|]))'
 )
 _MAX_LENGTH = 10_000
 _MAX_DEPTH = 20
-
-Functions = Mapping[str, Callable[..., Any]]
-
-
-class TemplateError(InvalidArgument):
-    """The template cannot be read, or does not fit the value."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(f"template parsing error: {message}")
-
+_MAX_DIGITS = 18
 
 # ---------------------------------------------------------------- tree
 
@@ -99,13 +90,13 @@ class Template:
         """`functions` come on top of our own. `is_typed`: on a command line, where `\\t` and `\\n` are meant."""
         if len(text) > max_length:
             raise TemplateError(f"longer than {max_length} characters")
-        self._nodes = _parse(_unescape(text) if is_typed else text, {**_FUNCTIONS, **functions})
+        self._nodes = _parse(_unescape(text) if is_typed else text, {**FUNCTIONS, **functions})
 
     def render(self, value: Any) -> str:
         """The text for one value (mappings, sequences, strings, numbers, booleans)."""
-        out: list[str] = []
-        _render(self._nodes, value, value, out)
-        return "".join(out)
+        run = _Run(value)
+        run.render(self._nodes, value)
+        return "".join(run.out)
 
     def fields(self) -> list[str]:
         """The top-level fields that are printed, in order: the headings of a table."""
@@ -128,18 +119,38 @@ def _unescape(text: str) -> str:
 def _parse(text: str, functions: Functions) -> list[_Node]:
     root: list[_Node] = []
     stack: list[_Block] = []
-    position, trim = 0, False
-    for match in _ACTION.finditer(text):
-        _add_text(_target(root, stack), text[position : match.start()], trim, bool(match.group(1)))
-        position, trim = match.end(), bool(match.group(3))
-        _action(match.group(2).strip(), root, stack, functions)
-    rest = text[position:]
-    if "{{" in rest:
-        raise TemplateError('"{{" is never closed')
+    trim = False
+    for before, action in _cut(text):
+        starts_trimmed, ends_trimmed, source = _trimming(action)
+        _add_text(_target(root, stack), before, trim, starts_trimmed)
+        trim = ends_trimmed
+        if source is not None:
+            _action(source.strip(), root, stack, functions)
     if stack:
         raise TemplateError(f'"{stack[-1].kind}" has no "end"')
-    _add_text(root, rest, trim, False)
     return root
+
+
+def _cut(text: str) -> Iterator[tuple[str, str | None]]:
+    """Text and the action after it, in turn; None after the last. Every character is looked at once."""
+    position = 0
+    while (start := text.find("{{", position)) >= 0:
+        end = text.find("}}", start + 2)
+        if end < 0:
+            raise TemplateError('"{{" is never closed')
+        yield text[position:start], text[start + 2 : end]
+        position = end + 2
+    yield text[position:], None
+
+
+def _trimming(action: str | None) -> tuple[bool, bool, str | None]:
+    """Whether white space goes before and after it (`{{- … -}}`), and the action itself."""
+    if action is None:
+        return False, False, None
+    before = action[:1] == "-" and action[1:2].isspace()
+    source = action[2:] if before else action
+    after = source[-1:] == "-" and source[-2:-1].isspace()
+    return before, after, source[:-2] if after else source
 
 
 def _target(root: list[_Node], stack: list[_Block]) -> list[_Node]:
@@ -196,6 +207,8 @@ def _tokens(source: str) -> list[Any]:
         if text is not None:
             out.append(_Literal(text[1:-1] if text[0] == "`" else _string(text)))
         elif number is not None:
+            if len(number) > _MAX_DIGITS:
+                raise TemplateError(f"a number has more than {_MAX_DIGITS} digits")
             out.append(_Literal(int(number)))
         elif path is not None:
             out.append(_Field(tuple(part for part in path.lstrip("$").split(".") if part), path.startswith("$")))
@@ -211,17 +224,19 @@ def _string(text: str) -> str:
         raise TemplateError(f"cannot read the string {text}") from None
 
 
-def _read_pipeline(tokens: list[Any], position: int, functions: Functions) -> tuple[_Pipeline, int]:
+def _read_pipeline(tokens: list[Any], position: int, functions: Functions, depth: int = 0) -> tuple[_Pipeline, int]:
+    if depth > _MAX_DEPTH:
+        raise TemplateError(f"parentheses are nested deeper than {_MAX_DEPTH}")
     calls = []
     while True:
-        call, position = _read_call(tokens, position, functions)
+        call, position = _read_call(tokens, position, functions, depth)
         calls.append(call)
         if position >= len(tokens) or tokens[position] != "|":
             return _Pipeline(tuple(calls)), position
         position += 1
 
 
-def _read_call(tokens: list[Any], position: int, functions: Functions) -> tuple[_Call, int]:
+def _read_call(tokens: list[Any], position: int, functions: Functions, depth: int) -> tuple[_Call, int]:
     function = ""
     if position < len(tokens) and isinstance(tokens[position], str) and tokens[position] not in "()|":
         function = tokens[position]
@@ -231,7 +246,7 @@ def _read_call(tokens: list[Any], position: int, functions: Functions) -> tuple[
     operands: list[Any] = []
     while position < len(tokens) and tokens[position] not in ("|", ")"):
         if tokens[position] == "(":
-            inner, position = _read_pipeline(tokens, position + 1, functions)
+            inner, position = _read_pipeline(tokens, position + 1, functions, depth + 1)
             if position >= len(tokens) or tokens[position] != ")":
                 raise TemplateError('"(" is never closed')
             operands.append(inner)
@@ -248,60 +263,77 @@ def _read_call(tokens: list[Any], position: int, functions: Functions) -> tuple[
 # ---------------------------------------------------------------- evaluation
 
 
-def _render(nodes: Sequence[_Node], value: Any, root: Any, out: list[str]) -> None:
-    for node in nodes:
-        match node:
-            case _Text(text):
-                out.append(text)
-            case _Print(pipeline):
-                out.append(_printed(_evaluate(pipeline, value, root)))
-            case _Block():
-                _render_block(node, value, root, out)
+class _Run:
+    """One rendering: what was printed so far, and what it may still cost."""
 
+    def __init__(self, root: Any) -> None:
+        self.out: list[str] = []
+        self._root = root
+        self._budget = Budget()
 
-def _render_block(block: _Block, value: Any, root: Any, out: list[str]) -> None:
-    chosen = _evaluate(block.pipeline, value, root)
-    if not chosen:
-        _render(block.otherwise, value, root, out)
-    elif block.kind == "range":
+    def render(self, nodes: Sequence[_Node], value: Any) -> None:
+        for node in nodes:
+            self._budget.step()
+            match node:
+                case _Text(text):
+                    self._print(text)
+                case _Print(pipeline):
+                    self._print(printed(self._evaluate(pipeline, value)))
+                case _Block():
+                    self._render_block(node, value)
+
+    def _print(self, text: str) -> None:
+        self._budget.spend(text)
+        self.out.append(text)
+
+    def _render_block(self, block: _Block, value: Any) -> None:
+        chosen = self._evaluate(block.pipeline, value)
+        if not chosen:
+            self.render(block.otherwise, value)
+        elif block.kind == "range":
+            self._repeat(block, chosen)
+        else:
+            self.render(block.body, chosen if block.kind == "with" else value)
+
+    def _repeat(self, block: _Block, chosen: Any) -> None:
         if not isinstance(chosen, (Mapping, list, tuple)):
-            raise TemplateError(f"range can't iterate over {_printed(chosen)}")
+            raise TemplateError(f"range can't iterate over {printed(chosen)}")
         for item in chosen.values() if isinstance(chosen, Mapping) else chosen:
-            _render(block.body, item, root, out)
-    else:
-        _render(block.body, chosen if block.kind == "with" else value, root, out)
+            self._budget.step()
+            self.render(block.body, item)
 
+    def _evaluate(self, pipeline: _Pipeline, value: Any) -> Any:
+        result: Any = None
+        for position, call in enumerate(pipeline.calls):
+            arguments = [self._operand(operand, value) for operand in call.operands]
+            if position:
+                arguments.append(result)
+            result = self._apply(call, arguments) if call.function or position else arguments[0]
+        return result
 
-def _evaluate(pipeline: _Pipeline, value: Any, root: Any) -> Any:
-    result: Any = None
-    for position, call in enumerate(pipeline.calls):
-        arguments = [_operand(operand, value, root) for operand in call.operands]
-        if position:
-            arguments.append(result)
-        result = _apply(call, arguments) if call.function or position else arguments[0]
-    return result
+    def _apply(self, call: _Call, arguments: list[Any]) -> Any:
+        if call.apply is None:
+            raise TemplateError("can't pipe into a value")
+        self._budget.step()
+        self._budget.spend(arguments)
+        try:
+            result = call.apply(*arguments)
+        except TemplateError:
+            raise
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+            raise TemplateError(f'wrong arguments for "{call.function}"') from None
+        self._budget.spend(result)
+        return result
 
-
-def _apply(call: _Call, arguments: list[Any]) -> Any:
-    if call.apply is None:
-        raise TemplateError("can't pipe into a value")
-    try:
-        return call.apply(*arguments)
-    except TemplateError:
-        raise
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-        raise TemplateError(f'wrong arguments for "{call.function}"') from None
-
-
-def _operand(operand: Any, value: Any, root: Any) -> Any:
-    if isinstance(operand, _Literal):
-        return operand.value
-    if isinstance(operand, _Pipeline):
-        return _evaluate(operand, value, root)
-    found = root if operand.from_root else value
-    for name in operand.path:
-        found = _member(found, name)
-    return found
+    def _operand(self, operand: Any, value: Any) -> Any:
+        if isinstance(operand, _Literal):
+            return operand.value
+        if isinstance(operand, _Pipeline):
+            return self._evaluate(operand, value)
+        found = self._root if operand.from_root else value
+        for name in operand.path:
+            found = _member(found, name)
+        return found
 
 
 def _member(value: Any, name: str) -> Any:
@@ -311,45 +343,3 @@ def _member(value: Any, name: str) -> Any:
         return None
     known = ", ".join(f".{key}" for key in value) if isinstance(value, Mapping) else "nothing"
     raise TemplateError(f'can\'t evaluate field "{name}": there is {known or "nothing"}')
-
-
-def _printed(value: Any) -> str:
-    if value is None:
-        return "<no value>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{_printed(item)}" for key, item in sorted(value.items())) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(_printed(item) for item in value) + "]"
-    return str(value)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        value = value.get(key, "") if isinstance(value, Mapping) else value[key]
-    return value
-
-
-_FUNCTIONS: Functions = {
-    "json": _json,
-    "len": len,
-    "index": _index,
-    "upper": lambda text: str(text).upper(),
-    "lower": lambda text: str(text).lower(),
-    "title": lambda text: str(text).title(),
-    "join": lambda items, separator: str(separator).join(_printed(item) for item in items),
-    "split": lambda text, separator: str(text).split(str(separator)),
-    "println": lambda *items: " ".join(_printed(item) for item in items) + "\n",
-    "print": lambda *items: "".join(_printed(item) for item in items),
-    "eq": lambda first, *others: any(first == other for other in others),
-    "ne": lambda first, second: first != second,
-    "not": lambda value: not value,
-    "and": lambda *values: next((value for value in values if not value), values[-1]),
-    "or": lambda *values: next((value for value in values if value), values[-1]),
-    "truncate": lambda text, length: str(text)[:length],
-}

@@ -67,6 +67,9 @@ def test_templates(text: str, expected: str) -> None:
         "{{(.ID}}",
         "{{.ID)}}",
         "{{%}}",
+        pytest.param("{{" + 5000 * "9" + "}}", id="digits"),
+        pytest.param("{{" + 3000 * "(" + ".ID" + 3000 * ")" + "}}", id="parentheses"),
+        pytest.param(4000 * "{{", id="never-closed"),
     ],
 )
 def test_a_template_that_cannot_be_read_is_refused_before_it_is_used(text: str) -> None:
@@ -89,6 +92,19 @@ def test_a_template_that_cannot_be_read_is_refused_before_it_is_used(text: str) 
 def test_a_template_that_does_not_fit_is_refused(text: str) -> None:
     with pytest.raises(TemplateError):
         Template(text).render(VALUE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(15 * "{{with print . . . . . . . .}}" + "{{len .}}" + 15 * "{{end}}", id="doubling"),
+        pytest.param(9 * '{{range split "a a a a a a a a a a" " "}}' + 9 * "{{end}}", id="loops"),
+        pytest.param('{{join (split "' + 4000 * "," + '" ",") "' + 9000 * "x" + '"}}', id="join"),
+    ],
+)
+def test_a_template_that_would_cost_too_much_is_refused(text: str) -> None:
+    with pytest.raises(TemplateError, match="more than"):
+        Template(text, max_length=20_000).render("x")
 
 
 @given(st.text(alphabet='{}.$|()-"` abIDendifrange\\', max_size=40))
