@@ -70,12 +70,11 @@ class HandoverChecks:
             self._given_up.setdefault(task.id, index)
 
     def _node(self, index: int, node: Node, *, is_there: bool) -> None:
+        before = self._nodes.pop(node.id, None)
         if is_there:
             self._nodes[node.id] = node
-        else:
-            self._nodes.pop(node.id, None)
-        if not is_there or _is_lost(node):
-            self._lost[node.id] = index
+        if not is_there or _is_lost(node) or (before is not None and _is_lost(before)):
+            self._lost[node.id] = index  # one that returns was lost until now
 
 
 def _is_lost(node: Node) -> bool:
