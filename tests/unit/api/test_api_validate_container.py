@@ -56,6 +56,8 @@ def wrong_with(container: ContainerSpec, **task: Any) -> dict[str, str]:
                 Mount(V, "", "/w", volume_options={"type": "nfs", "device": ":/x"}, volume_subpath="a/b"),
             )
         },
+        {"hostname": "{{.Node.Hostname}}-{{.Task.Slot}}", "env": ("A={{.Service.Name}}",)},
+        {"mounts": (Mount(V, "data-{{.Task.Slot}}", "/v/{{.Task.Slot}}"),)},
     ],
     ids="-".join,
 )
@@ -70,6 +72,9 @@ def _mount(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "path", "words"),
     [
+        ({"hostname": "{{.Node.Hostname"}, "hostname", "is never closed"),
+        ({"env": ("A=1", "B={{nope .Task}}")}, "env[1]", 'function "nope" not defined'),
+        (_mount(type=V, source="{{end}}", target="/b"), "mounts[0].source", 'unexpected "end"'),
         ({"groups": ("a:b",)}, "groups[0]", "write its name or number"),
         ({"dns_options": ("a b",)}, "dns_options[0]", "'a b' is not a valid DNS option"),
         ({"dns_search": ("",)}, "dns_search[0]", "is not a valid domain"),

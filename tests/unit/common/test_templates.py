@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pyswarm_cli.output.rows import Columns, show, show_objects
 from pyswarm_cli.output.words import ago, human_duration, human_size, truncate
-from pyswarm_common.templates import Template, TemplateError
+from pyswarm_common.template_functions import TemplateError
+from pyswarm_common.templates import Template
 
 VALUE = {
     "ID": "abc",

@@ -21,6 +21,7 @@ from pyswarm_manager.api.validate.files import check_references
 from pyswarm_manager.api.validate.health import check_health
 from pyswarm_manager.api.validate.isolation import check_isolation
 from pyswarm_manager.api.validate.mounts import check_mounts
+from pyswarm_manager.api.validate.placeholders import check_placeholders, has_placeholders
 
 MAX_ITEMS = 4096
 MAX_ARGUMENT_LENGTH = 128 * 1024  # one argument or variable, as Linux bounds it
@@ -47,6 +48,7 @@ def check_container(spec: ContainerSpec) -> Iterator[Violation]:
     yield from _check_env(spec.env)
     yield from _check_identity(spec)
     yield from check_mounts(spec.mounts)
+    yield from check_placeholders(spec)
     yield from check_references(spec)
     yield from check_labels(spec.labels)
     yield from check_duration(spec.stop_grace_period_s, "stop_grace_period_s", "ContainerSpec: stop-grace-period")
@@ -86,12 +88,18 @@ def _check_env(env: tuple[str, ...]) -> Iterator[Violation]:
 
 
 def _check_identity(spec: ContainerSpec) -> Iterator[Violation]:
-    if spec.hostname and (len(spec.hostname) > 63 or _HOSTNAME.fullmatch(spec.hostname) is None):
-        yield "hostname", f"invalid hostname format: {shown(spec.hostname)}"
+    yield from _check_hostname(spec.hostname)
     yield from check_text(spec.user, "user", "ContainerSpec: user")
     yield from check_text(spec.dir, "dir", "ContainerSpec: working directory")
     if spec.dir and not spec.dir.startswith("/"):
         yield "dir", f"the working directory {shown(spec.dir)} is invalid, it needs to be an absolute path"
+
+
+def _check_hostname(name: str) -> Iterator[Violation]:
+    if has_placeholders(name):
+        yield from check_text(name, "hostname", "ContainerSpec: hostname")
+    elif name and (len(name) > 63 or _HOSTNAME.fullmatch(name) is None):
+        yield "hostname", f"invalid hostname format: {shown(name)}"
 
 
 def _check_signal(name: str) -> Iterator[Violation]:

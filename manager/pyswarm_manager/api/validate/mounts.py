@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pyswarm_common.model import Mount, MountType
 from pyswarm_manager.api.validate.fields import Violation, check_count, check_labels, check_text, each, shown
+from pyswarm_manager.api.validate.placeholders import has_placeholders
 
 MAX_MOUNTS = 4096
 MAX_OPTIONS = 64
@@ -40,7 +41,7 @@ def _check_mount(mount: Mount) -> Iterator[Violation]:
         yield "target", "invalid specification: destination can't be '/'"
     if mount.type is MountType.BIND and not mount.source.startswith("/"):
         yield "source", f"invalid mount path: {shown(mount.source)} mount path must be absolute"
-    if mount.type is MountType.VOLUME and mount.source and _VOLUME.fullmatch(mount.source) is None:
+    if mount.type is MountType.VOLUME and not _is_volume(mount.source):
         yield "source", f"invalid volume name {shown(mount.source)}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
     if mount.type is MountType.TMPFS and mount.source:
         yield "source", "invalid mount config for type tmpfs: field Source must not be specified"
@@ -52,6 +53,10 @@ def _check_mount(mount: Mount) -> Iterator[Violation]:
         yield "bind_propagation", f"invalid propagation mode: {shown(mount.bind_propagation)}"
     yield from _check_kinds(mount)
     yield from _check_volume(mount)
+
+
+def _is_volume(name: str) -> bool:
+    return not name or has_placeholders(name) or _VOLUME.fullmatch(name) is not None
 
 
 def _check_kinds(mount: Mount) -> Iterator[Violation]:
