@@ -26,8 +26,8 @@ async def test_more_changes_than_may_wait_are_refused_and_those_that_wait_are_ma
     loop = swarm.leader.raft._loop
     loop.proposals = Proposals(max_count=2, max_bytes=1 << 20)
     disk_goes_on = threading.Event()
-    save = loop._storage.save
-    loop._storage.save = lambda *what: (disk_goes_on.wait(20), save(*what))[1]  # type: ignore[method-assign]
+    save = loop.disk._storage.save
+    loop.disk._storage.save = lambda *what: (disk_goes_on.wait(20), save(*what))[1]
     creating = [asyncio.create_task(_create(swarm, f"web{n}")) for n in range(20)]
     refused: list[grpc.StatusCode] = []
     for answer in itertools.islice(asyncio.as_completed(creating), 18):
