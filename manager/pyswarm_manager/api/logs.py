@@ -1,7 +1,8 @@
 """Logs of a service or a task, from any manager, which fetches them from the agents.
 
 Without follow, the streams of all tasks, also of those that have ended, are merged by time; with follow, lines come as
-they arrive, and new tasks of the service join as they appear. What is missing (a node that is away) is said in the stream, never silently left out.
+they arrive, and new tasks of the service join as they appear. What is missing (a node that is away, more tasks than are
+read at once) is said in the stream, never silently left out.
 Memory is bounded: each stream is read only as far ahead as its queue.
 """
 

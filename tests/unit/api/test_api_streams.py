@@ -26,6 +26,7 @@ from pyswarm_common.model import (
     TaskState,
     TaskStatus,
 )
+from pyswarm_manager.api import logs
 from pyswarm_manager.api.watch import MAX_MESSAGE_EVENTS, messages
 from pyswarm_manager.store import store as store_module
 from pyswarm_manager.store.changes import Event, SetTaskStatus
@@ -203,6 +204,29 @@ async def test_logs_of_several_tasks_come_in_order_of_time_and_say_what_is_missi
     assert b"web.3" in warning.data
     assert b"node w3 is down" in warning.data
     assert one.requests[0].tail == 7
+
+
+async def test_logs_of_ended_tasks_are_read_and_the_oldest_left_out(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_TASKS_PER_NODE", 2)
+    service = Service(id=new_id(), spec=service_spec())
+    async with agent(make_identity(swarm.root, "a" * 25, NodeRole.WORKER)) as (fake, address):
+        node = node_at("a" * 25, "w1", address)
+        runs = task_of(service, 1, node)
+        await swarm.create(service, node, runs)
+        ended = [task_of(service, slot, node, TaskState.FAILED) for slot in (2, 3, 4)]
+        for task in ended:  # one after the other: each is younger than the one before
+            await swarm.create(task)
+        fake.lines = {task.id: [(10 - task.slot, str(task.slot))] for task in (runs, *ended)}
+        seen = [message async for message in read_logs(swarm, "web")]
+        following = read_logs(swarm, "web", follow=True)
+        followed = [await following.read() for _ in range(3)]
+        following.cancel()
+    assert seen[0].data == b"2 tasks are left out: 500 at most are read at once, 2 of one node: ask for single tasks\n"
+    assert [message.data for message in seen[1:]] == [b"4", b"1"]
+    assert followed[0].data == seen[0].data
+    assert {message.data for message in followed[1:]} == {b"4", b"1"}, "the one that runs, and the latest that ended"
 
 
 async def test_logs_of_one_task_and_of_nothing(swarm: Swarm) -> None:
