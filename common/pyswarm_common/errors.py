@@ -57,6 +57,7 @@ class NodeRemoved(Forbidden):
 
     def __init__(self, node_id: str) -> None:
         super().__init__(f"node {node_id} was removed from the swarm: leave, then join again")
+        self.node_id = node_id
 
 
 class Unauthenticated(PyswarmError):

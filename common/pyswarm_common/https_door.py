@@ -18,6 +18,8 @@ _MEANINGS = {name.lower(): meaning for meaning, name in errors.STATUS_NAMES.item
 class _Refusal(msgspec.Struct):
     code: str
     message: str
+    removed: str = ""
+    """The id of the asking node, if that was removed from the cluster."""
 
 
 def client_context() -> ssl.SSLContext:
@@ -43,4 +45,6 @@ def refusal(status: int, body: bytes, address: str) -> errors.PyswarmError:
         answer = decode_json(body, _Refusal)
     except Malformed:
         return errors.FailedPrecondition(f"{address} did not answer as a manager does (HTTP status {status})")
+    if answer.removed:
+        return errors.NodeRemoved(answer.removed)
     return _MEANINGS.get(answer.code, errors.PyswarmError)(answer.message)

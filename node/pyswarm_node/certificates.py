@@ -11,7 +11,7 @@ from typing import TypeVar
 import grpc
 
 from pyswarm.v1 import ca_pb2, ca_pb2_grpc
-from pyswarm_common.errors import Forbidden, PyswarmError, Unavailable
+from pyswarm_common.errors import Forbidden, NodeRemoved, PyswarmError, Unavailable
 from pyswarm_common.identity import NodeIdentity, generate_key, join_client, key_to_pem, make_csr, role_name
 from pyswarm_common.identity.renewal import expired_request
 from pyswarm_common.model import NodeRole
@@ -45,6 +45,22 @@ async def renew_expired(identity: NodeIdentity, managers: Sequence[str]) -> Node
             continue
         return NodeIdentity(answer.certificate, identity.key_pem, answer.root_ca_cert)
     raise last
+
+
+async def removal(identity: NodeIdentity, managers: Sequence[str]) -> str:
+    """What a manager says of this node's removal from the cluster, if any does. Changes nothing: a certificate
+    that has not expired is not renewed this way."""
+    if time.time() >= identity.validity[1]:
+        return ""  # that is the role loop's to ask
+    request = expired_request(identity, time.time())
+    for address in managers:
+        try:
+            await join_client.renew_expired(address, identity.root_cert_pem, request)
+        except NodeRemoved as removed:
+            return f"{address}: {removed}"
+        except PyswarmError as error:
+            _log.debug("asked whether this node was removed: %s", error)
+    return ""
 
 
 async def leave(identity: NodeIdentity, managers: Sequence[str], *, force: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pyswarm_common.model import Node, NodeDescription
@@ -35,6 +35,7 @@ class MemberHooks:
     on_data_path_port: Callable[[int], None]
     on_failed: Callable[[BaseException], None]
     on_roots: Callable[[bytes], None]
+    removal: Callable[[], Awaitable[str]]
 
 
 class Member:
@@ -136,4 +137,5 @@ def _agent_hooks(
         on_node=hooks.on_node,
         on_data_path_port=hooks.on_data_path_port,
         on_roots=hooks.on_roots,
+        removal=hooks.removal,
     )

@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from pyswarm_common.identity.locks import Locked
 from pyswarm_runtime import Runtime
 
+from . import certificates
 from .identity import CurrentIdentity
 from .lock_keeper import LockKeeper
 from .member import Member, MemberHooks
@@ -46,6 +48,7 @@ class Stay:
             on_data_path_port=self._on_data_path_port,
             on_failed=self._on_failed,
             on_roots=self._roles.on_roots,
+            removal=self._removal,
         )
         standing.record, standing.identity = record, identity
         try:
@@ -55,6 +58,13 @@ class Stay:
             raise
         if not standing.lock.is_locked:
             self.follow_cluster(identity)
+
+    async def _removal(self) -> str:
+        standing = self._standing
+        try:
+            return await certificates.removal(standing.identity(), standing.managers()) if standing.identity else ""
+        except Locked:
+            return ""
 
     async def reenter(self, record: NodeRecord) -> None:
         """The networks and the agent begin again with other settings."""

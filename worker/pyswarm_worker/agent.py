@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +95,8 @@ class AgentHooks:
     """UDP port of VXLAN in this cluster, at the start of each session."""
     on_roots: Callable[[bytes], None] = lambda roots: None
     """The roots (PEM) to trust, when they are not those of the identity."""
+    removal: Callable[[], Awaitable[str]] | None = None
+    """Asks the managers in another way than by a session whether this node was removed; empty: not that they say."""
 
 
 class Server(Protocol):
@@ -147,7 +149,13 @@ class Agent:
         self._outbox = StatusOutbox(store)
         self._known = KnownManagers(config.managers, config.seeds)
         self._session = Session(
-            hooks.identity, self._managers, self, self._outbox, dial=wires.dial, uniform=wires.uniform
+            hooks.identity,
+            self._managers,
+            self,
+            self._outbox,
+            dial=wires.dial,
+            uniform=wires.uniform,
+            removal=hooks.removal,
         )
         self._session_log = SessionLog(asyncio.get_running_loop().time())
         self._networks = Networks(overlay, self._session.say, self._forget_network)

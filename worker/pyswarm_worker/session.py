@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Protocol
@@ -50,6 +50,9 @@ _REMOVED_AFTER = 3
 _REMOVED_AFTER_S = 3.0
 """...and the first so long ago that no leader which has been replaced without knowing can have given them all."""
 
+_ASK_AFTER_S, _ASK_AGAIN_LONGEST_S = 15.0, 600.0
+"""After so long without a session `removal` is asked, then less and less often: managers that have replaced the root
+let nobody in by TLS whose certificate is of the old one, and a removed node would never hear why."""
 
 Dial = Callable[[str], "AbstractAsyncContextManager[dispatcher_pb2_grpc.DispatcherAsyncStub]"]
 """Connects to the manager at an address."""
@@ -95,8 +98,11 @@ class Session:
         *,
         dial: Dial | None = None,
         uniform: Callable[[float, float], float] = random.uniform,
+        removal: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """`managers` gives the addresses to dial, the likeliest first; `dial` and `uniform` are the simulator's."""
+        """`managers` gives the addresses to dial, the likeliest first; `dial` and `uniform` are the simulator's.
+        `removal` asks the managers, where no session comes about, whether this node was removed."""
+        self._removal = removal
         self._dial = dial or partial(_dial, identity)
         self._uniform = uniform
         self._managers = managers
@@ -149,11 +155,19 @@ class Session:
     async def run(self) -> None:
         """For ever. Raises Removed when the managers say that this node does not exist."""
         pause_s = _FIRST_PAUSE_S
+        ask_at, ask_again_s = _now() + _ASK_AFTER_S, _ASK_AFTER_S
         while True:
             self._has_started = False
             reason = await self._round()
             if self._is_removed():
                 raise Removed(reason)
+            if self._has_started:
+                ask_at, ask_again_s = _now() + _ASK_AFTER_S, _ASK_AFTER_S
+            elif self._removal is not None and _now() >= ask_at:
+                if said := await self._removal():
+                    raise Removed(said)
+                ask_again_s = min(ask_again_s * 2, _ASK_AGAIN_LONGEST_S)
+                ask_at = _now() + ask_again_s
             pause_s = _FIRST_PAUSE_S if self._has_started else min(pause_s * 2, _LONGEST_PAUSE_S)
             self._listener.on_broken(reason)
             await asyncio.sleep(pause_s * self._uniform(0.5, 1.0))
@@ -161,7 +175,7 @@ class Session:
                 await asyncio.sleep(self._uniform(0.0, longest_s))
 
     def _is_removed(self) -> bool:
-        since_s = asyncio.get_running_loop().time() - self._not_found_since
+        since_s = _now() - self._not_found_since
         return self._not_found >= _REMOVED_AFTER and since_s >= _REMOVED_AFTER_S
 
     async def _round(self) -> str:
@@ -197,7 +211,7 @@ class Session:
             self._hint = _leader_of(error, address)
             if _says_removed(error):
                 # An answer of somebody who does not lead says nothing about it either way.
-                self._not_found_since = self._not_found_since or asyncio.get_running_loop().time()
+                self._not_found_since = self._not_found_since or _now()
                 self._not_found += 1
             return f"{address}: {_in_short(error)}"
         except Locked as error:
@@ -284,6 +298,10 @@ class Session:
             await self._images_changed.wait()
             self._images_changed.clear()
             await self._put(pb.AgentMessage(images=await self._listener.inventory()))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 @contextlib.asynccontextmanager

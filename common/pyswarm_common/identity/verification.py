@@ -67,6 +67,14 @@ def certified_node(cert_pem: bytes, root_pem: bytes, now: float | None) -> Certi
     return _described(leaf, cert_pem)
 
 
+def claimed_node_id(cert_pem: bytes) -> str:
+    """Whose certificate it says it is, whoever issued it: proves nothing."""
+    if len(cert_pem) > MAX_CERTIFICATE_BYTES:
+        raise InvalidArgument("the certificate is too large")
+    leaf, *_ = read_bundle(cert_pem)
+    return _described(leaf, cert_pem).node_id
+
+
 def sign(key_pem: bytes, context: bytes, body: bytes) -> bytes:
     """The signature that `check_signature` wants."""
     return key_from_pem(key_pem).sign(context + b"\0" + body, _SIGNATURE)

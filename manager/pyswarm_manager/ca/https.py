@@ -219,7 +219,7 @@ class JoinServer:
             async with self._room, asyncio.timeout(REQUEST_TIMEOUT_S):
                 message = await answer()
         except errors.PyswarmError as error:
-            return _refusal(_code(error), str(error))
+            return _refusal(_code(error), str(error), error.node_id if isinstance(error, errors.NodeRemoved) else "")
         except TimeoutError:
             return _refusal("unavailable", "the managers did not decide in time: try again")
         except web.HTTPException:
@@ -266,8 +266,8 @@ def _code(error: errors.PyswarmError) -> str:
     return names[meaning].lower() if meaning is not None else "internal"
 
 
-def _refusal(code: str, message: str) -> web.Response:
-    body = json.dumps({"code": code, "message": message})
+def _refusal(code: str, message: str, removed: str = "") -> web.Response:
+    body = json.dumps({"code": code, "message": message, **({"removed": removed} if removed else {})})
     return web.Response(text=body, status=HTTP_STATUS[code], content_type="application/json")
 
 

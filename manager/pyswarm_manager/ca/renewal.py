@@ -14,11 +14,12 @@ from __future__ import annotations
 from pyswarm.v1 import ca_pb2, types_pb2
 from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.identity import NodeIdentity, key_from_pem, make_csr
-from pyswarm_common.identity.renewal import read_expired_request
-from pyswarm_common.identity.verification import key_digest
+from pyswarm_common.identity.renewal import MAX_CLOCK_DIFFERENCE_S, read_expired_request
+from pyswarm_common.identity.verification import claimed_node_id, key_digest
 from pyswarm_common.model import NodeRole
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.ca import issuing
+from pyswarm_manager.removed import require_present
 from pyswarm_manager.store.tables import Tables
 from pyswarm_manager.trust import trusted_roots
 from pyswarm_manager.writes import Writer, cluster_of
@@ -30,11 +31,19 @@ async def renew_expired(writer: Writer, request: ca_pb2.RenewExpiredRequest) -> 
     asks = read_expired_request(request, trusted_roots(cluster), writer.clock())
     if asks.cluster_id != cluster.id:
         raise Forbidden("the certificate belongs to another cluster")
+    if asks.not_after > writer.clock() + MAX_CLOCK_DIFFERENCE_S:
+        raise FailedPrecondition("the certificate has not expired: renew it over the connection that it is for")
     caller = Peer(Caller.MANAGER if asks.role is NodeRole.MANAGER else Caller.WORKER, asks.node_id, asks.cluster_id)
     node = issuing.member_node(writer, caller)
     if node.key_digests and key_digest(asks.key) not in node.key_digests:
         raise Forbidden(f"node {node.id} has had newer certificates than this one: leave the swarm, then join again")
     return await issuing.renew(writer, request.csr, caller)
+
+
+def refuse_removed(view: Tables, request: ca_pb2.RenewExpiredRequest) -> None:
+    """Tell a node that it was removed, whichever root its certificate is of: it is told what `node ls` tells, and
+    nothing is given. Raises NodeRemoved."""
+    require_present(view, claimed_node_id(request.certificate))
 
 
 def own_certificate(view: Tables, identity: NodeIdentity, now: float) -> ca_pb2.RenewCertificateResponse:

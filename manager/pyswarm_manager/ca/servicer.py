@@ -66,7 +66,9 @@ class CAServicer(ca_pb2_grpc.CAServicer):
         )
 
     async def renew_expired(self, request: ca_pb2.RenewExpiredRequest) -> ca_pb2.RenewCertificateResponse:
-        """A certificate for a node of the swarm that slept through the end of its last one."""
+        """A certificate for a node of the swarm that slept through the end of its last one. Every manager tells those
+        that were removed, who may ask just for that: no TLS lets them in once the root has been replaced."""
+        renewal.refuse_removed(self._writer.store.view, request)
         return await self._forwarder.on_leader(
             _SERVICE + "RenewExpired",
             request,

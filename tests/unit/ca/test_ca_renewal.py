@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace as replaced
 
 import pytest
 from hypothesis import given, settings
@@ -18,9 +19,10 @@ from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, k
 from pyswarm_common.identity.join_client import renew_expired
 from pyswarm_common.identity.renewal import expired_request, read_expired_request
 from pyswarm_common.identity.verification import key_digest
-from pyswarm_common.model import Node, NodeRole, NodeSpec
+from pyswarm_common.model import Node, NodeRole, NodeSpec, RemovedNode
 from pyswarm_manager.ca.renewal import own_certificate
 from pyswarm_manager.store.changes import Update, delete
+from pyswarm_node.certificates import removal
 
 DAY = 86_400.0
 NODE_ID = "n0slept00through00its00end"[:25]
@@ -82,6 +84,42 @@ async def test_a_removed_node_stays_removed(swarm: Swarm) -> None:
     await swarm.leader.store.propose([delete(swarm.leader.store.view.nodes[NODE_ID])])
     with pytest.raises(errors.Forbidden):
         await asked(swarm, identity)
+
+
+def unexpired(root: RootAuthority) -> NodeIdentity:
+    key, now = generate_key(), time.time()
+    certificate = root.issue(
+        make_csr(key),
+        node_id=NODE_ID,
+        cluster_id=CLUSTER_ID,
+        role=NodeRole.WORKER,
+        now=now,
+        lifetime_s=90 * DAY,
+    )
+    return NodeIdentity(certificate, key_to_pem(key), root.cert_pem)
+
+
+async def test_whoever_was_removed_hears_it_though_its_root_has_been_replaced(swarm: Swarm) -> None:
+    """It trusts the new root already, and its own certificate is of the old one: no TLS lets it in."""
+    old = RootAuthority.create(CLUSTER_ID, time.time() - 100 * DAY)
+    identity = replaced(unexpired(old), root_cert_pem=old.cert_pem + b"\n" + root_of(swarm).cert_pem)
+    await swarm.create(Node(id=NODE_ID))
+    async with door(swarm) as address:
+        assert not await removal(identity, [address]), "it is there, and gets nothing this way"
+        await swarm.leader.store.propose([delete(swarm.leader.store.view.nodes[NODE_ID])])
+        assert not await removal(identity, [address]), "nobody knows the node, nor who it is"
+        await swarm.create(RemovedNode(id=NODE_ID, expires_at=time.time() + DAY))
+        said = await removal(identity, ["127.0.0.1:1", address])
+    assert said == f"{address}: node {NODE_ID} was removed from the swarm: leave, then join again"
+
+
+async def test_what_has_not_expired_is_not_renewed_through_the_door(swarm: Swarm) -> None:
+    identity = unexpired(root_of(swarm))
+    await swarm.create(Node(id=NODE_ID))
+    before = swarm.leader.store.view.index
+    with pytest.raises(errors.FailedPrecondition, match="has not expired"):
+        await asked(swarm, identity)
+    assert swarm.leader.store.view.index == before
 
 
 async def test_an_old_key_of_the_node_is_not_enough(swarm: Swarm) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import grpc
@@ -23,7 +23,7 @@ from pyswarm_common.model import ContainerStatus, HealthCheck, Node, NodeDescrip
 from pyswarm_common.rpc import open_channel
 from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
-from pyswarm_worker import inquiries, known_managers, networks
+from pyswarm_worker import inquiries, known_managers, networks, session
 from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
 from pyswarm_worker.store import AgentStore, put_managers
 
@@ -41,6 +41,7 @@ class Fixture:
         self.runtime, self.images, self.overlay = FakeRuntime(), FakeImages("busybox"), FakeOverlay()
         self.nodes: list[Node] = []
         self.managers: tuple[str, ...] = ()
+        self.removal: Callable[[], Awaitable[str]] | None = None
 
     def unacknowledged(self) -> int:
         """Statuses that the next daemon would send again."""
@@ -63,6 +64,7 @@ class Fixture:
             local_manager=lambda: None,
             on_node=self.nodes.append,
             on_data_path_port=lambda port: None,
+            removal=self.removal,
         )
         agent = await Agent.open(config, hooks, self.runtime, self.images, self.overlay)
         run = asyncio.create_task(agent.run())
@@ -320,6 +322,23 @@ async def test_a_removed_node_is_sure_of_it_although_followers_only_say_that_the
             await eventually(lambda: agent.is_removed)
     finally:
         await follower.stop()
+
+
+async def test_a_node_that_no_manager_lets_in_asks_whether_it_was_removed(
+    node: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By TLS it hears nothing: its certificate is of a root that has been replaced."""
+    monkeypatch.setattr(session, "_ASK_AFTER_S", 0.1)
+    answers = ["", "n1 was removed"]
+
+    async def removal() -> str:
+        return answers.pop(0)
+
+    node.removal, node.managers = removal, ("127.0.0.1:1",)
+    async with node.agent() as agent:
+        await eventually(lambda: agent.is_removed)
+        assert "removed from its cluster: leave it, then join again (n1 was removed)" in agent.error
+    assert not answers
 
 
 async def test_heartbeats_inventory_and_tables(node: Fixture) -> None:
