@@ -35,10 +35,10 @@ from pyswarm_manager.credentials import LiveIdentity
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
 from pyswarm_manager.files.upkeep import run_files
 from pyswarm_manager.joining import join_raft
-from pyswarm_manager.lanes import lane_to
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
 from pyswarm_manager.managers.keeper import keep_manager_count
+from pyswarm_manager.outgoing_lanes import lane_to
 from pyswarm_manager.raft.core.types import LogLost, MemberRole
 from pyswarm_manager.raft.driver import RaftConfig, RaftNode
 from pyswarm_manager.raft.storage.sqlite import SqliteStorage

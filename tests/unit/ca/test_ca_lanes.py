@@ -13,7 +13,7 @@ from pyswarm_common.identity import JoinToken, NodeIdentity
 from pyswarm_common.identity.join_client import fetch_root_certificate
 from pyswarm_common.model import NodeRole
 from pyswarm_manager.ca.https import JoinServer
-from pyswarm_manager.lanes import lane_to
+from pyswarm_manager.outgoing_lanes import lane_to
 from pyswarm_manager.raft.lanes.receiving import Lanes
 
 

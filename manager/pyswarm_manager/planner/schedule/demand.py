@@ -54,10 +54,6 @@ class Demand:
             ports,
         )
 
-    def takes_room(self) -> bool:
-        """Whether a node can be full for it."""
-        return bool(self.nano_cpus or self.memory_bytes or self.pids or self.generic or self.ports)
-
 
 def _fixed(spec: TaskSpec, driver_of: Callable[[str], str]) -> Fixed:
     placement, container = spec.placement, spec.container
