@@ -44,7 +44,6 @@ class Handover(Protocol):
     def subscribe(self, listener: Callable[[Iterable[Task]], None]) -> Callable[[], None]: ...
 
 
-
 async def run_planner(
     store: Store,
     ids: IdSource,

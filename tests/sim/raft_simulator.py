@@ -1,7 +1,7 @@
 """A cluster of Raft cores in one process, in virtual time, from one seed.
 
-Faults: messages dropped, delayed, doubled, reordered; one-way cuts; power cuts that lose what was not synced, kills that
-do not; restarts; slow disks; frozen processes; clocks that run at different speeds; false and true reports of lost
+Faults: messages dropped, delayed, doubled, reordered; one-way cuts; power cuts that lose what was not synced, and kills
+that do not; restarts; slow disks; frozen processes; clocks that run at different speeds; false and true reports of lost
 connections.
 Workload: writes, linearizable reads, with and without a lease, members that join and leave, leadership transfers,
 snapshots. `RaftChecker` looks at every event; after the faults the cluster is healed and
