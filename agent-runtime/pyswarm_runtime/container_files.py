@@ -105,7 +105,7 @@ class Writer:
     def _make(self, archive: tarfile.TarFile, member: tarfile.TarInfo, reader: ForwardReader, target: Path) -> None:
         if member.isdir():
             if not target.is_dir():
-                target.mkdir()
+                _make_directory(target)
         elif member.isreg():
             _clear(target)
             fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -120,7 +120,7 @@ class Writer:
 
 
 def _normal(path: str) -> Path:
-    return Path(os.path.normpath(f"/{path}"))
+    return Path(os.path.normpath("/" + path.lstrip("/")))
 
 
 def _clean(name: str) -> str:
@@ -138,6 +138,13 @@ def _clear(target: Path) -> None:
     if stat.S_ISDIR(mode):
         raise InvalidArgument(f"cannot overwrite directory {target} with non-directory")
     target.unlink()
+
+
+def _make_directory(target: Path) -> None:
+    try:
+        target.mkdir()
+    except FileExistsError:
+        raise InvalidArgument(f"cannot overwrite non-directory {target} with directory") from None
 
 
 def _set_time(target: Path, mtime: float) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from pyswarm.v1 import exec_pb2 as pb
-from pyswarm_common.errors import InvalidArgument, NotFound, Unsupported
+from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unsupported
 from pyswarm_common.model import Task
 from pyswarm_runtime.exec_sessions import NotStarted
 from pyswarm_runtime.types import ExecOptions
@@ -19,6 +19,7 @@ from pyswarm_runtime.types import ExecOptions
 from .ports import CommandSession, ContainerAccess
 
 Inputs = AsyncIterator[pb.ExecInput]
+HEAR_OUT_S = 30.0
 
 
 class Entering:
@@ -61,8 +62,9 @@ class Entering:
         first = await anext(aiter(requests), None)
         if first is None or not first.HasField("start"):
             raise InvalidArgument("the first message must say where the files go")
-        _, container_id = self._container_of(first.start.target)
-        await self._require_access().write_archive(container_id, first.start.path, _data(requests))
+        async with _heard_out(requests):
+            _, container_id = self._container_of(first.start.target)
+            await self._require_access().write_archive(container_id, first.start.path, _data(requests))
 
     def _require_access(self) -> ContainerAccess:
         if self._access is None:
@@ -117,6 +119,20 @@ async def _feed(session: CommandSession, inputs: Inputs) -> None:
 async def _data(requests: AsyncIterator[pb.CopyToRequest]) -> AsyncIterator[bytes]:
     async for request in requests:
         yield request.data
+
+
+@asynccontextmanager
+async def _heard_out(requests: AsyncIterator[pb.CopyToRequest]) -> AsyncIterator[None]:
+    """A refusal is told once the sender has sent what it has. To one that is still sending gRPC may tell that its
+    sending failed, and not why."""
+    try:
+        yield
+    except PyswarmError:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAR_OUT_S):
+                async for _ in requests:
+                    pass
+        raise
 
 
 def container_of_task(

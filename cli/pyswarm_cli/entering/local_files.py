@@ -74,7 +74,8 @@ def _packed_entry(entry: Path, name: str) -> Iterator[bytes]:
 
 def unpack(chunks: Iterable[bytes], destination: str) -> None:
     """Puts what the stream brings into `destination` if that is a directory, else under that name."""
-    path = Path(destination)
+    path = Path(os.path.realpath(destination))
+    _refuse_specials(path, destination)
     if path.is_dir():
         place: Callable[[str], Path] = lambda name: path / name  # noqa: E731
         root = path
@@ -108,8 +109,7 @@ def _put(
     target.parent.mkdir(parents=True, exist_ok=True)
     if member.isdir():
         if target.is_symlink() or not target.is_dir():
-            _clear(target)
-            target.mkdir()
+            _make_directory(target)
     elif member.issym():
         _clear(target)
         target.symlink_to(member.linkname)
@@ -126,6 +126,25 @@ def _put(
         return  # devices and pipes stay in the container
     target.chmod(member.mode & _PERMISSIONS | (stat.S_IRWXU if member.isdir() else 0))
     os.utime(target, (member.mtime, member.mtime), follow_symlinks=False)
+
+
+def _make_directory(target: Path) -> None:
+    """Never in place of something else: what was there is not the copy's to throw away."""
+    try:
+        target.mkdir()
+    except FileExistsError:
+        raise InvalidArgument(f"cannot overwrite non-directory {target} with directory") from None
+
+
+def _refuse_specials(path: Path, told: str) -> None:
+    """A copy takes the place of a file; of a device (`/dev/null`), a pipe or a socket it must not."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # it is not there yet, or making it will tell why not
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "a device" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else "an irregular file"
+        raise InvalidArgument(f'invalid output path: "{told}" must be a directory or a regular file: got {kind}')
 
 
 def _write_file(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:

@@ -243,6 +243,13 @@ async def test_what_is_missing_is_said(runtime: Runtime) -> None:
         await runtime.access.write_archive(container_id, "/", once(data.getvalue()))
 
 
+async def test_a_directory_never_takes_the_place_of_a_file(runtime: Runtime) -> None:
+    container_id = await idle(runtime)
+    await runtime.access.write_archive(container_id, "/data", once(archive_of(a=b"kept")))
+    with pytest.raises(InvalidArgument, match="cannot overwrite non-directory /data/d/a with directory"):
+        await runtime.access.write_archive(container_id, "/data/d/a", once(archive_of(b=b"x")))
+
+
 async def test_a_damaged_archive_is_refused(runtime: Runtime) -> None:
     container_id = await idle(runtime)
     with pytest.raises(InvalidArgument):

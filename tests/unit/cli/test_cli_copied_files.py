@@ -110,6 +110,35 @@ def test_a_file_takes_the_place_of_a_link_and_not_of_its_target(tmp_path: Path) 
     assert (into / "f").read_bytes() == b"new"
 
 
+def test_a_directory_never_takes_the_place_of_a_file(tree: Path, tmp_path: Path) -> None:
+    """It used to: a directory copied onto /etc/passwd by mistake was all that was left of it."""
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    with pytest.raises(InvalidArgument, match="cannot overwrite non-directory"):
+        unpack(packed(str(tree), follow=False), str(victim))
+    assert victim.read_text() == "kept"
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    """As `/dev/null` would be: a device on the way is refused, by its kind."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for destination in (pipe, link):
+        with pytest.raises(InvalidArgument, match="must be a directory or a regular file: got an irregular file"):
+            unpack(stream(entry("f", data=b"x")), str(destination))
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to("file")
+    unpack(stream(entry("f", data=b"new")), str(tmp_path / "link"))
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_rights_that_would_do_harm_do_not_come_along(tmp_path: Path) -> None:
     unpack(stream(entry("f", data=b"x", mode=0o6755), entry("p", tarfile.FIFOTYPE)), str(tmp_path))
     assert (tmp_path / "f").stat().st_mode & 0o7777 == 0o755
