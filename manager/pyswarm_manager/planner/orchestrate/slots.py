@@ -148,8 +148,8 @@ def _decide(work: Work, key: SlotKey, tasks: tuple[Task, ...], retired: _Retired
 
 
 def _is_moved_later(work: Work, key: SlotKey, wanted: _Wanted) -> bool:
-    """Whether a drain takes other slots first."""
-    if wanted.lost or not any(work.loss(task) is Loss.DRAINED for task in wanted.leaving):
+    """Whether a drain takes other slots first. One whose successor ended was begun with, and goes on."""
+    if wanted.lost or wanted.ended or not any(work.loss(task) is Loss.DRAINED for task in wanted.leaving):
         return False
     return not work.drain.may_open()
 
