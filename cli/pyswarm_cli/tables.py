@@ -171,8 +171,11 @@ token = group("token", "Manage API tokens, by which programs use the swarm over 
 client_cert = group("client-cert", "Manage client certificates, by which people use the swarm remotely.", _CLIENT_CERT)
 simulate = group(
     "simulate",
-    "The whole swarm in one process, under virtual time and faults. Needs no daemon.",
-    {"soak": ("commands.simulate:soak", "Run many seeds, and say what is violated")},
+    "What would happen: to this swarm if nodes were lost, or to a whole swarm in one process under faults.",
+    {
+        "loss": ("commands.simulate_loss:loss", "Tell what would happen if nodes of this swarm were lost"),
+        "soak": ("commands.simulate:soak", "Run many seeds, and say what is violated"),
+    },
 )
 lab = group("lab", "A whole swarm on one machine, to try things and to break them. Needs root.", _LAB)
 
@@ -185,6 +188,7 @@ ROOT: Table = {
     "restore": ("commands.restore:restore", "Make this machine the manager of the swarm in a backup"),
     "service": ("tables:service", "Manage services"),
     "task": ("tables:task", "Look into tasks and their containers, wherever they run"),
+    "apply": ("commands.apply:apply", "Make the changes of a plan, if they would still do what it says"),
     "network": ("tables:network", "Manage networks"),
     "secret": ("tables:secret", "Manage secrets"),
     "config": ("tables:config", "Manage configs"),
@@ -196,7 +200,7 @@ ROOT: Table = {
     "import": ("commands.image:import_image", "Make an image of a root filesystem's tar archive"),
     "load": ("commands.image:load", "Load images from a docker or OCI archive"),
     "lab": ("tables:lab", "A whole swarm on one machine, to try things and to break them"),
-    "simulate": ("tables:simulate", "The whole swarm in virtual time, under faults"),
+    "simulate": ("tables:simulate", "What would happen if nodes were lost; the whole swarm under faults"),
     "info": ("commands.system:info", "Show what this machine is and its part in the swarm"),
     "version": ("commands.system:version", "Show versions"),
 }

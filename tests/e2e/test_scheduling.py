@@ -51,9 +51,8 @@ def test_a_taint_drives_tasks_away_and_a_toleration_lets_them_come(cluster: Clus
     assert "doesn't exist" in cluster.refused("n1", "node", "update", "--taint-rm", "maintenance", "n3")
 
     # Nothing moves back by itself; when it is asked for, the fewest tasks move.
-    planned = cluster.run("n1", "service", "rebalance", "--plan", "plain").splitlines()
-    assert len(planned) == 2, planned
-    assert planned[1].split()[-1] == "n3"
+    [planned] = json.loads(cluster.run("n1", "service", "rebalance", "--plan", "--format", "json", "plain"))
+    assert [(task["Action"], task["To"]) for task in planned["Tasks"]] == [("move", "n3")], planned
     cluster.run("n1", "service", "rebalance", "plain")
     assert nodes_of(cluster, "plain") == ["n1", "n2", "n3"]
     assert "spread evenly" in cluster.run("n1", "service", "rebalance", "plain")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -16,6 +16,7 @@ from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import DURATION, filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.parse.pairs import key_value
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.tainting import TAINT, change_taints
 from pyswarm_cli.views import nodes as node_view
 from pyswarm_cli.views import tasks as task_view
@@ -154,16 +155,33 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
     """Change the spec. Returns the node as it was read."""
 
     def attempt() -> Any:
-        node = get_node(connection, name)
-        spec = type(node.spec)()
-        spec.CopyFrom(node.spec)
-        change(spec)
-        if spec != node.spec:
-            request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=spec, force=force)
+        node, request = _change_request(connection, name, change)
+        if request.spec != node.spec:
+            request.force = force
             call(connection.control.UpdateNode, request)
         return node
 
     return until_first(attempt)
+
+
+def _change_request(
+    connection: Connection, name: str, change: Callable[[Any], None]
+) -> tuple[Any, control_pb2.UpdateNodeRequest]:
+    """The node as it is, and what changes it."""
+    node = get_node(connection, name)
+    request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=node.spec)
+    change(request.spec)
+    return node, request
+
+
+def plan_changes(
+    connection: Connection, planning: Planning, names: Iterable[str], change: Callable[[Any], None]
+) -> None:
+    """Show what the change of each of the nodes would do."""
+    from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
+
+    requests = [_change_request(connection, name, change)[1] for name in names]
+    planning.show(connection, [plans_pb2.PlannedRequest(update_node=request) for request in requests])
 
 
 @click.command(help="Change a node's availability, role, labels or taints.")
@@ -178,6 +196,7 @@ def change_node(connection: Connection, name: str, change: Callable[[Any], None]
     "--deadline", type=DURATION, help="With drain: what has not moved after so long is stopped at once (ms|s|m|h)"
 )
 @click.option("--wait", is_flag=True, help="With drain: wait until nothing runs on the node any more")
+@plan_options
 @click.argument("node")
 @click.pass_context
 def update(
@@ -192,6 +211,7 @@ def update(
     deadline: float | None,
     wait: bool,
     node: str,
+    planning: Planning,
 ) -> None:
     """`node update`."""
     from pyswarm_cli.commands import node_drain  # noqa: PLC0415 - it builds on this module
@@ -213,6 +233,9 @@ def update(
         change_taints(spec, taint_add, taint_rm)
 
     connection = connect(ctx)
+    if planning:
+        plan_changes(connection, planning, [node], change)
+        return
     before = change_node(connection, node, change, force=force)
     click.echo(node)
     if wait:

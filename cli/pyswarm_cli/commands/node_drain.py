@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from pyswarm_cli.commands.node import change_node
+from pyswarm_cli.commands.node import change_node, plan_changes
 from pyswarm_cli.connection import Connection, connect
 from pyswarm_cli.failures import each
 from pyswarm_cli.params import DURATION
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Availability
 
@@ -41,12 +42,16 @@ def wait(connection: Connection, node: Any) -> None:
 )
 @click.option("--deadline", type=DURATION, help="What has not moved after so long is stopped at once (ms|s|m|h)")
 @click.option("--wait", "waits", is_flag=True, help="Wait until nothing runs there any more, and show how it goes")
+@plan_options
 @click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 @click.pass_context
-def drain(ctx: click.Context, deadline: float | None, waits: bool, nodes: tuple[str, ...]) -> None:
+def drain(ctx: click.Context, deadline: float | None, waits: bool, nodes: tuple[str, ...], planning: Planning) -> None:
     """`node drain`."""
     check_flags("drain", deadline, wait=waits)
     connection = connect(ctx)
+    if planning:
+        plan_changes(connection, planning, nodes, lambda spec: set_drain(spec, deadline))
+        return
     drained = []
 
     def act(name: str) -> None:

@@ -12,6 +12,7 @@ from pyswarm_cli.failures import FromDaemon, Silent, each, report
 from pyswarm_cli.listing import all_services
 from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.views import services as service_view
 from pyswarm_common.model import ServiceMode
 
@@ -95,11 +96,18 @@ def inspect(ctx: click.Context, format_: str, pretty: bool, services: tuple[str,
 
 
 @click.command(help="Remove services.")
+@plan_options
 @click.argument("services", metavar="SERVICE...", nargs=-1, required=True)
 @click.pass_context
-def remove(ctx: click.Context, services: tuple[str, ...]) -> None:
+def remove(ctx: click.Context, services: tuple[str, ...], planning: Planning) -> None:
     """`service rm`."""
     connection = connect(ctx)
+    if planning:
+        from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
+
+        requests = [control_pb2.RemoveServiceRequest(service=name) for name in services]
+        planning.show(connection, [plans_pb2.PlannedRequest(remove_service=request) for request in requests])
+        return
 
     def act(name: str) -> None:
         call(connection.control.RemoveService, control_pb2.RemoveServiceRequest(service=name))

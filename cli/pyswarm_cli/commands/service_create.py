@@ -14,6 +14,7 @@ from pyswarm_cli.boolean_flags import DockerCommand
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.params import detach_option
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import CREATE_LISTS, SCALARS, declared
 from pyswarm_cli.service.images import ServiceImages
@@ -41,6 +42,14 @@ def _create_with_some_name(connection: Connection, spec: ServiceSpec) -> Any:
     raise AssertionError("the last attempt returns or raises")
 
 
+def _plan(connection: Connection, planning: Planning, spec: ServiceSpec) -> None:
+    from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
+
+    named = spec if spec.name else replace(spec, name=random_name(secrets.choice))
+    request = control_pb2.CreateServiceRequest(spec=to_proto(named))
+    planning.show(connection, [plans_pb2.PlannedRequest(create_service=request)])
+
+
 @click.command(
     cls=DockerCommand,
     help="Create a new service.",
@@ -50,18 +59,29 @@ def _create_with_some_name(connection: Connection, spec: ServiceSpec) -> Any:
 @click.option("--name", help="Service name")
 @click.option("--mode", type=click.Choice(MODES), default="replicated", show_default=True, help="Service mode")
 @declared([*SCALARS, *CREATE_LISTS])
+@plan_options
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
 @click.argument("image")
 @click.argument("command", metavar="[COMMAND] [ARG...]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def create(
-    ctx: click.Context, /, image: str, command: tuple[str, ...], detach: bool, quiet: bool, **options: Any
+    ctx: click.Context,
+    /,
+    image: str,
+    command: tuple[str, ...],
+    detach: bool,
+    quiet: bool,
+    planning: Planning,
+    **options: Any,
 ) -> None:
     """`service create`."""
     spec = build.create(image, command, options, os.environ)
     connection = connect(ctx)
     spec = ServiceImages(connection, options).prepared(spec, is_new_image=True)
+    if planning:
+        _plan(connection, planning, spec)
+        return
     service = _create(connection, spec) if spec.name else _create_with_some_name(connection, spec)
     click.echo(service.id)
     if not detach:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -18,6 +18,7 @@ from pyswarm_cli.failures import each
 from pyswarm_cli.listing import network_names
 from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import detach_option
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
 from pyswarm_cli.service.images import ServiceImages
@@ -32,28 +33,40 @@ Change = Callable[[ServiceSpec], ServiceSpec]
 def change_service(connection: Connection, name: str, change: Change) -> Any:
     """Change the spec. Returns the service as written."""
 
-    def attempt() -> Any:
-        service = get_service(connection, name)
-        spec = change(from_proto(ServiceSpec, service.spec))
-        request = control_pb2.UpdateServiceRequest(
-            service_id=service.id, version=service.meta.version, spec=to_proto(spec)
-        )
-        return call(connection.control.UpdateService, request).service
+    return _write(connection, lambda: change_request(connection, name, change))
 
-    return until_first(attempt)
+
+def change_request(connection: Connection, name: str, change: Change) -> control_pb2.UpdateServiceRequest:
+    """The change of the spec as it is now."""
+    service = get_service(connection, name)
+    spec = change(from_proto(ServiceSpec, service.spec))
+    return control_pb2.UpdateServiceRequest(service_id=service.id, version=service.meta.version, spec=to_proto(spec))
+
+
+def _write(connection: Connection, request: Callable[[], control_pb2.UpdateServiceRequest]) -> Any:
+    return until_first(lambda: call(connection.control.UpdateService, request()).service)
 
 
 def roll_back(connection: Connection, name: str, number: int = 0) -> Any:
     """Go back to the previous spec, or to that of the revision. Returns the service as written."""
 
-    def attempt() -> Any:
-        service = get_service(connection, name)
-        request = control_pb2.UpdateServiceRequest(
-            service_id=service.id, version=service.meta.version, rollback=not number, rollback_to=number
-        )
-        return call(connection.control.UpdateService, request).service
+    return _write(connection, lambda: _back_request(connection, name, number))
 
-    return until_first(attempt)
+
+def _back_request(connection: Connection, name: str, number: int) -> control_pb2.UpdateServiceRequest:
+    service = get_service(connection, name)
+    return control_pb2.UpdateServiceRequest(
+        service_id=service.id, version=service.meta.version, rollback=not number, rollback_to=number
+    )
+
+
+def plan_updates(
+    connection: Connection, planning: Planning, requests: Iterable[control_pb2.UpdateServiceRequest]
+) -> None:
+    """Show what they would do."""
+    from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
+
+    planning.show(connection, [plans_pb2.PlannedRequest(update_service=request) for request in requests])
 
 
 def wait_for(connection: Connection, service: Any, detach: bool, quiet: bool, *, rollback: bool = False) -> None:
@@ -70,27 +83,47 @@ def wait_for(connection: Connection, service: Any, detach: bool, quiet: bool, *,
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing else changes")
 @click.option("--rollback", "rollback_", is_flag=True, help="Go back to the previous configuration")
 @declared([*SCALARS, *UPDATE_LISTS])
+@plan_options
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
 @click.argument("service")
 @click.pass_context
-def update(ctx: click.Context, /, service: str, rollback_: bool, detach: bool, quiet: bool, **options: Any) -> None:
+def update(
+    ctx: click.Context,
+    /,
+    service: str,
+    rollback_: bool,
+    detach: bool,
+    quiet: bool,
+    planning: Planning,
+    **options: Any,
+) -> None:
     """`service update`."""
     connection = connect(ctx)
-    if rollback_:
-        _refuse_other_flags(options)
-        changed = roll_back(connection, service)
-    else:
-        ids = _network_ids(connection, options)
-        images = ServiceImages(connection, options)
-
-        def change(spec: ServiceSpec) -> ServiceSpec:
-            changed = build.change(spec, options, os.environ, ids)
-            return images.prepared(changed, is_new_image=options["image"] is not None)
-
-        changed = change_service(connection, service, change)
+    request = _update_request(connection, service, rollback_, options)
+    if planning:
+        plan_updates(connection, planning, [request()])
+        return
+    changed = _write(connection, request)
     click.echo(service)
     wait_for(connection, changed, detach, quiet, rollback=rollback_)
+
+
+def _update_request(
+    connection: Connection, name: str, rollback_: bool, options: dict[str, Any]
+) -> Callable[[], control_pb2.UpdateServiceRequest]:
+    """What makes the request, each time from the spec as it is then."""
+    if rollback_:
+        _refuse_other_flags(options)
+        return lambda: _back_request(connection, name, 0)
+    ids = _network_ids(connection, options)
+    images = ServiceImages(connection, options)
+
+    def change(spec: ServiceSpec) -> ServiceSpec:
+        changed = build.change(spec, options, os.environ, ids)
+        return images.prepared(changed, is_new_image=options["image"] is not None)
+
+    return lambda: change_request(connection, name, change)
 
 
 def _refuse_other_flags(options: dict[str, Any]) -> None:
@@ -112,26 +145,36 @@ def _network_ids(connection: Connection, options: dict[str, Any]) -> dict[str, s
 
 @click.command(help="Go back to a service's previous configuration, or to any one in its history.")
 @click.option("--to", "number", metavar="REVISION", type=click.IntRange(min=1), help="As in `service history`")
+@plan_options
 @detach_option
 @click.option("-q", "--quiet", is_flag=True, help="Suppress progress output")
 @click.argument("service")
 @click.pass_context
-def rollback(ctx: click.Context, number: int | None, detach: bool, quiet: bool, service: str) -> None:
+def rollback(
+    ctx: click.Context, number: int | None, detach: bool, quiet: bool, service: str, planning: Planning
+) -> None:
     """`service rollback`."""
     connection = connect(ctx)
+    if planning:
+        plan_updates(connection, planning, [_back_request(connection, service, number or 0)])
+        return
     changed = roll_back(connection, service, number or 0)
     click.echo(service)
     wait_for(connection, changed, detach, quiet, rollback=True)
 
 
 @click.command(help="Set the number of replicas of services: `pyswarm service scale web=5 api=3`.")
+@plan_options
 @detach_option
 @click.argument("targets", metavar="SERVICE=REPLICAS...", nargs=-1, required=True)
 @click.pass_context
-def scale(ctx: click.Context, detach: bool, targets: tuple[str, ...]) -> None:
+def scale(ctx: click.Context, detach: bool, targets: tuple[str, ...], planning: Planning) -> None:
     """`service scale`."""
     wanted = dict(_target(text) for text in targets)
     connection = connect(ctx)
+    if planning:
+        plan_updates(connection, planning, [_scale_request(connection, *target) for target in wanted.items()])
+        return
     scaled = []
 
     def act(name: str) -> None:
@@ -144,6 +187,10 @@ def scale(ctx: click.Context, detach: bool, targets: tuple[str, ...]) -> None:
     finally:
         for service in scaled:
             wait_for(connection, service, detach, False)
+
+
+def _scale_request(connection: Connection, name: str, replicas: int) -> control_pb2.UpdateServiceRequest:
+    return change_request(connection, name, lambda spec: _scaled(spec, replicas))
 
 
 def _target(text: str) -> tuple[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from pyswarm.v1 import scheduling_pb2 as pb
-from pyswarm_cli.connection import call, connect
-from pyswarm_cli.output.rows import show, show_objects
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.output.rows import show_objects
 from pyswarm_cli.params import detach_option, format_option, quiet_option
+from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.views import why as view
 from pyswarm_common.errors import InvalidArgument
 
@@ -42,27 +45,31 @@ def service_why(ctx: click.Context, format_: str, limit: int, service: str) -> N
         click.echo(view.service_text(answer), nl=False)
 
 
+def _plan(connection: Connection, planning: Planning, services: Sequence[str]) -> None:
+    from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
+
+    planning.show(connection, [plans_pb2.PlannedRequest(rebalance=pb.RebalanceRequest(services=services))])
+
+
 @click.command(help="Move tasks of services, a few at a time, until they are spread evenly.")
 @click.option("--all", "all_", is_flag=True, help="Of all replicated services")
-@click.option("--plan", is_flag=True, help="Show which tasks would move, and move none")
+@plan_options
 @detach_option
 @quiet_option
-@format_option
 @click.argument("services", nargs=-1)
 @click.pass_context
 def rebalance(
-    ctx: click.Context, all_: bool, plan: bool, detach: bool, quiet: bool, format_: str, services: tuple[str, ...]
+    ctx: click.Context, all_: bool, detach: bool, quiet: bool, services: tuple[str, ...], planning: Planning
 ) -> None:
     """`service rebalance`."""
     if all_ == bool(services):
         raise InvalidArgument("name services to rebalance, or give --all")
     connection = connect(ctx)
     planned = call(connection.scheduling.PlanRebalance, pb.PlanRebalanceRequest(services=services))
-    if plan:
-        rows = [view.move_row(move) for move in planned.moves]
-        click.echo(show(rows, view.MOVE_COLUMNS, format_, quiet=quiet), nl=False)
-        return
     uneven = tuple(dict.fromkeys(move.service_id for move in planned.moves))
+    if planning:
+        _plan(connection, planning, uneven or services)
+        return
     if not uneven:
         click.echo("nothing to move: the tasks are spread evenly")
         return

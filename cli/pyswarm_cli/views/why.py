@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from pyswarm.v1 import scheduling_pb2 as pb
@@ -24,10 +24,6 @@ NODE_COLUMNS = Columns(
         "ID": "ID",
     },
     table=("Node", "Verdict", "Spread", "Own", "Tasks", "Reserved", "Notes"),
-)
-MOVE_COLUMNS = Columns(
-    headings={"Service": "SERVICE", "Task": "TASK", "From": "FROM", "To": "TO", "ID": "ID"},
-    table=("Task", "From", "To"),
 )
 
 
@@ -91,16 +87,6 @@ def node_row(node: pb.NodeVerdict) -> Json:
         "Tasks": node.tasks,
         "Reserved": f"{node.reserved:.0%}",
         "Notes": "; ".join(_notes(node)),
-    }
-
-
-def move_row(move: pb.TaskMove) -> Mapping[str, Any]:
-    return {
-        "ID": move.task_id,
-        "Service": move.service_name,
-        "Task": move.task_name,
-        "From": move.from_hostname or move.from_node_id,
-        "To": move.to_hostname or move.to_node_id,
     }
 
 

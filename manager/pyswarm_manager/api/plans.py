@@ -58,9 +58,10 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
 
     async def PlanChange(self, request: pb.PlanChangeRequest, context: Context) -> pb.PlanChangeResponse:
         async def local() -> pb.PlanChangeResponse:
-            await self._calls.view(context, control_pb2.CONSISTENCY_LINEARIZABLE)
+            view = await self._calls.view(context, control_pb2.CONSISTENCY_LINEARIZABLE)
+            cluster_id = view.cluster.id if view.cluster is not None else ""
             found, _ = await self._planned(request.requests)
-            return pb.PlanChangeResponse(forecast=found)
+            return pb.PlanChangeResponse(forecast=found, cluster_id=cluster_id)
 
         return await self._calls.on_leader(context, "PlanChange", request, pb.PlanChangeResponse, local, is_read=True)
 

@@ -27,15 +27,15 @@ from pyswarm.v1 import scheduling_pb2 as pyswarm_dot_v1_dot_scheduling__pb2
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/plans.proto\x12\npyswarm.v1\x1a\x18pyswarm/v1/control.proto\x1a\x1bpyswarm/v1/scheduling.proto\x1a\x16pyswarm/v1/types.proto\"\xb8\x02\n\x0ePlannedRequest\x12:\n\x0e\x63reate_service\x18\x01 \x01(\x0b\x32 .pyswarm.v1.CreateServiceRequestH\x00\x12:\n\x0eupdate_service\x18\x02 \x01(\x0b\x32 .pyswarm.v1.UpdateServiceRequestH\x00\x12:\n\x0eremove_service\x18\x03 \x01(\x0b\x32 .pyswarm.v1.RemoveServiceRequestH\x00\x12\x34\n\x0bupdate_node\x18\x04 \x01(\x0b\x32\x1d.pyswarm.v1.UpdateNodeRequestH\x00\x12\x31\n\trebalance\x18\x05 \x01(\x0b\x32\x1c.pyswarm.v1.RebalanceRequestH\x00\x42\t\n\x07request\"\x84\x02\n\x0bPlannedTask\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.PlannedKind\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12\x11\n\ttask_name\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_node_id\x18\x06 \x01(\t\x12\x15\n\rfrom_hostname\x18\x07 \x01(\t\x12\x12\n\nto_node_id\x18\x08 \x01(\t\x12\x13\n\x0bto_hostname\x18\t \x01(\t\x12\r\n\x05image\x18\n \x01(\t\x12\x0c\n\x04\x61t_s\x18\x0b \x01(\x01\x12\r\n\x05\x63\x61use\x18\x0c \x01(\t\"O\n\nImageFetch\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\"Z\n\x0bPendingTask\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x11\n\ttask_name\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xd5\x01\n\x08\x46orecast\x12\r\n\x05index\x18\x01 \x01(\x04\x12&\n\x05tasks\x18\x02 \x03(\x0b\x32\x17.pyswarm.v1.PlannedTask\x12&\n\x06images\x18\x03 \x03(\x0b\x32\x16.pyswarm.v1.ImageFetch\x12(\n\x07pending\x18\x04 \x03(\x0b\x32\x17.pyswarm.v1.PendingTask\x12\x0f\n\x07takes_s\x18\x05 \x01(\x01\x12\x0f\n\x07\x63ut_off\x18\x06 \x01(\x08\x12\r\n\x05notes\x18\x07 \x03(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\"A\n\x11PlanChangeRequest\x12,\n\x08requests\x18\x01 \x03(\x0b\x32\x1a.pyswarm.v1.PlannedRequest\"<\n\x12PlanChangeResponse\x12&\n\x08\x66orecast\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\"x\n\x04Plan\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12,\n\x08requests\x18\x05 \x03(\x0b\x32\x1a.pyswarm.v1.PlannedRequest\"2\n\x10\x41pplyPlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Plan\"q\n\x11\x41pplyPlanResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12%\n\x08services\x18\x02 \x03(\x0b\x32\x13.pyswarm.v1.Service\x12&\n\x08\x66orecast\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\"4\n\x13SimulateLossRequest\x12\r\n\x05nodes\x18\x01 \x03(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\"f\n\x08LostNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x12\n\nis_manager\x18\x03 \x01(\x08\x12\x14\n\x0c\x61lready_down\x18\x04 \x01(\x08\x12\r\n\x05tasks\x18\x05 \x01(\r\"x\n\x0cQuorumEffect\x12\x10\n\x08managers\x18\x01 \x01(\r\x12\x0c\n\x04lost\x18\x02 \x01(\r\x12\x11\n\treachable\x18\x03 \x01(\r\x12\x10\n\x08majority\x18\x04 \x01(\r\x12\r\n\x05holds\x18\x05 \x01(\x08\x12\x14\n\x0closes_leader\x18\x06 \x01(\x08\"D\n\x06Outage\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x10\n\x08recovers\x18\x03 \x01(\x08\"\xb2\x01\n\x14SimulateLossResponse\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.pyswarm.v1.LostNode\x12(\n\x06quorum\x18\x02 \x01(\x0b\x32\x18.pyswarm.v1.QuorumEffect\x12&\n\x08\x66orecast\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\x12#\n\x07outages\x18\x04 \x03(\x0b\x32\x12.pyswarm.v1.Outage*m\n\x0bPlannedKind\x12\x16\n\x12PLANNED_KIND_START\x10\x00\x12\x15\n\x11PLANNED_KIND_STOP\x10\x01\x12\x15\n\x11PLANNED_KIND_MOVE\x10\x02\x12\x18\n\x14PLANNED_KIND_REPLACE\x10\x03\x32\xf1\x01\n\x05Plans\x12K\n\nPlanChange\x12\x1d.pyswarm.v1.PlanChangeRequest\x1a\x1e.pyswarm.v1.PlanChangeResponse\x12H\n\tApplyPlan\x12\x1c.pyswarm.v1.ApplyPlanRequest\x1a\x1d.pyswarm.v1.ApplyPlanResponse\x12Q\n\x0cSimulateLoss\x12\x1f.pyswarm.v1.SimulateLossRequest\x1a .pyswarm.v1.SimulateLossResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/plans.proto\x12\npyswarm.v1\x1a\x18pyswarm/v1/control.proto\x1a\x1bpyswarm/v1/scheduling.proto\x1a\x16pyswarm/v1/types.proto\"\xb8\x02\n\x0ePlannedRequest\x12:\n\x0e\x63reate_service\x18\x01 \x01(\x0b\x32 .pyswarm.v1.CreateServiceRequestH\x00\x12:\n\x0eupdate_service\x18\x02 \x01(\x0b\x32 .pyswarm.v1.UpdateServiceRequestH\x00\x12:\n\x0eremove_service\x18\x03 \x01(\x0b\x32 .pyswarm.v1.RemoveServiceRequestH\x00\x12\x34\n\x0bupdate_node\x18\x04 \x01(\x0b\x32\x1d.pyswarm.v1.UpdateNodeRequestH\x00\x12\x31\n\trebalance\x18\x05 \x01(\x0b\x32\x1c.pyswarm.v1.RebalanceRequestH\x00\x42\t\n\x07request\"\x84\x02\n\x0bPlannedTask\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.pyswarm.v1.PlannedKind\x12\x12\n\nservice_id\x18\x02 \x01(\t\x12\x14\n\x0cservice_name\x18\x03 \x01(\t\x12\x11\n\ttask_name\x18\x04 \x01(\t\x12\x0f\n\x07task_id\x18\x05 \x01(\t\x12\x14\n\x0c\x66rom_node_id\x18\x06 \x01(\t\x12\x15\n\rfrom_hostname\x18\x07 \x01(\t\x12\x12\n\nto_node_id\x18\x08 \x01(\t\x12\x13\n\x0bto_hostname\x18\t \x01(\t\x12\r\n\x05image\x18\n \x01(\t\x12\x0c\n\x04\x61t_s\x18\x0b \x01(\x01\x12\r\n\x05\x63\x61use\x18\x0c \x01(\t\"O\n\nImageFetch\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\r\n\x05image\x18\x03 \x01(\t\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\"Z\n\x0bPendingTask\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x11\n\ttask_name\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\xd5\x01\n\x08\x46orecast\x12\r\n\x05index\x18\x01 \x01(\x04\x12&\n\x05tasks\x18\x02 \x03(\x0b\x32\x17.pyswarm.v1.PlannedTask\x12&\n\x06images\x18\x03 \x03(\x0b\x32\x16.pyswarm.v1.ImageFetch\x12(\n\x07pending\x18\x04 \x03(\x0b\x32\x17.pyswarm.v1.PendingTask\x12\x0f\n\x07takes_s\x18\x05 \x01(\x01\x12\x0f\n\x07\x63ut_off\x18\x06 \x01(\x08\x12\r\n\x05notes\x18\x07 \x03(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\"A\n\x11PlanChangeRequest\x12,\n\x08requests\x18\x01 \x03(\x0b\x32\x1a.pyswarm.v1.PlannedRequest\"P\n\x12PlanChangeResponse\x12&\n\x08\x66orecast\x18\x01 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\x12\x12\n\ncluster_id\x18\x02 \x01(\t\"x\n\x04Plan\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12,\n\x08requests\x18\x05 \x03(\x0b\x32\x1a.pyswarm.v1.PlannedRequest\"2\n\x10\x41pplyPlanRequest\x12\x1e\n\x04plan\x18\x01 \x01(\x0b\x32\x10.pyswarm.v1.Plan\"q\n\x11\x41pplyPlanResponse\x12\r\n\x05index\x18\x01 \x01(\x04\x12%\n\x08services\x18\x02 \x03(\x0b\x32\x13.pyswarm.v1.Service\x12&\n\x08\x66orecast\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\"4\n\x13SimulateLossRequest\x12\r\n\x05nodes\x18\x01 \x03(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\"f\n\x08LostNode\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12\x12\n\nis_manager\x18\x03 \x01(\x08\x12\x14\n\x0c\x61lready_down\x18\x04 \x01(\x08\x12\r\n\x05tasks\x18\x05 \x01(\r\"x\n\x0cQuorumEffect\x12\x10\n\x08managers\x18\x01 \x01(\r\x12\x0c\n\x04lost\x18\x02 \x01(\r\x12\x11\n\treachable\x18\x03 \x01(\r\x12\x10\n\x08majority\x18\x04 \x01(\r\x12\r\n\x05holds\x18\x05 \x01(\x08\x12\x14\n\x0closes_leader\x18\x06 \x01(\x08\"D\n\x06Outage\x12\x12\n\nservice_id\x18\x01 \x01(\t\x12\x14\n\x0cservice_name\x18\x02 \x01(\t\x12\x10\n\x08recovers\x18\x03 \x01(\x08\"\xb2\x01\n\x14SimulateLossResponse\x12#\n\x05nodes\x18\x01 \x03(\x0b\x32\x14.pyswarm.v1.LostNode\x12(\n\x06quorum\x18\x02 \x01(\x0b\x32\x18.pyswarm.v1.QuorumEffect\x12&\n\x08\x66orecast\x18\x03 \x01(\x0b\x32\x14.pyswarm.v1.Forecast\x12#\n\x07outages\x18\x04 \x03(\x0b\x32\x12.pyswarm.v1.Outage*m\n\x0bPlannedKind\x12\x16\n\x12PLANNED_KIND_START\x10\x00\x12\x15\n\x11PLANNED_KIND_STOP\x10\x01\x12\x15\n\x11PLANNED_KIND_MOVE\x10\x02\x12\x18\n\x14PLANNED_KIND_REPLACE\x10\x03\x32\xf1\x01\n\x05Plans\x12K\n\nPlanChange\x12\x1d.pyswarm.v1.PlanChangeRequest\x1a\x1e.pyswarm.v1.PlanChangeResponse\x12H\n\tApplyPlan\x12\x1c.pyswarm.v1.ApplyPlanRequest\x1a\x1d.pyswarm.v1.ApplyPlanResponse\x12Q\n\x0cSimulateLoss\x12\x1f.pyswarm.v1.SimulateLossRequest\x1a .pyswarm.v1.SimulateLossResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pyswarm.v1.plans_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLANNEDKIND']._serialized_start=2033
-  _globals['_PLANNEDKIND']._serialized_end=2142
+  _globals['_PLANNEDKIND']._serialized_start=2053
+  _globals['_PLANNEDKIND']._serialized_end=2162
   _globals['_PLANNEDREQUEST']._serialized_start=118
   _globals['_PLANNEDREQUEST']._serialized_end=430
   _globals['_PLANNEDTASK']._serialized_start=433
@@ -49,23 +49,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PLANCHANGEREQUEST']._serialized_start=1084
   _globals['_PLANCHANGEREQUEST']._serialized_end=1149
   _globals['_PLANCHANGERESPONSE']._serialized_start=1151
-  _globals['_PLANCHANGERESPONSE']._serialized_end=1211
-  _globals['_PLAN']._serialized_start=1213
-  _globals['_PLAN']._serialized_end=1333
-  _globals['_APPLYPLANREQUEST']._serialized_start=1335
-  _globals['_APPLYPLANREQUEST']._serialized_end=1385
-  _globals['_APPLYPLANRESPONSE']._serialized_start=1387
-  _globals['_APPLYPLANRESPONSE']._serialized_end=1500
-  _globals['_SIMULATELOSSREQUEST']._serialized_start=1502
-  _globals['_SIMULATELOSSREQUEST']._serialized_end=1554
-  _globals['_LOSTNODE']._serialized_start=1556
-  _globals['_LOSTNODE']._serialized_end=1658
-  _globals['_QUORUMEFFECT']._serialized_start=1660
-  _globals['_QUORUMEFFECT']._serialized_end=1780
-  _globals['_OUTAGE']._serialized_start=1782
-  _globals['_OUTAGE']._serialized_end=1850
-  _globals['_SIMULATELOSSRESPONSE']._serialized_start=1853
-  _globals['_SIMULATELOSSRESPONSE']._serialized_end=2031
-  _globals['_PLANS']._serialized_start=2145
-  _globals['_PLANS']._serialized_end=2386
+  _globals['_PLANCHANGERESPONSE']._serialized_end=1231
+  _globals['_PLAN']._serialized_start=1233
+  _globals['_PLAN']._serialized_end=1353
+  _globals['_APPLYPLANREQUEST']._serialized_start=1355
+  _globals['_APPLYPLANREQUEST']._serialized_end=1405
+  _globals['_APPLYPLANRESPONSE']._serialized_start=1407
+  _globals['_APPLYPLANRESPONSE']._serialized_end=1520
+  _globals['_SIMULATELOSSREQUEST']._serialized_start=1522
+  _globals['_SIMULATELOSSREQUEST']._serialized_end=1574
+  _globals['_LOSTNODE']._serialized_start=1576
+  _globals['_LOSTNODE']._serialized_end=1678
+  _globals['_QUORUMEFFECT']._serialized_start=1680
+  _globals['_QUORUMEFFECT']._serialized_end=1800
+  _globals['_OUTAGE']._serialized_start=1802
+  _globals['_OUTAGE']._serialized_end=1870
+  _globals['_SIMULATELOSSRESPONSE']._serialized_start=1873
+  _globals['_SIMULATELOSSRESPONSE']._serialized_end=2051
+  _globals['_PLANS']._serialized_start=2165
+  _globals['_PLANS']._serialized_end=2406
 # @@protoc_insertion_point(module_scope)

@@ -25,6 +25,8 @@ from pyswarm.v1 import (
     jobs_pb2_grpc,
     operator_pb2,
     operator_pb2_grpc,
+    plans_pb2,
+    plans_pb2_grpc,
     scheduling_pb2,
     scheduling_pb2_grpc,
     secrets_pb2,
@@ -66,6 +68,7 @@ class Everything:
             "Operator": operator_pb2_grpc.OperatorStub,
             "Exec": exec_pb2_grpc.ExecStub,
             "Jobs": jobs_pb2_grpc.JobsStub,
+            "Plans": plans_pb2_grpc.PlansStub,
             "Scheduling": scheduling_pb2_grpc.SchedulingStub,
             "Secrets": secrets_pb2_grpc.SecretsStub,
         }
@@ -108,6 +111,16 @@ class Everything:
         yield "Control/RemoveTask"
         await self._call("Scheduling/Rebalance", scheduling_pb2.RebalanceRequest(services=["web"]))
         yield "Scheduling/Rebalance"
+        removal = plans_pb2.PlannedRequest(remove_service=pb.RemoveServiceRequest(service="web"))
+        told = await self._call("Plans/PlanChange", plans_pb2.PlanChangeRequest(requests=[removal]))
+        plan = plans_pb2.Plan(
+            format=1, cluster_id=told.cluster_id, index=told.forecast.index, outcome=told.forecast.outcome
+        )
+        plan.requests.append(removal)
+        await self._call("Plans/ApplyPlan", plans_pb2.ApplyPlanRequest(plan=plan))
+        yield "Plans/ApplyPlan"
+        await self._call("Control/CreateService", pb.CreateServiceRequest(spec=wire(service_spec("web"))))
+        yield "Control/CreateService"
         await self._call("Control/RemoveService", pb.RemoveServiceRequest(service="web"))
         yield "Control/RemoveService"
         await self._call("Control/CreateNetwork", pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="net")))

@@ -18,7 +18,7 @@ from pyswarm_manager.api.authorisation import CHANGES, TABLE
 LOCAL, MANAGER, WORKER = Caller.LOCAL, Caller.MANAGER, Caller.WORKER
 VIEWER, OPERATOR, ADMIN = Caller.VIEWER, Caller.OPERATOR, Caller.ADMIN
 PEOPLE = (VIEWER, OPERATOR, ADMIN)
-READS = ("Get", "List", "Watch", "Read", "Check", "Inspect", "Explain", "Plan")
+READS = ("Get", "List", "Watch", "Read", "Check", "Inspect", "Explain", "Plan", "Simulate")
 NOT_PEOPLES_CHANGES = {
     # The node's own, of which nothing is kept unless it changes an object.
     "/pyswarm.v1.Dispatcher/Session",
@@ -113,9 +113,11 @@ def test_what_an_operator_may_change() -> None:
             "RemoveNetwork",
             "UpdateNode",
         )
-    } | {"/pyswarm.v1.Jobs/RunService", "/pyswarm.v1.Scheduling/Rebalance"} | ENTERING | {
-        "/pyswarm.v1.Exec/Announce"
-    } | FILES
+    } | {
+        "/pyswarm.v1.Jobs/RunService",
+        "/pyswarm.v1.Scheduling/Rebalance",
+        "/pyswarm.v1.Plans/ApplyPlan",
+    } | ENTERING | {"/pyswarm.v1.Exec/Announce"} | FILES
 
 
 def test_each_role_may_do_what_the_one_before_it_may() -> None:
