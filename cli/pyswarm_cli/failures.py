@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from pyswarm_common.errors import PyswarmError
 from pyswarm_common.secrecy import masked
 
 WRONG_FLAG = 125
+_NOT_SO = re.compile(r"""(?:(['"])(?P<quoted>.*?)\1|(?P<number>[-+.\w]+)) is (?P<reason>not .+)""", re.DOTALL)
 _OF_OUTPUT = frozenset({errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
@@ -28,6 +30,14 @@ class FromDaemon(Exception):
         self.refusal = refusal
         # The gRPC status, for those that have no class of their own (OUT_OF_RANGE).
         self.status = status
+
+
+class WrongValue(click.BadParameter):
+    """A flag's value that one of our own parsers does not take."""
+
+    def __init__(self, value: str, reason: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+        super().__init__(reason, ctx, param)
+        self.value = value
 
 
 class Silent(Exception):
@@ -94,12 +104,27 @@ def _usage_message(error: click.UsageError, command: str) -> tuple[str, int]:
         case click.MissingParameter(param=click.Option() as option):
             return f"required flag: {max(option.opts, key=len)}", WRONG_FLAG
         case click.BadParameter(param=click.Option() as option):
-            return f"invalid argument for {max(option.opts, key=len)}: {error.message}", WRONG_FLAG
+            return _wrong_value(option, error), WRONG_FLAG
+    if error.message.startswith("invalid argument "):
+        return error.message, WRONG_FLAG
     if error.message.startswith("No such command"):
         return f"unknown command: {error.message.split(chr(39))[1]}", 1
     if "unexpected extra argument" in error.message:
         return f'"{command}" was given too many arguments', 1
     return error.message, 1
+
+
+def _wrong_value(option: click.Option, error: click.BadParameter) -> str:
+    """As docker says it. click's own types begin with the value, quoted, and go on with what it is not."""
+    flag = ", ".join(sorted(option.opts, key=len))
+    found = _NOT_SO.match(error.message)
+    if isinstance(error, WrongValue):
+        value, reason = error.value, error.message.removeprefix(f'"{error.value}" is ')
+    elif found is not None:
+        value, reason = found["quoted"] if found["quoted"] is not None else found["number"], found["reason"]
+    else:
+        return f'invalid argument for "{flag}" flag: {error.message}'
+    return f'invalid argument "{value}" for "{flag}" flag: {reason}'
 
 
 def each(names: Iterable[str], act: Callable[[str], None]) -> None:

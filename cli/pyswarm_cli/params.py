@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from pyswarm_cli.failures import WrongValue
 from pyswarm_cli.parse.quantities import duration_s
 from pyswarm_common.errors import InvalidArgument
 
@@ -25,7 +26,7 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
         try:
             return self._read(value)
         except InvalidArgument as error:
-            self.fail(str(error), param, ctx)
+            raise WrongValue(value, str(error), param, ctx) from error
 
 
 AVAILABILITY = click.Choice(["active", "pause", "drain"])
