@@ -18,9 +18,19 @@ from pyswarm_cli.parse.moments import lifetime_s
 from pyswarm_cli.remote import CERT_FILE, KEY_FILE, ROOT_FILE
 from pyswarm_cli.secret_lines import read_api_token
 from pyswarm_cli.views import access as access_view
+from pyswarm_common.errors import InvalidArgument
 
 _ROLE = click.Choice(["viewer", "operator", "admin"])
-_LIFETIME = Parsed("duration", lifetime_s)
+
+
+def _lifetime_s(text: str) -> float:
+    seconds = lifetime_s(text)
+    if not seconds:
+        raise InvalidArgument("it would have expired already: leave the flag out for the default")
+    return seconds
+
+
+_LIFETIME = Parsed("duration", _lifetime_s)
 _role_option = click.option("--role", type=_ROLE, required=True, help="What its holder may do")
 _name_option = click.option("--name", required=True, help="Whose it is; the audit log says this name")
 

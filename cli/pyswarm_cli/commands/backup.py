@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pyswarm.v1 import backup_pb2
 from pyswarm_cli.backup import files
@@ -38,6 +39,8 @@ _PROGRESS_S = 0.2
 @click.pass_context
 def create(ctx: click.Context, passphrase: bool, passphrase_file: str, quiet: bool, file: str) -> None:
     """`backup`."""
+    if not file and ctx.get_parameter_source("file") is not ParameterSource.DEFAULT:
+        raise InvalidArgument("the name of the file is empty: leave it out for a name with the date, or give one")
     if file == "-" and sys.stdout.isatty():
         raise InvalidArgument("a backup is not for a terminal: give a file, or redirect standard output")
     if file not in ("", "-"):

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import click
 
-from pyswarm.v1 import node_pb2
+from pyswarm.v1 import health_pb2, node_pb2
 from pyswarm_cli.backup.old_managers import answers_elsewhere, check_silent
 from pyswarm_cli.backup.secret_input import key_for
 from pyswarm_cli.confirmation import confirm, yes_option
-from pyswarm_cli.connection import call, connect
-from pyswarm_cli.failures import one_line
+from pyswarm_cli.connection import Connection, call, connect
+from pyswarm_cli.failures import FromDaemon, one_line
 from pyswarm_cli.output.words import ago, iso_time
 from pyswarm_cli.params import AVAILABILITY
 from pyswarm_cli.views.backups import objects
 from pyswarm_common.backup.container import Header, Reader, Summary
-from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument, PyswarmError
 from pyswarm_common.model import Availability
 
 _CHUNK = 1 << 20
@@ -50,9 +50,11 @@ def restore(
     connection = connect(ctx)
     info = call(connection.daemon.GetInfo, node_pb2.GetInfoRequest())
     header, summary, key = _verified(file, key_file, info)
-    click.echo("\n".join(_plan(file, header, summary, in_place=bool(info.cluster_id))), err=True)
-    if not info.cluster_id and not force:  # in its own swarm the daemon sees whether there is a leader
+    if info.cluster_id:
+        _check_lost(connection, has_addresses=bool(advertise_addr or listen_addr or data_path_addr))
+    elif not force:
         check_silent(summary.managers, answers_elsewhere)
+    click.echo("\n".join(_plan(file, header, summary, in_place=bool(info.cluster_id))), err=True)
     confirm("a restore", yes=yes)
     addresses = node_pb2.InitRequest(
         advertise_addr=advertise_addr,
@@ -73,6 +75,21 @@ def _check_free(info: node_pb2.GetInfoResponse, header: Header) -> None:
     if info.cluster_id and info.cluster_id != header.cluster_id:
         raise FailedPrecondition(
             'This node is already part of a swarm, and not of the backup\'s. Use "pyswarm leave" to leave it first.'
+        )
+
+
+def _check_lost(connection: Connection, *, has_addresses: bool) -> None:
+    """What the daemon would refuse in the backup's own swarm, before the plan is shown. It looks again."""
+    if has_addresses:
+        raise InvalidArgument("this node is part of a swarm and keeps its addresses: leave out the address flags")
+    try:
+        health = call(connection.health.GetHealth, health_pb2.GetHealthRequest())
+    except (FromDaemon, PyswarmError):
+        return  # its manager says nothing: that is what a restore is for
+    if health.leader_raft_id:
+        raise FailedPrecondition(
+            "this swarm has a leader, so there is nothing to restore: to go back to a backup, let every node leave the "
+            "swarm first"
         )
 
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from cli_runner import Done, Run, run_cli
 
-from pyswarm.v1 import backup_pb2, backup_pb2_grpc, node_pb2, node_pb2_grpc
+from pyswarm.v1 import backup_pb2, backup_pb2_grpc, health_pb2, health_pb2_grpc, node_pb2, node_pb2_grpc
 from pyswarm_cli.backup.old_managers import answers_elsewhere
 from pyswarm_cli.main import cli
 from pyswarm_common.backup.container import SALT_BYTES, Header, KnownManager, Reader, Summary, write
@@ -44,7 +44,7 @@ def backup(key: bytes = KEY, **fields: Any) -> bytes:
     return b"".join(write(header, Summary(managers, ("web",)), key, [b"piece"] * 5))
 
 
-class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
+class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer, health_pb2_grpc.HealthServicer):
     """Sends what the test wants sent."""
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +53,7 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
         self.breaks = False
         self.requests: list[backup_pb2.CreateBackupRequest] = []
         self.member_of = ""
+        self.leader = 0
         self.restored: list[node_pb2.RestoreRequest] = []
         self.plan = node_pb2.ForceNewClusterPlan(
             cluster_id=CLUSTER_ID, node_id="node1", services=2, commit_index=9, last_index=11
@@ -62,6 +63,7 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
         self._server = grpc.server(ThreadPoolExecutor(4))
         backup_pb2_grpc.add_BackupServicer_to_server(self, self._server)
         node_pb2_grpc.add_DaemonServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{folder}/b.sock")
         self._server.start()
 
@@ -85,6 +87,9 @@ class FakeDaemon(backup_pb2_grpc.BackupServicer, node_pb2_grpc.DaemonServicer):
 
     def GetInfo(self, request: Any, context: Any) -> Any:
         return node_pb2.GetInfoResponse(cluster_id=self.member_of)
+
+    def GetHealth(self, request: Any, context: Any) -> Any:
+        return health_pb2.GetHealthResponse(leader_raft_id=self.leader)
 
     def Restore(self, request_iterator: Any, context: Any) -> Any:
         self.restored = list(request_iterator)
@@ -307,7 +312,9 @@ def test_a_restore_beside_managers_that_still_answer_is_refused(
     monkeypatch.setattr("pyswarm_cli.commands.restore.answers_elsewhere", lambda address: asked.append(address) or True)
     refused = run("restore", "--yes", "--key-file", key_file, "mine")
     assert (refused.code, daemon.restored, asked) == (1, [], ["192.0.2.1:2377"])
-    assert refused.err.splitlines()[-1].startswith("still answering: n1 (192.0.2.1:2377). If they are managers of this")
+    assert refused.err.startswith("still answering: n1 (192.0.2.1:2377). If they are managers of this"), (
+        "no plan before"
+    )
     assert run("restore", "--yes", "--force", "--key-file", key_file, "mine").code == 0
     assert daemon.restored
 
@@ -317,6 +324,28 @@ def test_what_answers_on_this_very_machine_is_no_old_manager() -> None:
         assert not answers_elsewhere(f"127.0.0.1:{listener.getsockname()[1]}")
     for odd in ("", "nonsense", "127.0.0.1:99999999", ":x", "[::1]:1"):
         assert not answers_elsewhere(odd)
+
+
+@pytest.mark.parametrize(
+    ("leader", "flags", "said"),
+    [(7, [], "this swarm has a leader"), (0, ["--advertise-addr", "192.0.2.9"], "keeps its addresses")],
+)
+def test_what_its_own_swarm_will_not_have_is_refused_before_the_plan_is_shown(
+    daemon: FakeDaemon, run: Run, folder: Path, key_file: str, leader: int, flags: list[str], said: str
+) -> None:
+    put(folder, "mine", backup())
+    daemon.member_of, daemon.leader = CLUSTER_ID, leader
+    refused = run("restore", "--yes", "--key-file", key_file, *flags, "mine")
+    assert (refused.code, daemon.restored) == (1, [])
+    assert said in refused.err
+    assert "Lost:" not in refused.err
+
+
+def test_a_file_without_a_name_is_refused(daemon: FakeDaemon, run: Run) -> None:
+    refused = run("backup", "")
+    assert (refused.code, len(refused.err.splitlines())) == (1, 1)
+    assert refused.err.startswith("the name of the file is empty")
+    assert not daemon.requests
 
 
 def test_a_restore_in_its_own_swarm_says_that_the_node_stays(
