@@ -148,7 +148,7 @@ def _make_directory(target: Path) -> None:
 
 
 def _set_time(target: Path, mtime: float) -> None:
-    seconds = min(max(mtime, 0.0), 2.0**33)
+    seconds = min(2.0**33, max(0.0, mtime))  # in this order what is no number becomes 0
     os.utime(target, (seconds, seconds), follow_symlinks=False)
 
 
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
             write_in(path, sys.stdin.buffer)
     except (FileNotFoundError, NotADirectoryError) as error:
         outcome = Outcome(error=error.strerror or str(error), is_missing=True)
-    except (PyswarmError, OSError, tarfile.TarError, MemoryError) as error:
+    except (PyswarmError, OSError, tarfile.TarError, MemoryError, RecursionError) as error:
         outcome = Outcome(error=str(error) or type(error).__name__)
     sys.stderr.buffer.write(msgspec.json.encode(outcome) + b"\n")
     return 1 if outcome.error else 0

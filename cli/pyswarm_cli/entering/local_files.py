@@ -13,12 +13,23 @@ import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from pyswarm_common.errors import InvalidArgument, NotFound
 
 CHUNK = 128 * 1024
+MAX_HEADER = 1 << 20
 _PERMISSIONS = 0o777
+_LAST_TIME = 2.0**33
+_LONG_HEADERS = frozenset(
+    (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    )
+)
 
 
 # ---- from here
@@ -88,10 +99,11 @@ def unpack(chunks: Iterable[bytes], destination: str) -> None:
         root = path.parent
     reader: Any = _Chunks(chunks)
     try:
-        with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK) as archive:
-            for member in archive:
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=CHUNK, tarinfo=_Header) as archive:
+            while (member := archive.next()) is not None:
                 _put(archive, member, place(_clean(member.name)), place, root)
-    except tarfile.TarError as error:
+                archive.members.clear()  # type: ignore[attr-defined]  # or memory grows with the stream
+    except (tarfile.TarError, RecursionError, UnicodeError) as error:
         raise InvalidArgument(f"the copy came incomplete or damaged: {error}") from error
 
 
@@ -120,12 +132,15 @@ def _put(
         _clear(target)
         os.link(source, target, follow_symlinks=False)
         return
+    elif member.issparse():
+        raise InvalidArgument(f"refused: the container sent a file with holes, which could fill this disk: {target}")
     elif member.isreg():
         _write_file(archive, member, target)
     else:
         return  # devices and pipes stay in the container
     target.chmod(member.mode & _PERMISSIONS | (stat.S_IRWXU if member.isdir() else 0))
-    os.utime(target, (member.mtime, member.mtime), follow_symlinks=False)
+    mtime = min(_LAST_TIME, max(0.0, member.mtime))  # in this order what is no number becomes 0
+    os.utime(target, (mtime, mtime), follow_symlinks=False)
 
 
 def _make_directory(target: Path) -> None:
@@ -169,6 +184,17 @@ def _clear(target: Path) -> None:
     if target.is_dir() and not target.is_symlink():
         raise InvalidArgument(f"cannot overwrite directory {target} with non-directory")
     target.unlink(missing_ok=True)
+
+
+class _Header(tarfile.TarInfo):
+    """Of an entry. What comes before an entry's own header is read whole, so it must be small."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _LONG_HEADERS and header.size > MAX_HEADER:
+            raise InvalidArgument(f"refused: the container sent a header of {header.size} bytes")
+        return header
 
 
 class _Chunks:

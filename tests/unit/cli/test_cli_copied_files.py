@@ -146,6 +146,26 @@ def test_rights_that_would_do_harm_do_not_come_along(tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+def test_a_header_may_not_fill_the_memory_nor_holes_the_disk(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("h")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 40
+    with pytest.raises(InvalidArgument, match="a header of"):
+        unpack(iter([header.tobuf(tarfile.GNU_FORMAT)]), str(tmp_path))
+    holes = tarfile.TarInfo("holes")
+    holes.pax_headers = {"GNU.sparse.size": str(1 << 50), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,1"}
+    with pytest.raises(InvalidArgument, match="a file with holes"):
+        unpack(stream(holes.tobuf(tarfile.PAX_FORMAT)), str(tmp_path))
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("mtime", ["1e300", "-1e300", "nan", "inf"])
+def test_a_time_that_no_file_can_have_refuses_nothing(tmp_path: Path, mtime: str) -> None:
+    member = tarfile.TarInfo("f")
+    member.pax_headers = {"mtime": mtime}
+    unpack(stream(member.tobuf(tarfile.PAX_FORMAT)), str(tmp_path))
+    assert (tmp_path / "f").exists()
+
+
 @given(data=st.binary(max_size=2000))
 def test_no_stream_brings_anything_but_a_refusal(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     into = tmp_path_factory.mktemp("into")
