@@ -27,6 +27,7 @@ from pyswarm.v1 import raft_pb2 as pb
 from pyswarm.v1 import raft_pb2_grpc
 from pyswarm_common.errors import InvalidArgument, PyswarmError, Unavailable
 from pyswarm_common.identity import role_name
+from pyswarm_common.identity.verification import MAX_CERTIFICATE_BYTES
 from pyswarm_common.model import Node, NodeRole
 from pyswarm_common.resolving import resolved
 from pyswarm_common.rpc import open_channel
@@ -79,6 +80,7 @@ class Whereabouts:
         self._store, self._raft, self._speakers = store, raft, speakers
         self._known: dict[int, Announcement] = {}
         self._seeds: dict[str, None] = dict.fromkeys(config.seeds)
+        self._doubted: set[tuple[bytes, str]] = set()
         self._wake = asyncio.Event()
         self._standing = Standing.load(paths.standing)
         self._standing_due = 0.0
@@ -119,9 +121,20 @@ class Whereabouts:
             try:
                 said = verified(message, self._identity(), time.time())
             except InvalidArgument as error:
-                _log.warning("an announcement is not believed: %s", error)
+                self._doubt(message, error)
                 continue
             self._keep(said)
+
+    def _doubt(self, message: pb.RaftAnnouncement, error: InvalidArgument) -> None:
+        """Said once of each certificate: after the root was replaced, what a manager that is away announced by its old
+        one is passed on at every exchange, and is worth one line."""
+        doubt = (message.certificate[:MAX_CERTIFICATE_BYTES], str(error))
+        if doubt in self._doubted:
+            return
+        if len(self._doubted) >= MAX_KNOWN:
+            self._doubted.clear()
+        self._doubted.add(doubt)
+        _log.warning("an announcement is not believed: %s", error)
 
     def _keep(self, said: Announcement) -> None:
         """Unless it is old, or the raft id is not that node's by what is known here."""

@@ -27,6 +27,7 @@ from pyswarm_manager.raft.storage.port import StorageCorrupt
 from pyswarm_manager.speakers import Speakers
 from pyswarm_manager.standing import Standing
 from pyswarm_manager.store.changes import Event
+from pyswarm_manager.whereabouts import MAX_KNOWN, Whereabouts
 
 DAY = 86_400.0
 OWN, OTHER = "192.0.2.1:2377", "192.0.2.2:2377"
@@ -185,6 +186,24 @@ def test_damaged_announcements_are_refused_in_a_sentence(at: int, put: bytes, cu
     with contextlib.suppress(InvalidArgument):
         heard = verified(message, READER, time.time())
         assert (heard.raft_id, heard.address) == (7, OWN)
+
+
+async def test_what_is_not_believed_is_said_once_however_often_it_is_passed_on(
+    paths: ManagerPaths, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A manager that was away while the root was replaced: the others pass on what it announced by the old one."""
+    store, raft = FakeStore(), SimpleNamespace(members={}, raft_id=7)
+    whereabouts = Whereabouts(config(), paths, identity, store, raft, Speakers(store, lambda: None))  # type: ignore[arg-type]
+    before = RootAuthority.create("cluster", time.time())
+    old, older = identity(root=before, node_id="n2"), identity(root=before, node_id="n3")
+    for sequence in range(1, 4):
+        whereabouts.exchange([announce(old, 8, OTHER, sequence, ()).message])
+    assert len(caplog.records) == 1
+    whereabouts.exchange([announce(older, 9, OTHER, 1, ()).message])
+    assert len(caplog.records) == 2
+    for _ in range(3 * MAX_KNOWN):
+        whereabouts.exchange([pb.RaftAnnouncement(certificate=secrets.token_bytes(8))])
+    assert len(whereabouts._doubted) <= MAX_KNOWN
 
 
 # ---- who may speak
