@@ -42,5 +42,5 @@ def test_whatever_the_value_is_it_is_one_line(value: str, reason: str) -> None:
         text, code = explain(error)
         assert code == WRONG_FLAG
         assert text.startswith("invalid argument ")
-        assert '"--flag" flag: ' in text
+        assert '"--flag" flag:' in text
         assert len(text.splitlines()) == 1
