@@ -1,8 +1,8 @@
 """An imagined cluster: a copy of the tables on which the real planner and the real apply go on until nothing moves.
 
 What lies between two plans is imagined as simply as it can be: every agent of a node that is up does at once what it is
-told, nothing fails, every load balancer knows everything, and time passes only when the planner waits for it. Ticks of
-cron services are not imagined, and a job's tasks run on, since nobody knows how long.
+told (what stops before what starts), nothing fails, every load balancer knows everything, and time passes only when the
+planner waits for it. Ticks of cron services are not imagined, and a job's tasks run on, since nobody knows how long.
 
 Never touches the tables of the store: the copy is its own. Bounded by its caller's patience and by `MAX_ROUNDS`. Who
 acts next: `course` says what happened.
@@ -99,8 +99,11 @@ class Imagined:
     def _act(self) -> None:
         acting, self._acting = self._acting, {}
         changes = [change for task_id in acting if (change := self._next(task_id)) is not None]
+        ends = [change for change in changes if change.status.state.is_terminal]
+        if ends:
+            self._acting.update((change.task_id, None) for change in changes if not change.status.state.is_terminal)
         if changes:
-            self.apply(changes)
+            self.apply(ends or changes)
 
     def _sleep(self) -> bool:
         """Until the planner wants to look again; whether it wants to at all."""
