@@ -132,7 +132,7 @@ def _version(since: str) -> int | None:
 
 def _node_ids(connection: Connection, names: list[str]) -> dict[str, str]:
     """Those that are nodes now; events may name others, by id."""
-    from pyswarm_cli.commands.node import get_node  # noqa: PLC0415 - only for this filter
+    from pyswarm_cli.nodes import get_node  # noqa: PLC0415 - only for this filter
 
     found = {}
     for name in names:

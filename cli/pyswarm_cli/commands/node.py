@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -11,28 +9,17 @@ import click
 from pyswarm.v1 import control_pb2, node_pb2
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon, each
-from pyswarm_cli.listing import all_nodes, all_tasks, node_names, node_resources
+from pyswarm_cli.listing import all_nodes, node_resources
+from pyswarm_cli.nodes import answer_about, change_node, check_drain_flags, get_node, plan_changes, wait_empty
 from pyswarm_cli.output.rows import show, show_objects
-from pyswarm_cli.overtaken import until_first
 from pyswarm_cli.params import DURATION, filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.parse.pairs import key_value
 from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.tainting import TAINT, change_taints
+from pyswarm_cli.task_list import show_tasks
 from pyswarm_cli.views import nodes as node_view
-from pyswarm_cli.views import tasks as task_view
 from pyswarm_common import errors
-from pyswarm_common.model import Availability, NodeRole, Taint, TaskState
-
-
-def get_node(connection: Connection, name: str) -> Any:
-    """One node by id, host name, id prefix or "self"."""
-    return _answer(connection, name).node
-
-
-def _answer(connection: Connection, name: str) -> Any:
-    """The node, and what is reserved and free there."""
-    reference = connection.own_node if name == "self" else name
-    return call(connection.control.GetNode, control_pb2.GetNodeRequest(node=reference))
+from pyswarm_common.model import Availability, NodeRole, Taint
 
 
 @click.command(help="List the nodes of the swarm; the star marks this one.")
@@ -75,7 +62,7 @@ def inspect(ctx: click.Context, format_: str, pretty: bool, nodes: tuple[str, ..
         raise errors.InvalidArgument("--format is incompatible with human friendly format")
     connection = connect(ctx)
     roots = _roots(connection)
-    answers = [_answer(connection, name) for name in nodes]
+    answers = [answer_about(connection, name) for name in nodes]
     found = [inspected.node(from_proto(Node, answer.node), roots, answer.resources) for answer in answers]
     if pretty:
         click.echo("\n".join(node_pretty.pretty(node) for node in found), nl=False)
@@ -117,73 +104,6 @@ def tasks(
     show_tasks(connection, (), ids, filter_, format_, quiet=quiet, no_trunc=no_trunc, no_resolve=no_resolve)
 
 
-def show_tasks(
-    connection: Connection,
-    service_ids: tuple[str, ...],
-    node_ids: list[str],
-    filter_: tuple[str, ...],
-    format_: str,
-    *,
-    quiet: bool,
-    no_trunc: bool,
-    no_resolve: bool,
-) -> None:
-    """The list of tasks that `node ps` and `service ps` share."""
-    wanted = filters(filter_, ("id", "name", "label", "node", "desired-state"))
-    nodes = node_names(connection)
-    found = [
-        task
-        for task in all_tasks(connection, service_ids, node_ids, {"id": wanted.get("id", [])})
-        if _passes(task, wanted, nodes)
-    ]
-    rows = task_view.rows(found, nodes, time.time(), no_trunc=no_trunc, no_resolve=no_resolve)
-    click.echo(show(rows, task_view.COLUMNS, format_, quiet=quiet), nl=False)
-
-
-def _passes(task: Any, wanted: dict[str, list[str]], nodes: dict[str, str]) -> bool:
-    """What the manager does not filter by: states as words, nodes and tasks by name."""
-    states = [state.lower() for state in wanted.get("desired-state", [])]
-    names, on = wanted.get("name", []), wanted.get("node", [])
-    return (
-        (not states or TaskState(task.desired_state).name.lower() in states)
-        and (not names or any(task_view.name(task).startswith(name) for name in names))
-        and (not on or any(task.node_id.startswith(node) or nodes.get(task.node_id) == node for node in on))
-    )
-
-
-def change_node(connection: Connection, name: str, change: Callable[[Any], None], *, force: bool = False) -> Any:
-    """Change the spec. Returns the node as it was read."""
-
-    def attempt() -> Any:
-        node, request = _change_request(connection, name, change)
-        if request.spec != node.spec:
-            request.force = force
-            call(connection.control.UpdateNode, request)
-        return node
-
-    return until_first(attempt)
-
-
-def _change_request(
-    connection: Connection, name: str, change: Callable[[Any], None]
-) -> tuple[Any, control_pb2.UpdateNodeRequest]:
-    """The node as it is, and what changes it."""
-    node = get_node(connection, name)
-    request = control_pb2.UpdateNodeRequest(node_id=node.id, version=node.meta.version, spec=node.spec)
-    change(request.spec)
-    return node, request
-
-
-def plan_changes(
-    connection: Connection, planning: Planning, names: Iterable[str], change: Callable[[Any], None]
-) -> None:
-    """Show what the change of each of the nodes would do."""
-    from pyswarm.v1 import plans_pb2  # noqa: PLC0415 - only who plans needs it
-
-    requests = [_change_request(connection, name, change)[1] for name in names]
-    planning.show(connection, [plans_pb2.PlannedRequest(update_node=request) for request in requests])
-
-
 @click.command(help="Change a node's availability, role, labels or taints.")
 @click.option("--availability", type=click.Choice(["active", "pause", "drain"]))
 @click.option("--role", type=click.Choice(["worker", "manager"]))
@@ -214,9 +134,7 @@ def update(
     planning: Planning,
 ) -> None:
     """`node update`."""
-    from pyswarm_cli.commands import node_drain  # noqa: PLC0415 - it builds on this module
-
-    node_drain.check_flags(availability, deadline, wait=wait)
+    check_drain_flags(availability, deadline, wait=wait)
     added = [key_value(text, "label") for text in label_add]
 
     def change(spec: Any) -> None:
@@ -239,7 +157,7 @@ def update(
     before = change_node(connection, node, change, force=force)
     click.echo(node)
     if wait:
-        node_drain.wait(connection, before)
+        wait_empty(connection, before)
 
 
 def _set_role(

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from pyswarm_cli.commands.node import change_node, plan_changes
-from pyswarm_cli.connection import Connection, connect
+from pyswarm_cli.connection import connect
 from pyswarm_cli.failures import each
+from pyswarm_cli.nodes import change_node, check_drain_flags, plan_changes, set_drain, wait_empty
 from pyswarm_cli.params import DURATION
 from pyswarm_cli.planning import Planning, plan_options
-from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.model import Availability
-
-
-def set_drain(spec: Any, deadline_s: float | None) -> None:
-    """Drain, with this deadline; without one the drain waits as long as it takes."""
-    spec.availability = Availability.DRAIN.value
-    spec.drain_deadline_s = deadline_s or 0.0
-
-
-def check_flags(availability: str | None, deadline_s: float | None, *, wait: bool) -> None:
-    """A deadline and waiting are for drains only."""
-    if availability != "drain" and (deadline_s is not None or wait):
-        raise InvalidArgument("--deadline and --wait go with --availability drain")
-    if deadline_s is not None and deadline_s <= 0.0:
-        raise InvalidArgument("--deadline must be more than 0: without it, a drain waits as long as it takes")
-
-
-def wait(connection: Connection, node: Any) -> None:
-    """Until the node is empty."""
-    from pyswarm_cli.draining import wait_empty  # noqa: PLC0415 - only who waits needs it
-
-    wait_empty(connection, node)
 
 
 @click.command(
@@ -47,7 +22,7 @@ def wait(connection: Connection, node: Any) -> None:
 @click.pass_context
 def drain(ctx: click.Context, deadline: float | None, waits: bool, nodes: tuple[str, ...], planning: Planning) -> None:
     """`node drain`."""
-    check_flags("drain", deadline, wait=waits)
+    check_drain_flags("drain", deadline, wait=waits)
     connection = connect(ctx)
     if planning:
         plan_changes(connection, planning, nodes, lambda spec: set_drain(spec, deadline))
@@ -60,4 +35,4 @@ def drain(ctx: click.Context, deadline: float | None, waits: bool, nodes: tuple[
 
     each(nodes, act)
     for node in drained if waits else ():
-        wait(connection, node)
+        wait_empty(connection, node)

@@ -58,7 +58,7 @@ def tasks(
     services: tuple[str, ...],
 ) -> None:
     """`service ps`."""
-    from pyswarm_cli.commands.node import show_tasks  # noqa: PLC0415 - `service ls` does not need it
+    from pyswarm_cli.task_list import show_tasks  # noqa: PLC0415 - `service ls` does not need it
 
     connection = connect(ctx)
     ids, failed = [], False

@@ -22,7 +22,7 @@ def list_tasks(
     ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet: bool, no_trunc: bool, no_resolve: bool
 ) -> None:
     """`task ls`."""
-    from pyswarm_cli.commands.node import show_tasks  # noqa: PLC0415 - the other commands do not need it
+    from pyswarm_cli.task_list import show_tasks  # noqa: PLC0415 - the other commands do not need it
 
     show_tasks(connect(ctx), (), [], filter_, format_, quiet=quiet, no_trunc=no_trunc, no_resolve=no_resolve)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pyswarm.v1 import control_pb2, types_pb2
-from pyswarm_cli.commands.node_drain import check_flags
+from pyswarm_cli.nodes import check_drain_flags
 from pyswarm_cli.service.progress import Outcome
 from pyswarm_cli.views import node_resources
 from pyswarm_cli.views.draining import Draining, reasons
@@ -93,7 +93,7 @@ def test_of_a_node_that_is_down_nobody_waits_for_the_end_of_a_task(state: NodeSt
 )
 def test_flags_that_do_not_go_together(availability: str | None, deadline_s: float | None, wait: bool) -> None:
     with pytest.raises(InvalidArgument):
-        check_flags(availability, deadline_s, wait=wait)
+        check_drain_flags(availability, deadline_s, wait=wait)
 
 
 def test_resources_in_words_and_in_docker_s_json() -> None:
