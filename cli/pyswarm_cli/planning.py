@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
     from pyswarm.v1 import plans_pb2
@@ -50,6 +50,10 @@ class Planning:
             click.echo(show_objects([view.forecast_json(found)], self.format_), nl=False)
         else:
             click.echo(view.plan_text(found), nl=False)
+        if self.out and found.cut_off:
+            raise FailedPrecondition(
+                f"{self.out} was not written: a plan that was cut off cannot be applied"
+            )
         if self.out:
             plan = pb.Plan(
                 format=FORMAT,

@@ -115,6 +115,10 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
             raise FailedPrecondition("the plan was made for another swarm")
         try:
             found, trial = await self._planned(plan.requests)
+            if found.cut_off:
+                raise FailedPrecondition(
+                    "what the plan would do takes too long to foresee now: make the change without a plan"
+                )
             if found.outcome != plan.outcome:
                 raise OutOfSequence("something else would happen")
             index = await self._store.propose(trial.changes) if trial.changes else found.index
