@@ -6,6 +6,7 @@ import click
 
 from pyswarm.v1 import plans_pb2 as pb
 from pyswarm_cli.connection import call, connect
+from pyswarm_cli.nodes import get_node
 from pyswarm_cli.output.rows import show_objects
 from pyswarm_cli.views import plans as view
 from pyswarm_common.errors import InvalidArgument
@@ -21,7 +22,7 @@ def loss(ctx: click.Context, nodes: tuple[str, ...], labels: tuple[str, ...], fo
     if not nodes and not labels:
         raise InvalidArgument("which nodes are lost? give --node or --label")
     connection = connect(ctx)
-    names = [connection.own_node if name == "self" and connection.is_remote else name for name in nodes]
+    names = [get_node(connection, name).id if name == "self" else name for name in nodes]
     answer = call(connection.plans.SimulateLoss, pb.SimulateLossRequest(nodes=names, labels=labels))
     if format_:
         click.echo(show_objects([view.loss_json(answer)], format_), nl=False)
