@@ -23,7 +23,7 @@ from pyswarm_cli.service.job_progress import JobProgress
 from pyswarm_cli.service.progress import LAST_STEP, Outcome, Picture, Progress, TaskLine
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto
-from pyswarm_common.model import Service, Task
+from pyswarm_common.model import Service, Task, UpdateState
 
 _QUEUE = 1000
 _RECONNECTS = 40
@@ -50,7 +50,9 @@ def follow(connection: Connection, service: Any, *, rollback: bool = False, quie
 def _progress_of(service: Service, rollback: bool, run: int) -> Progress | JobProgress:
     if service.spec.mode.is_job:
         return JobProgress(service, run)
-    return Progress(service, is_rollback=rollback)
+    status = service.update_status
+    is_over = status is not None and status.state is UpdateState.ROLLBACK_COMPLETED
+    return Progress(service, is_rollback=rollback, earlier=status if is_over else None)
 
 
 def _follow(connection: Connection, progress: Progress | JobProgress, written: Any, screen: Screen) -> Picture:

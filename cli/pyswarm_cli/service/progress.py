@@ -16,6 +16,7 @@ from pyswarm_common.model import (
     Task,
     TaskState,
     UpdateState,
+    UpdateStatus,
 )
 from pyswarm_common.model.sizes import wanted_replicas
 
@@ -75,6 +76,8 @@ class Progress:
     removed: bool = False
     # Set by whoever asked for a rollback: then its completion is what was wanted.
     is_rollback: bool = False
+    # How an update ended before this wait began: no news, where what was asked for changed nothing.
+    earlier: UpdateStatus | None = None
     _complete_since: float | None = None
     _was_updating: bool = False
     _verify: str = ""
@@ -139,7 +142,8 @@ class Progress:
         return ""
 
     def _update_state(self) -> UpdateState:
-        return UpdateState.NONE if self.service.update_status is None else self.service.update_status.state
+        status = self.service.update_status
+        return UpdateState.NONE if status is None or status == self.earlier else status.state
 
     def _monitor_s(self) -> float:
         update = self.service.spec.update

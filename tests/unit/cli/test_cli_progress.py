@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyswarm.v1 import watch_pb2
-from pyswarm_cli.service.follow import bar_line, plain_line, take
+from pyswarm_cli.service.follow import _progress_of, bar_line, plain_line, take
 from pyswarm_cli.service.progress import Outcome, Progress, TaskLine
 from pyswarm_common.codec import to_proto
 from pyswarm_common.model import (
@@ -64,6 +64,17 @@ def test_it_has_converged_when_all_tasks_ran_for_the_monitor_time() -> None:
     assert waiting.look(104.9).outcome is Outcome.GOING
     last = waiting.look(105.0)
     assert (last.outcome, last.verify) == (Outcome.CONVERGED, "verify: Service web converged")
+
+
+def test_a_rollback_that_was_over_before_is_no_news() -> None:
+    """`service start` of one that runs, or an update without changes, after a rollback: nothing went wrong."""
+    service = with_update(UpdateState.ROLLBACK_COMPLETED, "rollback completed")
+    waiting = _progress_of(service, rollback=False, run=0)
+    assert isinstance(waiting, Progress)
+    waiting.tasks = {item.id: item for item in (task(1, TaskState.RUNNING), task(2, TaskState.RUNNING))}
+    first = waiting.look(100.0)
+    assert (first.overall, first.outcome) == ("overall progress: 2 out of 2 tasks", Outcome.GOING)
+    assert waiting.look(105.0).outcome is Outcome.CONVERGED
 
 
 def test_a_task_that_fails_while_we_verify_starts_the_wait_again() -> None:
