@@ -135,7 +135,8 @@ class Tasks:
             machine, effects = tm.resume(task.status, None)
             entry = self._entries[task.id] = _Entry(task, machine)
             self._perform_all(entry, effects)
-        entry.task = task
+        if not task.status.state.is_terminal:  # of an ended task no specification is told
+            entry.task = task
         self._post(entry, _wanted(task))
 
     def forget(self, task_id: str) -> None:

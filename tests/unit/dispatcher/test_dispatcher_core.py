@@ -245,6 +245,7 @@ def test_a_task_that_ended_stays_with_its_container_until_it_is_deleted(cluster:
     assert message is not None
     assert [(t.id, TaskState(t.status.state)) for t in message.update_tasks] == [("t1", state)]
     assert not message.remove_task_ids
+    assert not message.update_tasks[0].spec.container.image, "nothing is made from it any more"
     assert list(message.remove_network_ids) == ["net"], "it needs its networks no more"
     assert list(message.remove_file_ids) == ["s1"], "nor what is secret"
     assert cluster.news("n1") is None

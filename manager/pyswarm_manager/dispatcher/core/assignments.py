@@ -4,7 +4,8 @@ A node's assignments are its tasks that have a place there, the secrets and conf
 networks, and always the ingress network's table with the published ports. The first message of a session names
 everything; later ones hold differences, found by looking only at what changed. A task that is to stop stays assigned,
 with that desired state. One that has ended stays as well, for as long as it is in the history, when its container is
-left on the node: with the container go its log and its files. It has no networks, secrets and configs any more.
+left on the node: with the container go its log and its files. It has no networks, secrets and configs any more, and no
+specification.
 
 Out of every load balancer before it is stopped: a running task that is to stop is shown to its agent as wanted until
 every node that may send it connections has acknowledged that it is no backend any more (`NetworkTables.is_told`), or
@@ -23,7 +24,7 @@ import msgspec
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
-from pyswarm_common.model import Task, TaskState
+from pyswarm_common.model import Task, TaskSpec, TaskState
 from pyswarm_manager.dispatcher.core.framing import framed, key_of
 from pyswarm_manager.dispatcher.core.needed_files import NeededFiles
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
@@ -138,7 +139,10 @@ def _task_changes(given: Given, task_ids: Iterable[str], view: Tables, tables: N
 
 
 def _shown(given: Given, task: Task, view: Tables, tables: NetworkTables) -> Task:
-    """The task as its agent is to know it now; if that is not as it is, the session hears when to look again."""
+    """The task as its agent is to know it now; if it may not be stopped yet, the session hears when to look again."""
+    if task.status.state.is_terminal:
+        # Nothing is made from it any more, and a history is long: it would only carry, say, a registry's password.
+        return msgspec.structs.replace(task, spec=TaskSpec(), networks=(), ports=())
     if task.desired_state < TaskState.SHUTDOWN or task.status.state is not TaskState.RUNNING:
         return task
     old = given.tasks.get(task.id)
@@ -158,10 +162,8 @@ def _give(given: Given, task: Task) -> bool:
         return False
     if old is not None:
         _release_networks(given, old)
-    if task.status.state.is_terminal:
-        if old is not None:
+        if task.status.state.is_terminal:
             given.files.remove(old)
-        return True
     for attachment in task.networks:
         given.users.setdefault(attachment.network_id, set()).add(task.id)
     given.files.add(task)
