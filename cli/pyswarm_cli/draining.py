@@ -14,15 +14,14 @@ from pyswarm.v1 import control_pb2, watch_pb2
 from pyswarm_cli.connection import Connection, call
 from pyswarm_cli.failures import FromDaemon, Silent, one_line
 from pyswarm_cli.listing import all_tasks
-from pyswarm_cli.service.follow import Events, Resync, Screen
+from pyswarm_cli.service.follow import Screen
 from pyswarm_cli.service.progress import Outcome, Picture
 from pyswarm_cli.views.draining import Draining, reasons
+from pyswarm_cli.watching import Events, watched
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto
 from pyswarm_common.model import Node, Task
 
-_RECONNECTS = 40
-_RECONNECT_DELAY_S = 0.25
 _LOOK_S = 2.0
 """How often what keeps tasks there is asked for, while nothing happens."""
 _SERVICES = 20
@@ -43,23 +42,20 @@ def wait_empty(connection: Connection, node: Any, *, quiet: bool = False) -> Non
 
 
 def _follow(connection: Connection, node_id: str, screen: Screen) -> Picture:
-    draining, failures = Draining(Node(id=node_id)), 0
+    draining = Draining(Node(id=node_id))
+
+    def watch(events: Events) -> Picture:
+        _read(connection, draining)
+        events.standing()
+        return _until_over(connection, draining, events, screen)
+
     request = watch_pb2.WatchRequest(kinds=[watch_pb2.OBJECT_KIND_NODE, watch_pb2.OBJECT_KIND_TASK], node_ids=[node_id])
-    while True:
-        try:
-            with Events(connection, request) as events:
-                _read(connection, draining)
-                failures = 0
-                return _until_over(connection, draining, events, screen)
-        except Resync:
-            continue
-        except FromDaemon as error:
-            if isinstance(error.refusal, errors.NotFound):
-                return Picture("", (), "", Outcome.CONVERGED)  # it was removed, and its tasks with it
-            if not isinstance(error.refusal, errors.Unavailable) or failures >= _RECONNECTS:
-                raise
-            failures += 1
-            time.sleep(_RECONNECT_DELAY_S)
+    try:
+        return watched(connection, request, watch)
+    except FromDaemon as error:
+        if isinstance(error.refusal, errors.NotFound):
+            return Picture("", (), "", Outcome.CONVERGED)  # it was removed, and its tasks with it
+        raise
 
 
 def _read(connection: Connection, draining: Draining) -> None:

@@ -9,7 +9,7 @@ import click
 
 from pyswarm.v1 import control_pb2, types_pb2, watch_pb2
 from pyswarm_cli.connection import Connection, call
-from pyswarm_cli.service.follow import Events, Resync
+from pyswarm_cli.watching import Events, watched
 
 
 def wait_balanced(connection: Connection, services: Sequence[types_pb2.Service], *, quiet: bool) -> None:
@@ -23,13 +23,12 @@ def wait_balanced(connection: Connection, services: Sequence[types_pb2.Service],
 
 
 def _wait(connection: Connection, service: types_pb2.Service, *, quiet: bool) -> None:
-    while True:
-        try:
-            with Events(connection, _watch_of(service.id)) as events:
-                found = call(connection.control.GetService, control_pb2.GetServiceRequest(service=service.id)).service
-                return _until_over(found, events, quiet=quiet)
-        except Resync:
-            continue
+    def watch(events: Events) -> None:
+        found = call(connection.control.GetService, control_pb2.GetServiceRequest(service=service.id)).service
+        events.standing()
+        _until_over(found, events, quiet=quiet)
+
+    watched(connection, _watch_of(service.id), watch)
 
 
 def _until_over(service: Any, events: Events, *, quiet: bool) -> None:

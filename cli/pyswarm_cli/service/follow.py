@@ -1,33 +1,28 @@
 """Waits for a service to converge and shows how it goes, as docker does: by watching, never by polling.
 
-The shell around `service.progress`: one thread reads the watch into a bounded queue, the caller's thread shows. On a
-terminal the task lines are redrawn; into a pipe only what changes is printed.
+The shell around `service.progress`. On a terminal the task lines are redrawn; into a pipe only what changes is printed.
 """
 
 from __future__ import annotations
 
-import queue
 import shutil
 import sys
-import threading
 import time
 from typing import Any
 
 import click
 
 from pyswarm.v1 import control_pb2, watch_pb2
-from pyswarm_cli.connection import Connection, answers, call, stream
+from pyswarm_cli.connection import Connection, call
 from pyswarm_cli.failures import FromDaemon, Silent, one_line
 from pyswarm_cli.listing import all_tasks
 from pyswarm_cli.service.job_progress import JobProgress
 from pyswarm_cli.service.progress import LAST_STEP, Outcome, Picture, Progress, TaskLine
+from pyswarm_cli.watching import Events, watched
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto
 from pyswarm_common.model import Service, Task, UpdateState
 
-_QUEUE = 1000
-_RECONNECTS = 40
-_RECONNECT_DELAY_S = 0.25
 _BAR = 50
 
 
@@ -56,21 +51,12 @@ def _progress_of(service: Service, rollback: bool, run: int) -> Progress | JobPr
 
 
 def _follow(connection: Connection, progress: Progress | JobProgress, written: Any, screen: Screen) -> Picture:
-    failures = 0
-    while True:
-        try:
-            with Events(connection, _watch_of(written.id)) as events:
-                _read(connection, progress, written.meta.version)
-                failures = 0
-                return _until_over(progress, events, screen)
-        except Resync:
-            continue
-        except FromDaemon as error:
-            if not isinstance(error.refusal, errors.Unavailable) or failures >= _RECONNECTS:
-                raise
-            # A manager went away: the daemon finds another one, or the same one comes back.
-            failures += 1
-            time.sleep(_RECONNECT_DELAY_S)
+    def watch(events: Events) -> Picture:
+        _read(connection, progress, written.meta.version)
+        events.standing()
+        return _until_over(progress, events, screen)
+
+    return watched(connection, _watch_of(written.id), watch)
 
 
 def _read(connection: Connection, progress: Progress | JobProgress, minimum_version: int) -> None:
@@ -114,54 +100,6 @@ def take(progress: Progress | JobProgress, event: Any) -> None:
 def _watch_of(service_id: str) -> Any:
     kinds = [watch_pb2.OBJECT_KIND_SERVICE, watch_pb2.OBJECT_KIND_TASK]
     return watch_pb2.WatchRequest(kinds=kinds, service_ids=[service_id])
-
-
-class Resync(Exception):
-    """The watch lost events: read everything again."""
-
-
-class Events:
-    """A watch, read by a thread of its own that ends with the `with` block."""
-
-    def __init__(self, connection: Connection, request: Any) -> None:
-        self._stream = stream(connection.watch.Watch, request)
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE)
-        self._thread: threading.Thread = threading.Thread(target=self._read, name="watch", daemon=True)
-
-    def __enter__(self) -> Events:
-        self._thread.start()
-        self.next(None)  # the first message says that the watch stands: what is read from now on is not missed
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stream.cancel()
-        while self._thread.is_alive():
-            self._drain()  # the thread may wait for room
-            self._thread.join(0.05)
-
-    def _drain(self) -> None:
-        while not self._queue.empty():
-            self._queue.get_nowait()
-
-    def _read(self) -> None:
-        try:
-            for response in answers(self._stream):
-                self._queue.put(list(response.events))
-            self._queue.put(FromDaemon(errors.Unavailable("the manager ended the watch; try again")))
-        except FromDaemon as error:
-            self._queue.put(error)
-
-    def next(self, wait_s: float | None) -> list[Any]:
-        """The next events; none when the time is over. Raises what ended the watch."""
-        try:
-            found = self._queue.get(timeout=wait_s)
-        except queue.Empty:
-            return []
-        if isinstance(found, FromDaemon):
-            if found.status == "OUT_OF_RANGE":
-                raise Resync
-            raise found
-        return list(found)
 
 
 class Screen:
