@@ -9,7 +9,7 @@ import click
 from pyswarm.v1 import control_pb2
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon, Silent, each, report
-from pyswarm_cli.listing import all_services
+from pyswarm_cli.listing import all_networks, all_services
 from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.planning import Planning, plan_options
@@ -90,7 +90,8 @@ def inspect(ctx: click.Context, format_: str, pretty: bool, services: tuple[str,
     connection = connect(ctx)
     found = [inspected.service(from_proto(Service, get_service(connection, name))) for name in services]
     if pretty:
-        click.echo("".join(service_pretty.pretty(service) for service in found), nl=False)
+        names = {network.id: network.spec.name for network in all_networks(connection)}
+        click.echo("".join(service_pretty.pretty(service, names) for service in found), nl=False)
     else:
         click.echo(show_objects(found, format_), nl=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pyswarm_cli.views.modes import modes_in_words
@@ -11,12 +12,12 @@ from pyswarm_cli.views.shapes import Json
 _NANO = 1_000_000_000
 
 
-def pretty(service: Json) -> str:
-    """One service, with its last line's end."""
-    return "\n".join(_lines(service)) + "\n"
+def pretty(service: Json, networks: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One service, with its last line's end. `networks`: names by id."""
+    return "\n".join(_lines(service, networks)) + "\n"
 
 
-def _lines(service: Json) -> Iterator[str]:
+def _lines(service: Json, networks: Mapping[str, str]) -> Iterator[str]:
     spec, task = service["Spec"], service["Spec"]["TaskTemplate"]
     yield f"\nID:\t\t{service['ID']}"
     yield f"Name:\t\t{spec['Name']}"
@@ -24,6 +25,12 @@ def _lines(service: Json) -> Iterator[str]:
     yield from _mode(spec["Mode"])
     yield from modes_in_words(service)
     yield from _section("UpdateStatus:", _update_status(service.get("UpdateStatus", {})))
+    yield from _section(
+        "DependsOn:", [f" {item['Service']}:\t{item['Condition']}" for item in spec.get("DependsOn", [])]
+    )
+    if "Priority" in spec:
+        yield f"Priority:\t{spec['Priority']}"
+    yield from _section("RestartPolicy:", _restart(task.get("RestartPolicy", {})))
     yield from _section("Placement:", _placement(task["Placement"]))
     yield from _section("UpdateConfig:", _update(spec.get("UpdateConfig", {}), "Update"))
     yield from _section("RollbackConfig:", _update(spec.get("RollbackConfig", {}), "Rollback"))
@@ -32,7 +39,8 @@ def _lines(service: Json) -> Iterator[str]:
     yield from _files(task["ContainerSpec"])
     yield from _section("Log Driver:", _log_driver(task.get("LogDriver", {})))
     yield from _section("Resources:", _resources(task["Resources"]))
-    yield from _section("Networks:", [f" {item['Target']}" for item in task["Networks"]])
+    names = [networks.get(item["Target"], item["Target"]) for item in task["Networks"]]
+    yield from _section("Networks:", [f" {name}" for name in names])
     yield f"Endpoint Mode:\t{spec['EndpointSpec']['Mode']}"
     yield from _section("Ports:", _ports(service["Endpoint"]["Ports"]))
     yield from _section("Healthcheck:", _health(task["ContainerSpec"].get("Healthcheck", {})))
@@ -89,6 +97,15 @@ def _placement(placement: Json) -> Iterator[str]:
         "Strategy": "Strategy",
     }
     yield from _values(shown, names)
+
+
+def _restart(policy: Json) -> Iterator[str]:
+    """What was asked for: docker shows nothing of the default."""
+    policy = {key: value for key, value in policy.items() if value and (key, value) != ("Condition", "any")}
+    durations = ("Delay", "MaxDelay", "Window")
+    shown = {key: _duration(value) if key in durations else value for key, value in policy.items()}
+    names = {"Condition": "Condition", "Delay": "Delay", "MaxDelay": "Max delay", "MaxAttempts": "Max attempts"}
+    yield from _values(shown, {**names, "Window": "Window"})
 
 
 def _update(config: Json, kind: str) -> Iterator[str]:

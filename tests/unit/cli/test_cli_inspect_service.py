@@ -12,6 +12,7 @@ from pyswarm_cli.views import inspected
 from pyswarm_cli.views.service_pretty import pretty
 from pyswarm_common.model import (
     ContainerSpec,
+    DependencyCondition,
     DeviceMapping,
     HealthCheck,
     LogDriver,
@@ -24,6 +25,7 @@ from pyswarm_common.model import (
     Resources,
     RestartPolicy,
     Service,
+    ServiceDependency,
     ServiceSpec,
     Struct,
     TaskSpec,
@@ -191,8 +193,21 @@ def test_pretty() -> None:
         assert line in lines
 
 
+def test_pretty_tells_what_a_service_waits_for_and_how_it_is_restarted() -> None:
+    spec = msgspec.structs.replace(
+        SERVICE.spec,
+        priority=7,
+        depends_on=(ServiceDependency(service="db", condition=DependencyCondition.HEALTHY),),
+    )
+    lines = pretty(inspected.service(Service(id="x", spec=spec)), {"net-x": "backend"}).splitlines()
+    for line in ("DependsOn:", " db:\thealthy", "Priority:\t7", "RestartPolicy:", " Delay:\t1s", " backend"):
+        assert line in lines
+    assert " net-x" not in lines
+
+
 def test_pretty_of_a_service_with_nothing_but_an_image() -> None:
     spec = ServiceSpec(name="web", replicas=1, task=TaskSpec(container=ContainerSpec(image="img:1")))
     text = pretty(inspected.service(Service(id="x", spec=spec)))
     assert "Healthcheck" not in text
     assert "Mounts" not in text
+    assert "RestartPolicy" not in text
