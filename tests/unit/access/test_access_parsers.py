@@ -197,7 +197,7 @@ def test_a_bent_certificate_is_read_or_refused(position: int, junk: bytes) -> No
     try:
         certificate = x509.load_der_x509_certificate(bent)
         pem = certificate.public_bytes(Encoding.PEM)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         return
     try:
         read_person(pem)
