@@ -38,10 +38,22 @@ def _size(service: Service, tasks: list[Task]) -> Iterator[str]:
         yield "the service is stopped"
     elif service.awaits_dependencies:
         yield "the service waits for the services that it depends on"
+    elif service.spec.mode.is_job:
+        yield from _run(service, running)
     elif service.spec.mode is ServiceMode.REPLICATED:
         yield f"{running} of {wanted_replicas(service)} tasks run"
     else:
         yield f"{running} of {len(wanted)} tasks run"
+
+
+def _run(service: Service, running: int) -> Iterator[str]:
+    """How far the latest run of a job or a cron service is."""
+    status = service.job_status
+    if status is None or not status.iteration:
+        yield "it has not run yet"
+        return
+    given_up = f", {status.failed} given up" if status.failed else ""
+    yield f"run {status.iteration}: {running} running, {status.succeeded} completed{given_up}"
 
 
 def _waiting(tasks: list[Task]) -> Iterator[str]:

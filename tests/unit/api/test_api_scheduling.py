@@ -13,6 +13,7 @@ from pyswarm.v1 import scheduling_pb2 as pb
 from pyswarm.v1 import scheduling_pb2_grpc, types_pb2
 from pyswarm_common.errors import FailedPrecondition, NotFound
 from pyswarm_common.model import (
+    JobStatus,
     NodeDescription,
     Placement,
     ResourceRequirements,
@@ -89,6 +90,17 @@ async def test_what_is_the_matter_with_a_service(swarm3: Swarm) -> None:
     assert told.findings[1] == "1 task waits: no suitable node (…)"
     assert told.findings[2] == "web.2 failed once in the last minutes, the last time on alpha: exit 1"
     assert told.waiting.task.slot == 2
+
+
+async def test_how_far_the_run_of_a_job_is_and_not_how_many_of_its_ended_tasks_run(swarm3: Swarm) -> None:
+    owner = service("job", mode=ServiceMode.REPLICATED_JOB)
+    done = [replace(task_of(owner, slot), desired_state=TaskState.COMPLETE) for slot in (1, 2)]
+    await swarm3.create(
+        replace(owner, job_status=JobStatus(iteration=3, succeeded=2, failed=1)),
+        *(replace(task, status=replace(task.status, state=TaskState.COMPLETE)) for task in done),
+    )
+    told = await asked(scheduling(swarm3).ExplainService(pb.ExplainServiceRequest(service="job")))
+    assert list(told.findings) == ["run 3: 0 running, 2 completed, 1 given up"]
 
 
 async def test_balance_is_planned_by_every_manager_and_begun_by_the_leader(swarm3: Swarm) -> None:
