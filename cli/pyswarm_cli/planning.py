@@ -51,9 +51,7 @@ class Planning:
         else:
             click.echo(view.plan_text(found), nl=False)
         if self.out and found.cut_off:
-            raise FailedPrecondition(
-                f"{self.out} was not written: a plan that was cut off cannot be applied"
-            )
+            raise FailedPrecondition(f"{self.out} was not written: a plan that was cut off cannot be applied")
         if self.out:
             plan = pb.Plan(
                 format=FORMAT,
