@@ -100,7 +100,7 @@ def change_something(world: HandoverWorld, chance: Random, number: int) -> None:
             world.retask("web", force_update=number)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)  # long histories each; the simulator plays many more
 @given(replicas=st.integers(1, 3), parallelism=st.integers(0, 2), seed=st.integers(0, 1 << 30))
 def test_start_first_never_leaves_a_load_balancer_without_a_backend_that_answers(
     replicas: int, parallelism: int, seed: int
@@ -117,7 +117,7 @@ def test_start_first_never_leaves_a_load_balancer_without_a_backend_that_answers
     assert serving(world) == {task.id for task in world.running("web")}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)  # long histories each; the simulator plays many more
 @given(replicas=st.integers(1, 3), order=st.sampled_from(UpdateOrder), seed=st.integers(0, 1 << 30))
 def test_whatever_is_stopped_was_out_of_every_load_balancer_before(
     replicas: int, order: UpdateOrder, seed: int

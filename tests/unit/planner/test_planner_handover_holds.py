@@ -77,7 +77,7 @@ def stopping(world: HandoverWorld) -> list[Task]:
     return [t for t in tasks if t.desired_state > TaskState.RUNNING and t.status.state is TaskState.RUNNING]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(order=st.sampled_from(UpdateOrder), seed=st.integers(0, 1 << 30))
 def test_an_update_ends_though_a_node_programs_nothing(order: UpdateOrder, seed: int) -> None:
     world, chance = world_with(order), Random(seed)
