@@ -15,6 +15,7 @@ from pyswarm_common.errors import PyswarmError
 from pyswarm_common.model import Node, RemovedNode
 from pyswarm_manager.dispatcher.core.assignments import Given, complete, increment
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
+from pyswarm_manager.dispatcher.turns import Turns
 from pyswarm_manager.store.tables import Tables
 
 IMAGES_LIMIT = 1000
@@ -23,7 +24,11 @@ IMAGES_LIMIT = 1000
 class Session:
     """Belongs to the term it was opened in; the servicer carries its messages."""
 
-    def __init__(self, session_id: str, node_id: str, view: Tables, tables: NetworkTables) -> None:
+    def __init__(
+        self, session_id: str, node_id: str, view: Tables, tables: NetworkTables, turns: Turns | None = None
+    ) -> None:
+        """`turns` are those of all sessions of the term."""
+        self._turns = turns or Turns()
         self.id = session_id
         self.node_id = node_id
         self.images: frozenset[str] = frozenset()
@@ -108,6 +113,7 @@ class Session:
 
     async def messages(self) -> AsyncIterator[bytes]:
         """Serialised ManagerMessages after SessionStarted: everything, then differences, until the session ends."""
+        await self._turns.take()
         yield complete(self._given, self._view, self._tables)
         while True:
             await self._wake.wait()
@@ -116,6 +122,7 @@ class Session:
                 raise self._end
             for message in self._take_notices():
                 yield message.SerializeToString()
+            await self._turns.take()
             assignments = self._take_assignments()
             if assignments is not None:
                 yield assignments

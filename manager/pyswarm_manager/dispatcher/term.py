@@ -29,6 +29,7 @@ from pyswarm_manager.dispatcher.core.whereabouts import place_of, whereabouts
 from pyswarm_manager.dispatcher.holds import Holds
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.dispatcher.statistics import StatisticsDesk, UsageSink, ignore
+from pyswarm_manager.dispatcher.turns import Turns
 from pyswarm_manager.dispatcher.writer import ReportWriter
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.store import Store
@@ -76,6 +77,7 @@ class Term:
         self._managers = whereabouts(view.nodes.values())
         self._roots = b"" if view.cluster is None else trusted_roots(view.cluster)
         self._writer = ReportWriter(store)
+        self._turns = Turns()
         self._statistics_desk = StatisticsDesk(view, on_usage)
         self._holds = Holds(view, self._tables, self._writer, self._mark, self._tell_told, clock, monotonic)
         self._tables_changed = asyncio.Event()
@@ -117,7 +119,7 @@ class Term:
             raise NotFound(f"node {node_id} is not part of the swarm any more: leave, then join again")
         if hello.ByteSize() > HELLO_BYTES_LIMIT:
             raise InvalidArgument(f"the description of the node is larger than {HELLO_BYTES_LIMIT} bytes")
-        session = Session(self._new_id(), node_id, self._store.view, self._tables)
+        session = Session(self._new_id(), node_id, self._store.view, self._tables, self._turns)
         older = self._sessions.get(node_id)
         self._sessions[node_id] = session
         if older is not None:
