@@ -132,9 +132,7 @@ def test_what_cannot_be_done_is_said_in_one_line(box: Cluster) -> None:
     done = exec_in(box, "n1", "task", "exec", "box.1", "no-such-program")
     assert done.returncode == 127
     assert b"OCI runtime exec failed" in done.stderr
-    assert box.refused("n1", "task", "exec", "nobody", "true") == (
-        "Error response from daemon: task nobody not found"
-    )
+    assert box.refused("n1", "task", "exec", "nobody", "true") == ("Error response from daemon: task nobody not found")
     assert "Could not find the file /none" in box.refused("n1", "task", "cp", "box.1:/none", "/tmp")
     assert "not a TTY" in box.refused("n1", "task", "exec", "-it", "box.1", "sh")
 

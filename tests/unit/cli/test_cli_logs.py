@@ -23,8 +23,10 @@ MESSAGE.timestamp.FromSeconds(1)
         (Form(raw=True), ""),
         (
             Form(raw=True, details=True),
-            (f"com.docker.swarm.node.id={'n' * 25},com.docker.swarm.service.id={'s' * 25},"
-            f"com.docker.swarm.task.id={'t' * 25} "),
+            (
+                f"com.docker.swarm.node.id={'n' * 25},com.docker.swarm.service.id={'s' * 25},"
+                f"com.docker.swarm.task.id={'t' * 25} "
+            ),
         ),
     ],
     ids=["plain", "no-task-ids", "no-trunc", "no-resolve", "raw", "details"],
