@@ -27,6 +27,7 @@ from pyswarm_manager.api.forecasts import Inventory, Question, add_images, forec
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.shown import shown_service
 from pyswarm_manager.api.trial import Trial, try_requests
+from pyswarm_manager.planner.foresight.imagined import IsOver
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.tables import Tables
 from pyswarm_manager.writes import StorePort, Writer
@@ -35,6 +36,7 @@ FORMAT = 1
 PATIENCE_S = 12.0
 MAX_REQUESTS = 100
 MAX_WAITING = 4
+_REST_S = 0.0001
 _MOVED = "the state moved since the plan was made"
 
 
@@ -98,8 +100,7 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
         self._waiting += 1
         try:
             async with self._turn:
-                ends_at = time.monotonic() + PATIENCE_S
-                found = await asyncio.to_thread(forecast, question, lambda: time.monotonic() > ends_at)
+                found = await asyncio.to_thread(forecast, question, _patience())
         finally:
             self._waiting -= 1
         add_images(found, self._inventory)
@@ -161,6 +162,16 @@ class PlansServicer(plans_pb2_grpc.PlansServicer):
             recovers = losses.has_running(tables, service)
             response.outages.add(service_id=service.id, service_name=service.spec.name, recovers=recovers)
         return response
+
+
+def _patience() -> IsOver:
+    ends_at = time.monotonic() + PATIENCE_S
+
+    def is_over() -> bool:
+        time.sleep(_REST_S)  # gives up the interpreter's lock: the loop must not wait for it 5 ms each time
+        return time.monotonic() > ends_at
+
+    return is_over
 
 
 def _moved(view: Tables, index: int) -> OutOfSequence:
