@@ -32,7 +32,6 @@ _STEPS = {
     TaskState.RUNNING: 9,
 }
 LAST_STEP = 9
-_ROLLING_BACK = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
 
 
 class Outcome(Enum):
@@ -92,7 +91,7 @@ class Progress:
         state = self._update_state()
         self._was_updating = self._was_updating or state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
         overall = f"overall progress: {running} out of {total} tasks"
-        if state in _ROLLING_BACK:
+        if state.is_rollback:
             overall = f"overall progress: rolling back update: {running} out of {total} tasks"
         picture = Picture(overall, lines if total <= MAX_LINES else (), "", Outcome.GOING)
         if self.service.spec.stopped:

@@ -147,6 +147,15 @@ class UpdateState(IntEnum):
     ROLLBACK_PAUSED = 5
     ROLLBACK_COMPLETED = 6
 
+    @property
+    def is_paused(self) -> bool:
+        """It goes on when somebody asks for it."""
+        return self in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+
+    @property
+    def is_rollback(self) -> bool:
+        return self in (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
+
 
 class RebalanceState(IntEnum):
     NONE = 0

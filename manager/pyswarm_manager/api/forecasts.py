@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyswarm.v1 import plans_pb2 as pb
-from pyswarm_common.model import Service, ServiceMode, Task, TaskState, UpdateState
+from pyswarm_common.model import Service, ServiceMode, Task, TaskState
 from pyswarm_manager.planner.foresight.course import Step, outcome_of
 from pyswarm_manager.planner.foresight.imagined import Imagined, IsOver
 from pyswarm_manager.store.changes import Change
@@ -18,7 +18,6 @@ from pyswarm_manager.store.tables import Tables
 Inventory = Callable[[str], Collection[str] | None]
 """The images that a node has, by its id; None if nobody knows."""
 
-_FAILED_UPDATES = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
 MAX_STEPS = 10_000
 """Of more tasks only the first are told one by one."""
 
@@ -112,7 +111,7 @@ def _notes_of(tables: Tables, service: Service) -> Iterator[str]:
         yield f"{name}: what its schedule starts later is not in the plan"
     elif service.spec.mode.is_job:
         yield f"{name}: is taken to run on, as nobody knows how long it takes; its further tasks start when those end"
-    if status is not None and status.state in _FAILED_UPDATES:
+    if status is not None and status.state.is_paused:
         yield f"{name}: {status.message}"
     if any(task.desired_state is TaskState.READY for task in tables.service_tasks(service.id)):
         yield f"{name}: some of its tasks are prepared, and wait for others before they start"

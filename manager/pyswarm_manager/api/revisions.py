@@ -13,8 +13,6 @@ from pyswarm_common.model import Service, ServiceRevision, ServiceSpec, UpdateSt
 from pyswarm_manager.store.revisions import revision_id, revisions_of
 from pyswarm_manager.store.tables import Tables
 
-HELD = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
-
 
 def list_revisions(view: Tables, service: Service) -> list[ServiceRevision]:
     """Those that are kept, oldest first."""
@@ -44,7 +42,7 @@ def rolled_back_to(view: Tables, service: Service, number: int, now: float) -> S
 def resumed(service: Service, now: float) -> Service:
     """The service whose paused update (or rollback) goes on, because it was updated to what it is already."""
     status = service.update_status
-    if status is None or status.state not in HELD:
+    if status is None or not status.state.is_paused:
         return service
     is_rollback = status.state is UpdateState.ROLLBACK_PAUSED
     state = UpdateState.ROLLBACK_STARTED if is_rollback else UpdateState.UPDATING

@@ -34,7 +34,6 @@ from pyswarm_common.model import (
     ServiceRevision,
     Task,
     TaskState,
-    UpdateState,
 )
 from pyswarm_manager.store.audit import recorded
 from pyswarm_manager.store.changes import (
@@ -281,7 +280,7 @@ class _Transaction:
     def _respecified(self, service: Service, old: Service) -> Service:
         """A new spec keeps the old one for rollback, and ends what was known of the old one's update."""
         if service.spec == old.spec:
-            is_resumed = _is_held(old) and not _is_held(service)  # failures are counted anew
+            is_resumed = _is_paused(old) and not _is_paused(service)  # failures are counted anew
             return msgspec.structs.replace(
                 service,
                 spec=old.spec,
@@ -369,6 +368,5 @@ def _before(service: Service) -> Service:
     return msgspec.structs.replace(service, revision=service.revision - 1)
 
 
-def _is_held(service: Service) -> bool:
-    status = service.update_status
-    return status is not None and status.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
+def _is_paused(service: Service) -> bool:
+    return service.update_status is not None and service.update_status.state.is_paused

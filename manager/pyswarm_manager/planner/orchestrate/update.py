@@ -30,7 +30,6 @@ from pyswarm_manager.planner.orchestrate.work import Work
 from pyswarm_manager.store.tables import SlotKey
 
 _RUNS = (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
-_HELD = (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
 _FAILED = (TaskState.FAILED, TaskState.REJECTED)
 
 Slots = dict[SlotKey, tuple[Task, ...]]
@@ -53,7 +52,7 @@ def is_running(service: Service) -> bool:
 
 
 def is_held(service: Service) -> bool:
-    return service.update_status is not None and service.update_status.state in _HELD
+    return service.update_status is not None and service.update_status.state.is_paused
 
 
 def progress_of(work: Work, slots: Slots) -> Progress:
@@ -77,7 +76,7 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
     """Start, go on with, or complete the update of the service."""
     service = work.service
     status = service.update_status
-    if status is not None and status.state in _HELD:
+    if status is not None and status.state.is_paused:
         return
     if status is None or status.state not in _RUNS:
         if not outdated:
