@@ -35,8 +35,10 @@ WakeKey = tuple[str, SlotKey | None]
 """What to look at again at some time: a slot of a service, or (None) the whole service."""
 
 
-MAX_NEW_TASKS = 10_000
+MAX_NEW_TASKS = 5_000
 """New tasks per plan. More are made by the plans after it, so that no plan keeps the leader's loop for long."""
+MAX_REMOVALS = 3_000
+"""About how many tasks a plan tells to stop because there are too many, for the same reason."""
 
 
 class Draft:
@@ -107,6 +109,10 @@ class Draft:
     def tasks_left(self) -> int:
         """How many more tasks this plan should make."""
         return MAX_NEW_TASKS - len(self.candidates)
+
+    def removals_left(self) -> int:
+        """How many more slots this plan should give up."""
+        return max(0, MAX_REMOVALS - len(self._desired) - len(self._deleted))
 
     # ---- what the stages decide
 

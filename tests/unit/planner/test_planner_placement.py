@@ -34,6 +34,7 @@ from pyswarm_common.model import (
     TaskState,
     Toleration,
 )
+from pyswarm_manager.planner import draft
 from pyswarm_manager.planner.schedule.backoff import failing_nodes
 from pyswarm_manager.store.changes import Update
 
@@ -413,3 +414,24 @@ def test_completed_job_tasks_reserve_nothing() -> None:
     world.settle()
     assert len(world.running("s")) == 1
     assert world.ledger.reserved("n1").memory_bytes == 3 * GIB
+
+
+def test_what_is_too_much_goes_in_several_plans_and_what_is_left_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plan keeps the leader's loop for long; giving up a few at a time chooses as giving up all at once does."""
+    left = []
+    for limit in (1_000, 7):
+        monkeypatch.setattr(draft, "MAX_REMOVALS", limit)
+        world = World()
+        for number in range(4):
+            world.node(f"n{number}")
+        world.service("web", 50)
+        world.settle()
+        world.respec("web", replicas=9)
+        first = world.plan()
+        assert len(first.changes) == min(limit, 41)
+        assert bool(first.unfinished) == (limit < 41)
+        world.plan_all()
+        assert len(world.running("web")) == 9
+        world.settle()
+        left.append(sorted((task.slot, task.node_id) for task in world.running("web")))
+    assert left[0] == left[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from pyswarm_common.model import Task, TaskState
 from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
@@ -21,10 +23,15 @@ def reconcile(work: Work, slots: Slots) -> list[SlotKey]:
         if key.__class__ is int and (tasks[0].desired_state <= _RUNNING or _is_filled(tasks))
     }
     surplus = _surplus(filled, len(filled) - wanted_replicas(work.service))
+    given_up = set(islice(surplus, work.draft.removals_left()))
+    if len(given_up) < len(surplus):
+        work.draft.unfinished.services[work.service.id] = None
     outdated: list[SlotKey] = []
     for key, tasks in slots.items():
-        if isinstance(key, str) or key in surplus:
+        if isinstance(key, str) or key in given_up:
             slot_rules.dismiss(work, key, tasks, TaskState.REMOVE)
+        elif key in surplus:
+            continue  # in one of the next plans
         elif key not in filled:
             slot_rules.close(work, key, tasks, {})
         elif slot_rules.settle(work, key, tasks) is Verdict.OUTDATED:
