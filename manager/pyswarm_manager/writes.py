@@ -11,7 +11,7 @@ from pyswarm_common.errors import InvalidArgument, OutOfSequence, Unavailable
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster
 from pyswarm_manager.ports import Clock, RaftPort
-from pyswarm_manager.store.changes import Change
+from pyswarm_manager.store.changes import Change, Event
 from pyswarm_manager.store.tables import Tables
 
 R = TypeVar("R")
@@ -26,6 +26,12 @@ class StorePort(Protocol):
     @property
     def view(self) -> Tables: ...
     async def propose(self, changes: Iterable[Change]) -> int: ...
+
+
+class FollowedStore(StorePort, Protocol):
+    """What a loop of the leader needs of it, that looks again after each commit."""
+
+    def subscribe(self, listener: Callable[[int, tuple[Event, ...]], None], /) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True)

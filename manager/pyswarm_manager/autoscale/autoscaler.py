@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -23,8 +22,9 @@ from pyswarm_common.model import AutoscaleDecision, AutoscaleStatus, Service, Ta
 from pyswarm_common.model.sizes import wanted_replicas
 from pyswarm_manager.autoscale.rule import Member, Reading, advise
 from pyswarm_manager.autoscale.windows import Window
-from pyswarm_manager.store.changes import Change, Event, Update
+from pyswarm_manager.store.changes import Event, Update
 from pyswarm_manager.store.tables import Tables
+from pyswarm_manager.writes import FollowedStore
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +37,6 @@ WARM_UP_S = 2 * PERIOD_S
 KEPT_DECISIONS = 10
 
 
-class StorePort(Protocol):
-    """What is needed of the store."""
-
-    @property
-    def view(self) -> Tables: ...
-    async def propose(self, changes: Iterable[Change]) -> int: ...
-    def subscribe(self, listener: Callable[[int, tuple[Event, ...]], None], /) -> Callable[[], None]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Seen:
     at: float
@@ -55,7 +46,7 @@ class _Seen:
 class Autoscaler:
     """Lives as long as the manager; `run` as long as it leads."""
 
-    def __init__(self, store: StorePort, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: FollowedStore, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._store, self._clock, self._monotonic = store, clock, monotonic
         self._services: dict[str, Window] = {}
         self._seen: dict[str, _Seen] = {}

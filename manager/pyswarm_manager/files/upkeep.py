@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Protocol
 
 from pyswarm_common.errors import NotFound, OutOfSequence, PyswarmError, Unavailable, Unknown
 from pyswarm_manager.files.versions import following, has_superseded, unneeded
 from pyswarm_manager.store.changes import Event, Update
 from pyswarm_manager.store.tables import Kind
-from pyswarm_manager.writes import StorePort
+from pyswarm_manager.writes import FollowedStore
 
 _log = logging.getLogger(__name__)
 
@@ -25,13 +23,7 @@ _REFUSED_PAUSE_S = 1.0
 REMOVE_PERIOD_S = 60.0
 
 
-class FilesStore(StorePort, Protocol):
-    """What the loop needs of the store."""
-
-    def subscribe(self, callback: Callable[[int, tuple[Event, ...]], None]) -> Callable[[], None]: ...
-
-
-async def run_files(store: FilesStore, remove_period_s: float = REMOVE_PERIOD_S) -> None:
+async def run_files(store: FollowedStore, remove_period_s: float = REMOVE_PERIOD_S) -> None:
     """Run while this manager leads; ends with the term's group."""
     changed = asyncio.Event()
 
@@ -55,7 +47,7 @@ async def run_files(store: FilesStore, remove_period_s: float = REMOVE_PERIOD_S)
         unsubscribe()
 
 
-async def _follow(store: FilesStore) -> None:
+async def _follow(store: FollowedStore) -> None:
     """One service per change set: what one of them is refused for holds up no other."""
     refused: set[str] = set()
     while True:
@@ -76,7 +68,7 @@ async def _follow(store: FilesStore) -> None:
                 _log.info("service %s goes on to the latest versions of its secrets and configs", service.spec.name)
 
 
-async def _remove(store: FilesStore) -> None:
+async def _remove(store: FollowedStore) -> None:
     while changes := unneeded(store.view):
         try:
             await store.propose(changes)
