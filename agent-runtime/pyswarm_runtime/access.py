@@ -113,6 +113,8 @@ class ContainerAccess:
                 assert process.stdin is not None
                 with suppress(ConnectionError):
                     async for chunk in chunks:
+                        if process.stdin.is_closing():
+                            break  # it has said why: uvloop has no ConnectionError for that
                         process.stdin.write(chunk)
                         await process.stdin.drain()
                     process.stdin.close()

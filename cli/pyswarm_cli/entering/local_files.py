@@ -136,8 +136,10 @@ def _put(
         raise InvalidArgument(f"refused: the container sent a file with holes, which could fill this disk: {target}")
     elif member.isreg():
         _write_file(archive, member, target)
+    elif "/" not in _clean(member.name):
+        raise InvalidArgument(f"{member.name} is no file, directory or link: it stays in the container")
     else:
-        return  # devices and pipes stay in the container
+        return  # so do devices and pipes in a directory
     target.chmod(member.mode & _PERMISSIONS | (stat.S_IRWXU if member.isdir() else 0))
     mtime = min(_LAST_TIME, max(0.0, member.mtime))  # in this order what is no number becomes 0
     os.utime(target, (mtime, mtime), follow_symlinks=False)

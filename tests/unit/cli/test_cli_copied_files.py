@@ -140,10 +140,15 @@ def test_a_link_that_the_user_names_is_followed(tmp_path: Path) -> None:
 
 
 def test_rights_that_would_do_harm_do_not_come_along(tmp_path: Path) -> None:
-    unpack(stream(entry("f", data=b"x", mode=0o6755), entry("p", tarfile.FIFOTYPE)), str(tmp_path))
+    unpack(stream(entry("f", data=b"x", mode=0o6755), entry("d/p", tarfile.FIFOTYPE)), str(tmp_path))
     assert (tmp_path / "f").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "f").stat().st_uid == os.geteuid()
-    assert not (tmp_path / "p").exists()
+    assert not (tmp_path / "d/p").exists()
+
+
+def test_a_device_is_not_said_to_have_been_copied(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="zero is no file, directory or link"):
+        unpack(stream(entry("zero", tarfile.CHRTYPE)), str(tmp_path / "here"))
 
 
 def test_a_header_may_not_fill_the_memory_nor_holes_the_disk(tmp_path: Path) -> None:
