@@ -200,6 +200,7 @@ class Term:
         if len(batch.updates) > UPDATES_LIMIT:
             raise InvalidArgument(f"a batch holds at most {UPDATES_LIMIT} statuses")
         await self._writer.wait_room()
+        await self._turns.take()  # after a scale-up every agent reports at the same moment
         updates = [(update.task_id, from_proto(TaskStatus, update.status)) for update in batch.updates]
         self._writer.add_statuses(session.node_id, updates, partial(session.acknowledge, batch.sequence))
 

@@ -2,7 +2,8 @@
 
 One commit may concern every session. The loop runs all that is ready before it looks at anything else, so a thousand
 messages made at once would keep Raft from its heartbeats for as long as they take, which on a busy machine costs the
-leader its lead. Whoever makes a message takes a turn first. Holds nothing back while few want one.
+leader its lead. Whoever makes a message, or reads a batch of statuses, takes a turn first. Holds nothing back while
+few want one.
 """
 
 from __future__ import annotations
