@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Service, ServiceMode, Task, TaskState
-from pyswarm_manager.dispatcher.core.assignments import is_assigned
+from pyswarm_manager.dispatcher.core.assignments import is_assigned, is_kept
 from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_simulator.checks.jobs import what_a_job_misses
@@ -141,6 +141,10 @@ def _host(view: Tables, host: Host) -> Iterator[str]:
     left = [state.id for state in host.runtime.states.values() if task_id_of(state) not in assigned]
     if left:
         yield f"containers of nothing are left on {host.name}: {left}"
+    kept = (t.status.container for t in view.tasks_on(host.node_id) if is_kept(t))
+    ended = {container.container_id for container in kept if container is not None}
+    if not ended <= set(host.runtime.states):
+        yield f"containers of tasks in the history, with their logs, are missing on {host.name}"
     attached = {task_id for task_id in host.overlay.sandboxes if task_id not in running}
     if attached:
         yield f"sandboxes of nothing are left on {host.name}: {sorted(attached)}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pyswarm_common.model import Node, NodeDescription
-from pyswarm_manager.dispatcher.core import reports
+from pyswarm_manager.dispatcher.core import assignments, reports
 from pyswarm_manager.dispatcher.core.tables import NetworkTables
 from pyswarm_manager.dispatcher.session import Session
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range
@@ -129,6 +129,13 @@ def _tell_nothing() -> Iterator[None]:
 def _stop_at_once() -> Iterator[None]:
     """Its agent is told as soon as it is committed."""
     with replaced(NetworkTables, "is_told", lambda self, task: True):
+        yield
+
+
+@planted("an ended task is forgotten with its log", "mixed", 20)
+def _forget_ended() -> Iterator[None]:
+    """Nodes are told of tasks that have not ended, and of no others."""
+    with replaced(assignments, "is_kept", lambda task: False):
         yield
 
 
