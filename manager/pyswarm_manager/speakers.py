@@ -10,22 +10,17 @@ The leader that it hears stays let in: what says who that is may be in the snaps
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from pyswarm_common.model import Node
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
-from pyswarm_manager.writes import StorePort
-
-
-class WatchedStore(StorePort, Protocol):
-    def subscribe(self, callback: Callable[[int, tuple[Event, ...]], None]) -> Callable[[], None]: ...
+from pyswarm_manager.writes import FollowedStore
 
 
 class Speakers:
     """The bindings as of the store now."""
 
-    def __init__(self, store: WatchedStore, heard_leader: Callable[[], int | None]) -> None:
+    def __init__(self, store: FollowedStore, heard_leader: Callable[[], int | None]) -> None:
         self._store = store
         self._heard_leader = heard_leader
         self._nodes: dict[int, str] | None = None

@@ -20,10 +20,11 @@ from pyswarm_common.errors import PyswarmError
 from pyswarm_common.model import Cluster
 from pyswarm_manager.backup.directory import Kept, listed, name_of, newest_of, prune
 from pyswarm_manager.backup.key import require_key
-from pyswarm_manager.backup.making import Maker, SealedWith, WatchedStore
+from pyswarm_manager.backup.making import Maker, SealedWith
 from pyswarm_manager.ports import Clock
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
+from pyswarm_manager.writes import FollowedStore
 
 _log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -51,7 +52,7 @@ class AutomaticBackups:
     """One per manager; `run` it until the manager ends."""
 
     def __init__(
-        self, store: WatchedStore, maker: Maker, directory: Path, clock: Clock, settle_s: float | None = None
+        self, store: FollowedStore, maker: Maker, directory: Path, clock: Clock, settle_s: float | None = None
     ) -> None:
         self._store, self._maker, self._directory, self._clock = store, maker, directory, clock
         # Not all managers at once after a power cut, and not while they have more urgent things to do.

@@ -14,12 +14,11 @@ from msgspec.structs import replace
 from pyswarm_common.backup.keys import KEY_BYTES
 from pyswarm_common.errors import OutOfSequence, Unavailable
 from pyswarm_common.model import Cluster
-from pyswarm_manager.backup.making import WatchedStore
 from pyswarm_manager.store.changes import Update
-from pyswarm_manager.writes import Writer, retried
+from pyswarm_manager.writes import FollowedStore, Writer, retried
 
 
-async def ensure_key(store: WatchedStore) -> None:
+async def ensure_key(store: FollowedStore) -> None:
     """On the leader: a cluster without a key, since its first manager was older than backups, gets one."""
     await _wait_cluster(store)
 
@@ -31,7 +30,7 @@ async def ensure_key(store: WatchedStore) -> None:
     await retried(attempt)
 
 
-async def _wait_cluster(store: WatchedStore) -> None:
+async def _wait_cluster(store: FollowedStore) -> None:
     """A new cluster's object is being committed while this begins."""
     appeared = asyncio.Event()
     unsubscribe = store.subscribe(lambda index, events: appeared.set())

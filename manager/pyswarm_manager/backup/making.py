@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from pyswarm_common.backup.container import SALT_BYTES, Header, write
 from pyswarm_common.backup.keys import PassphraseParams, key_id
@@ -26,19 +26,12 @@ from pyswarm_common.files import sync_directory
 from pyswarm_manager.api.health import VERSION
 from pyswarm_manager.backup.contents import Captured, capture, pieces, summary
 from pyswarm_manager.ports import Clock, RaftPort
-from pyswarm_manager.store.changes import Event
 from pyswarm_manager.writes import StorePort
 
 R = TypeVar("R")
 MAX_AT_ONCE = 2
 _BARRIER_TIMEOUT_S = 10.0
 _PART_BYTES = 256 * 1024
-
-
-class WatchedStore(StorePort, Protocol):
-    """What is needed of the store."""
-
-    def subscribe(self, callback: Callable[[int, tuple[Event, ...]], None]) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -25,10 +25,10 @@ from pyswarm_manager.backup.automatic import AutomaticBackups
 from pyswarm_manager.backup.contents import Captured
 from pyswarm_manager.backup.directory import Kept
 from pyswarm_manager.backup.key import require_key, rotated
-from pyswarm_manager.backup.making import Maker, Part, SealedWith, WatchedStore
+from pyswarm_manager.backup.making import Maker, Part, SealedWith
 from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.store.recording import describe
-from pyswarm_manager.writes import Writer
+from pyswarm_manager.writes import FollowedStore, Writer
 
 _log = logging.getLogger(__name__)
 pb = backup_pb2
@@ -39,7 +39,7 @@ class BackupServicer(backup_pb2_grpc.BackupServicer):
 
     def __init__(
         self,
-        store: WatchedStore,
+        store: FollowedStore,
         raft: RaftPort,
         forwarder: LeaderForwarder,
         ids: IdSource,

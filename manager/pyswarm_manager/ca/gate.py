@@ -12,15 +12,15 @@ from pyswarm_common.errors import NodeRemoved, PyswarmError, Unauthenticated
 from pyswarm_common.rpc import Peer
 from pyswarm_common.rpc.peers import PeerGate, default_limits
 from pyswarm_manager.access.admission import UNKNOWN_CREDENTIAL
-from pyswarm_manager.ca.roles import RolesStore
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.tables import Kind
+from pyswarm_manager.writes import FollowedStore
 
 _UNCUT = frozenset({"/pyswarm.v1.CA/Leave"})
 """The call that makes a node a removed one is still answered."""
 
 
-def make_gate(store: RolesStore, monotonic: Callable[[], float]) -> PeerGate:
+def make_gate(store: FollowedStore, monotonic: Callable[[], float]) -> PeerGate:
     """For as long as the store lives."""
 
     def refusal(peer: Peer) -> PyswarmError | None:

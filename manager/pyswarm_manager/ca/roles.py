@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -24,15 +23,11 @@ from pyswarm_manager.managers.quorum import Members, check_step, is_heard, leavi
 from pyswarm_manager.ports import RaftPort
 from pyswarm_manager.store.changes import Event, Update
 from pyswarm_manager.store.tables import Kind, Tables
-from pyswarm_manager.writes import StorePort
+from pyswarm_manager.writes import FollowedStore
 
 _log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-
-
-class RolesStore(StorePort, Protocol):
-    def subscribe(self, callback: Callable[[int, tuple[Event, ...]], None]) -> Callable[[], None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +85,7 @@ def _is_wanted_back(node: Node, is_removed: Callable[[int], bool]) -> bool:
     return node.spec.role is NodeRole.MANAGER and status is not None and is_removed(status.raft_id)
 
 
-async def run_roles(store: RolesStore, raft: RaftPort) -> None:
+async def run_roles(store: FollowedStore, raft: RaftPort) -> None:
     """Run while this manager leads; ends with the term's group."""
     changed = asyncio.Event()
 
@@ -110,7 +105,7 @@ async def run_roles(store: RolesStore, raft: RaftPort) -> None:
         unsubscribe()
 
 
-async def _take_steps(store: RolesStore, raft: RaftPort) -> bool:
+async def _take_steps(store: FollowedStore, raft: RaftPort) -> bool:
     """Do everything that is to be done; False if something could not be done now."""
     while steps := next_steps(store.view, raft.members, raft.is_removed):
         if not await _take_one(store, raft, steps):
@@ -118,7 +113,7 @@ async def _take_steps(store: RolesStore, raft: RaftPort) -> bool:
     return True
 
 
-async def _take_one(store: RolesStore, raft: RaftPort, steps: list[Step]) -> bool:
+async def _take_one(store: FollowedStore, raft: RaftPort, steps: list[Step]) -> bool:
     """Do the first that can be done."""
     for step in steps:
         try:
@@ -136,13 +131,13 @@ async def _take_one(store: RolesStore, raft: RaftPort, steps: list[Step]) -> boo
     return False
 
 
-async def _make_worker(store: RolesStore, node: Node) -> None:
+async def _make_worker(store: FollowedStore, node: Node) -> None:
     worker = replace(node, role=NodeRole.WORKER, manager_status=None, demotion_forced=False)
     await store.propose([Update(worker)])
     _log.info("node %s is a worker now", node.id)
 
 
-async def _remove(store: RolesStore, raft: RaftPort, step: RemoveMember) -> None:
+async def _remove(store: FollowedStore, raft: RaftPort, step: RemoveMember) -> None:
     await raft.hear_members()
     check_step(store.view, raft.members, step.raft_id, force=step.is_forced)
     if step.raft_id == raft.raft_id:

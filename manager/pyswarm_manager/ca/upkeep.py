@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from pyswarm_common.errors import NotFound, OutOfSequence, PyswarmError, Unavailable, Unknown
 from pyswarm_manager.ca import rotation
-from pyswarm_manager.ca.roles import RolesStore
 from pyswarm_manager.ca.tokens import is_reapable
 from pyswarm_manager.ports import Clock
 from pyswarm_manager.removed import forgettable
 from pyswarm_manager.store.changes import Change, Event, delete
 from pyswarm_manager.store.tables import Kind, Tables
+from pyswarm_manager.writes import FollowedStore
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _REFUSED_PAUSE_S = 1.0
 _KINDS = frozenset({Kind.CLUSTER, Kind.NODE})
 
 
-async def run_upkeep(store: RolesStore, clock: Clock, reap_period_s: float = REAP_PERIOD_S) -> None:
+async def run_upkeep(store: FollowedStore, clock: Clock, reap_period_s: float = REAP_PERIOD_S) -> None:
     """Run while this manager leads; ends with the term's group."""
     changed = asyncio.Event()
 
@@ -54,7 +54,7 @@ def ended(view: Tables, now: float) -> list[Change]:
     return tokens + forgettable(view, now)
 
 
-async def _commit(store: RolesStore, decide: Callable[[Tables], list[Change]]) -> bool:
+async def _commit(store: FollowedStore, decide: Callable[[Tables], list[Change]]) -> bool:
     """Whether something was committed; what others changed meanwhile is looked at again."""
     while changes := decide(store.view):
         try:
