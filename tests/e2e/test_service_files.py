@@ -36,7 +36,8 @@ def app(cluster: Cluster) -> Iterator[Cluster]:
     told(cluster, "n1", "config", "create", "--template-driver", "golang", "app", "-", data=template)
     files = ("--secret", "db", "--secret", "source=db,env=DB", "--config", "source=app,target=/etc/app,mode=0440")
     placed = ("--constraint", "node.role==worker", "--replicas", "2", "--env", "AT={{.Node.Hostname}}")
-    cluster.run("n1", "service", "create", "--name", "app", *QUICK, *files, *placed, IMAGE)
+    own = ("--hostname", "{{.Service.Name}}-{{.Task.Slot}}", "--mount", "type=volume,src=app-{{.Task.Slot}},dst=/data")
+    cluster.run("n1", "service", "create", "--name", "app", *QUICK, *files, *placed, *own, IMAGE)
     yield cluster
     cluster.run("n1", "service", "rm", "app")
     cluster.run("n1", "secret", "rm", "db")
@@ -48,12 +49,13 @@ def inside(cluster: Cluster, task: str, script: str) -> str:
 
 
 def test_files_variables_and_placeholders_are_there(app: Cluster) -> None:
-    for slot, node in enumerate(sorted(app.running("app").values()), start=1):
-        del node
-        script = "cat /run/secrets/db; echo; cat /etc/app; stat -c %a /etc/app; echo $DB $AT"
-        first, config, mode, variables = inside(app, f"app.{slot}", script).splitlines()
+    for slot in (1, 2):
+        script = "cat /run/secrets/db; echo; cat /etc/app; stat -c %a /etc/app; hostname; echo $DB $AT"
+        first, config, mode, name, variables = inside(app, f"app.{slot}", script).splitlines()
         at = variables.split()[1]
-        assert (first, mode, variables) == ("sesame-1", "440", f"sesame-1 {at}")
+        assert (first, mode, name, variables) == ("sesame-1", "440", f"app-{slot}", f"sesame-1 {at}")
+        volume = f"/var/lib/pyswarm/runtime/volumes/app-{slot}/_data"
+        assert app.on(at, "test", "-d", volume).returncode == 0
         assert config == f"app.{slot}@{at}:sesame-1"
 
 
