@@ -16,7 +16,8 @@ from pyswarm_overlay import OverlayHost
 from pyswarm_overlay.types import OverlayConfig
 from pyswarm_runtime import Runtime
 from pyswarm_runtime.pulling import registry_pull
-from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks, AgentWires
+from pyswarm_worker.agent import Agent
+from pyswarm_worker.settings import AgentConfig, AgentHooks, AgentWires
 
 from .describe import describe
 from .identity import CurrentIdentity

@@ -10,34 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Sequence
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import PyswarmError
-from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.identity.locks import Locked
-from pyswarm_common.model import Node, NodeDescription, Task, TaskStatus
+from pyswarm_common.model import Node, Task, TaskStatus
 from pyswarm_runtime.reference import parse_reference
 from pyswarm_runtime.types import ContainerState
 
 from .core.assembly import sandbox, uses_host_network
 from .core.assignments import change_of
 from .core.materials import NodeFacts
-from .images import ImageFetcher, Pull
+from .images import ImageFetcher
 from .inquiries import Inquiries
 from .known_managers import KnownManagers
 from .networks import Networks
-from .peers import ConnectAgent, connector
-from .ports import ContainerAccess, ContainerRuntime, ImageStore, Overlay
-from .server import AgentServer, AgentServicer
-from .session import Dial, Removed, Session
+from .peers import connector
+from .ports import ContainerRuntime, ImageStore, Overlay
+from .server import AgentServicer
+from .session import Removed, Session
 from .session_log import SessionLog
+from .settings import REAL, AgentConfig, AgentHooks, AgentWires
 from .statistics import Statistics
 from .statuses import StatusOutbox
 from .store import (
@@ -51,7 +46,6 @@ from .store import (
     put_task,
     put_trust,
 )
-from .task_files import TaskFiles
 from .tasks import Host, Tasks, has_started, task_id_of
 from .trust import RemovedNodes
 
@@ -59,71 +53,6 @@ _log = logging.getLogger(__name__)
 
 _MAX_REFERENCES = 1_000
 _ORPHAN_GRACE_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """Where the agent keeps its state and listens, and whom it may dial."""
-
-    state_dir: Path
-    address: str
-    """The IP address this node advertises."""
-    listen_address: str = "0.0.0.0:7946"
-    managers: tuple[str, ...] = ()
-    """Known from joining; those the managers tell later are kept on disk."""
-    run_dir: Path | None = None
-    """What is gone after a reboot; None: below `state_dir`."""
-    seeds: tuple[str, ...] = ()
-    """Managers by name, resolved when they are dialled: the last resort, should all managers have moved."""
-
-    @property
-    def task_files(self) -> Path:
-        """Where secrets and configs are put for containers; kept in memory, wherever it is."""
-        return (self.run_dir or self.state_dir) / "task-files"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentHooks:
-    """What the daemon gives, and what it wants to hear."""
-
-    identity: Callable[[], NodeIdentity]
-    describe: Callable[[], NodeDescription]
-    local_manager: Callable[[], str | None]
-    on_node: Callable[[Node], None]
-    """The node's own object, at the start of each session and when it changes."""
-    on_data_path_port: Callable[[int], None]
-    """UDP port of VXLAN in this cluster, at the start of each session."""
-    on_roots: Callable[[bytes], None] = lambda roots: None
-    """The roots (PEM) to trust, when they are not those of the identity."""
-    removal: Callable[[], Awaitable[str]] | None = None
-    """Asks the managers in another way than by a session whether this node was removed; empty: not that they say."""
-
-
-class Server(Protocol):
-    """What this node serves to the others."""
-
-    async def start(self, identity: NodeIdentity) -> int:
-        """Returns the port. Again with another identity: new connections use that one."""
-        ...
-
-    async def stop(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class AgentWires:
-    """How the agent reaches others and is reached, its clock, its chance. The simulator puts its own in place."""
-
-    dial: Dial | None = None
-    connect: ConnectAgent | None = None
-    serve: Callable[[AgentServicer, str], Server] = AgentServer
-    clock: Callable[[], float] = time.time
-    uniform: Callable[[float, float], float] = random.uniform
-    access: ContainerAccess | None = None
-    """Into its containers; without it nobody can enter them."""
-    pull: Pull | None = None
-    """From registries; without it images come from other nodes only."""
-    files: Callable[[Path, Callable[[], NodeFacts]], TaskFiles] = TaskFiles
-    """Where secrets and configs are put."""
 
 
 class Agent:
@@ -138,7 +67,7 @@ class Agent:
         overlay: Overlay,
         *,
         store: AgentStore,
-        wires: AgentWires = AgentWires(),
+        wires: AgentWires = REAL,
     ) -> None:
         self._config = config
         self._hooks = hooks
@@ -187,7 +116,7 @@ class Agent:
         overlay: Overlay,
         *,
         store: AgentStore | None = None,
-        wires: AgentWires = AgentWires(),
+        wires: AgentWires = REAL,
     ) -> Agent:
         """Takes up what the last daemon left, then listens. No manager is needed for that."""
         store = store or await AgentStore.open(config.state_dir / "agent.db")

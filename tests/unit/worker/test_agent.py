@@ -24,7 +24,8 @@ from pyswarm_common.rpc import open_channel
 from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
 from pyswarm_worker import inquiries, known_managers, networks, session
-from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks
+from pyswarm_worker.agent import Agent
+from pyswarm_worker.settings import AgentConfig, AgentHooks
 from pyswarm_worker.store import AgentStore, put_managers
 
 NETWORK = "w" * 25
