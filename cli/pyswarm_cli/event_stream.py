@@ -81,7 +81,7 @@ class _Position:
 
     def request(self, wanted: Wanted) -> Any:
         request = watch_pb2.WatchRequest(
-            kinds=[events_view.KINDS[kind] for kind in wanted.kinds],  # type: ignore[misc]
+            kinds=[events_view.KINDS[kind] for kind in wanted.kinds],  # type: ignore[misc]  # plain numbers
             resume_from=self.version,
             no_follow=wanted.until is not None and wanted.until <= time.time(),
         )

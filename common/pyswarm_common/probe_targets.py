@@ -1,8 +1,8 @@
 """Where a health probe by the agent goes: `http://:8080/path`, `https://…`, and `:8080` for a connection alone.
 
-Pure; parsed by whoever takes the text in (command, managers) and by the agent that probes. A probe is made within the
-container's network namespace and never leaves it: a host is left out (the container's own address), `localhost`, or an
-address. Names are not looked up.
+Pure; parsed by whoever takes the text in (command, managers) and by the agent that probes. A probe is made from within
+the container's network namespace, so it reaches what the container reaches: a host is left out (the container's own
+address), `localhost`, or an address. Names are not looked up.
 """
 
 from __future__ import annotations

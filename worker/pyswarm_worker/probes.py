@@ -81,7 +81,7 @@ def _socket_in(pid: int, family: int) -> socket.socket:
 
 
 def _unverified() -> ssl.SSLContext:
-    """It never leaves the container's own namespace, and its certificate is for other names."""
+    """It asks whether somebody answers, and tells nothing; the container's certificate is for other names."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

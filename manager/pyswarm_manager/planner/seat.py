@@ -38,7 +38,7 @@ class NodeUsage:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, NodeUsage) and _values(self) == _values(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # it changes: no key for a dict
 
     def add(self, task: Task, sign: int = 1) -> None:
         """Count in what the task has reserved (or, with sign -1, out)."""
@@ -145,7 +145,7 @@ class Seat:
 
 
 def count(counts: dict[Port, int] | dict[str, int] | dict[Claim, int], key: Port | str | Claim, sign: int) -> None:
-    counter: dict[Port | str | Claim, int] = counts  # type: ignore[assignment]
+    counter: dict[Port | str | Claim, int] = counts  # type: ignore[assignment]  # only `key` is added
     count = counter.get(key, 0) + sign
     if count:
         counter[key] = count
