@@ -123,8 +123,7 @@ class Autoscaler:
             return replace(service, autoscale_status=None)
         window = self._services[service.id]
         current = wanted_replicas(service)
-        members = [self._member(task) for task in _wanted(self._store.view, service.id)]
-        advice = advise(spec, service.spec.task.resources, current, members)
+        advice = advise(spec, service.spec.task.resources, current, self._members(service.id))
         replicas = window.settle(spec, current, advice.replicas, self._monotonic())
         status = service.autoscale_status or AutoscaleStatus()
         if replicas == current:
@@ -136,6 +135,14 @@ class Autoscaler:
         decisions = (*status.decisions, decision)[-KEPT_DECISIONS:]
         return _with_number(service, replace(status, decisions=decisions), replicas)
 
+    def _members(self, service_id: str) -> list[Member]:
+        """One for each slot: a successor that starts (or waits) beside what serves is not one more."""
+        slots: dict[int, Member] = {}
+        for task in _wanted(self._store.view, service_id):
+            member = self._member(task)
+            slots[task.slot] = _together(slots[task.slot], member) if task.slot in slots else member
+        return list(slots.values())
+
     def _member(self, task: Task) -> Member:
         age_s = self._clock() - task.running_at
         is_ready = task.status.state is TaskState.RUNNING and not 0.0 <= age_s < WARM_UP_S
@@ -146,6 +153,15 @@ class Autoscaler:
 
 def _wanted(view: Tables, service_id: str) -> Iterable[Task]:
     return (task for task in view.service_tasks(service_id) if task.desired_state <= TaskState.RUNNING)
+
+
+def _together(one: Member, other: Member) -> Member:
+    """What a slot uses that has two tasks."""
+    if not (one.is_ready and other.is_ready):
+        return one if one.is_ready else other
+    if one.reading is None or other.reading is None:
+        return Member(True, None)
+    return Member(True, Reading(*(a + b for a, b in zip(one.reading, other.reading, strict=True))))
 
 
 def _with_number(service: Service, status: AutoscaleStatus, replicas: int) -> Service:

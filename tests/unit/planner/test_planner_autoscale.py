@@ -11,7 +11,15 @@ from job_world import new_leader
 from msgspec.structs import replace
 from planner_world import CORE, World
 
-from pyswarm_common.model import AutoscaleSpec, AutoscaleStatus, NodeState, ResourceRequirements, Resources, TaskSpec
+from pyswarm_common.model import (
+    AutoscaleSpec,
+    AutoscaleStatus,
+    NodeState,
+    ResourceRequirements,
+    Resources,
+    TaskSpec,
+    UpdateConfig,
+)
 from pyswarm_manager.autoscale.autoscaler import KEPT_DECISIONS, PERIOD_S, Autoscaler
 from pyswarm_manager.autoscale.rule import Reading
 from pyswarm_manager.store.apply import Refusal
@@ -209,3 +217,16 @@ async def test_whoever_leads_numbers_stay_in_bounds_and_only_decisions_change_th
             assert after.decisions[-1].from_replicas == before.replicas
             assert after.decisions[-1].to_replicas == after.replicas
         assert scaled.world.plan_again().changes == ()
+
+
+async def test_a_successor_that_waits_beside_what_serves_is_not_one_task_more() -> None:
+    """On nodes that are all drained each task has one, for which there is no room."""
+    scaled = Scaled(replicas=1)
+    scaled.world.respec("web", update=UpdateConfig(parallelism=1))
+    await scaled.pass_time(20)
+    for name in ("n1", "n2", "n3"):
+        scaled.world.drain(name)
+    scaled.load = 0.9
+    await scaled.pass_time(60)
+    assert len(scaled.world.running("web")) == 1
+    assert scaled.status.replicas == 2
