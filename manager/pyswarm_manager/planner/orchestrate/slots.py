@@ -3,7 +3,7 @@
 Decides from the tasks alone (level-triggered), so that it can go on from any state that an interrupted plan left:
 - one task by the present spec is enough; others stop once it runs (or at once, if they are of no use);
 - a task whose node is lost, drained or unfit is replaced at once (with order start-first, a drained one stays until its
-  successor runs);
+  successor runs; with stop-first the successor starts when the other has ended, unless its node is down or gone);
 - a task that ended is replaced as the restart policy says; one that may not be replaced (yet) stays as the slot's last
   word;
 - with order stop-first a successor is prepared (READY) before its predecessor is told to stop, and starts after that
@@ -156,7 +156,9 @@ def _is_moved_later(work: Work, key: SlotKey, wanted: _Wanted) -> bool:
 
 def _replace(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted, retired: _Retired) -> None:
     """No task of the slot can stay: make one, unless the last one ended for good."""
-    is_prepared_first = _predecessor_stops(work, tasks) or (wanted.leaving and not work.starts_first)
+    is_prepared_first = _predecessor_stops(work, tasks) or (
+        not work.starts_first and (wanted.leaving or any(_holds_back(work, task, True) for task in wanted.lost))
+    )
     desired = TaskState.READY if is_prepared_first else _RUNNING
     if wanted.lost or (wanted.leaving and not wanted.ended):
         last = (wanted.lost or wanted.leaving)[-1]

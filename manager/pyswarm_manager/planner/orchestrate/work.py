@@ -56,7 +56,7 @@ class Work:
         self.spec = service.spec
         self.now = draft.now
         self.is_global = service.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB)
-        self.config = _config(service)
+        self.config = config_of(service)
         self.starts_first = self.config.order is UpdateOrder.START_FIRST
         self.drain = Drain(self)
         self._constraints = parse_constraints(service.spec.task.placement.constraints)
@@ -186,7 +186,8 @@ class Work:
         return Loss.NONE if self.hosts(node) else Loss.UNFIT
 
 
-def _config(service: Service) -> UpdateConfig:
+def config_of(service: Service) -> UpdateConfig:
+    """How its tasks are replaced now: as in an update, or as in going back."""
     status = service.update_status
     if status is not None and status.state in _ROLLBACK_STATES:
         return service.spec.rollback or DEFAULT_UPDATE

@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from pyswarm_common.model import ServiceMode, Task, TaskState
+from pyswarm_common.model import ServiceMode, Task, TaskState, UpdateOrder
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.planner.orchestrate.work import config_of
 from pyswarm_manager.planner.schedule.board import fits, may_host
 from pyswarm_manager.planner.schedule.demand import Demand, reserve
 from pyswarm_manager.planner.schedule.group import Group
@@ -135,7 +136,14 @@ def displace(draft: Draft, victim: Task, group: Group) -> Candidate | None:
     others = draft.tables.slots[service.id][slot_key(victim)]
     if any(other is not victim and other.desired_state <= TaskState.RUNNING for other in others):
         return None
-    successor = Candidate(service, service.spec.task, slot=victim.slot, restart_times=victim.restart_times)
+    starts_first = config_of(service).order is UpdateOrder.START_FIRST
+    successor = Candidate(
+        service,
+        service.spec.task,
+        slot=victim.slot,
+        desired_state=TaskState.RUNNING if starts_first else TaskState.READY,  # until the victim has ended
+        restart_times=victim.restart_times,
+    )
     successor.replaces = victim.id
     successor.cause = cause
     return successor
