@@ -6,7 +6,7 @@ were applied gives an empty plan. Who acts next: the leader's loop proposes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from pyswarm_common.ids import IdSource
@@ -96,6 +96,8 @@ def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, 
     services = dict(dirty.services)
     if dirty.nodes or dirty.room:
         services.update(state.ledger.rebalancing)
+    if dirty.room or state.ledger.priorities:
+        keys.update(_succeeding(tables))
     changed = (*services, *(service_id for service_id, _ in keys))
     services.update((service_id, None) for service_id in dependents(tables, state.ledger, changed))
     for network_id in dirty.networks:
@@ -107,6 +109,15 @@ def _to_look_at(state: State, dirty: Dirty) -> tuple[dict[str, None], dict[str, 
         if service_id not in services:
             slots.setdefault(service_id, []).append(key)
     return services, slots
+
+
+def _succeeding(tables: Tables) -> Iterator[tuple[tuple[str, SlotKey], None]]:
+    """The slots of waiting tasks that take over from others. Where they may go depends on whom they replace, which only
+    their slot says: judged without it, a plan would give away again what another one made free for them."""
+    for task in tables.unplaced.values():
+        key = slot_key(task)
+        if len(tables.slots[task.service_id][key]) > 1:
+            yield (task.service_id, key), None
 
 
 def _is_on(state: State, service: Service, network_id: str) -> bool:

@@ -10,6 +10,7 @@ from planner_invariants import check_invariants
 from planner_world import GIB, World
 
 from pyswarm_common.model import (
+    ContainerSpec,
     EndpointSpec,
     Placement,
     PortConfig,
@@ -20,6 +21,8 @@ from pyswarm_common.model import (
     Task,
     TaskSpec,
     TaskState,
+    UpdateConfig,
+    UpdateOrder,
 )
 
 
@@ -36,6 +39,18 @@ def one_node(memory: int = 4) -> World:
 
 def stopped(world: World) -> list[Task]:
     return [task for task in world.tables.tasks.values() if task.desired_state > TaskState.RUNNING]
+
+
+def test_an_update_that_may_not_crowd_its_node_comes_to_rest() -> None:
+    world = one_node(8)
+    world.service("low", 4, task=sized(1))
+    order = UpdateConfig(order=UpdateOrder.START_FIRST)
+    world.service("high", 2, task=sized(2, max_replicas_per_node=2), priority=10, update=order)
+    world.settle(100)
+    world.retask("high", container=ContainerSpec(image="img:2"))
+    world.settle(1000)
+    assert {task.spec.container.image for task in world.running("high")} == {"img:2"}
+    assert len(world.running("low")) == 4
 
 
 def test_a_lower_task_makes_way_says_why_and_waits_for_room() -> None:
