@@ -131,7 +131,9 @@ class RegistryClient:
         try:
             if credentials.identitytoken:
                 form = {**wanted, "grant_type": "refresh_token", "refresh_token": credentials.identitytoken}
-                request = self._session.post(challenge.realm, data={**form, "client_id": "pyswarm"})
+                form = {**form, "client_id": "pyswarm"}
+                # A redirection would carry the token on to whomever it names.
+                request = self._session.post(challenge.realm, data=form, allow_redirects=False)
             else:
                 headers = {"Authorization": f"Basic {credentials.basic}"} if credentials.basic else {}
                 request = self._session.get(challenge.realm, params=wanted, headers=headers)
