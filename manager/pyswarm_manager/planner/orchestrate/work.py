@@ -17,7 +17,6 @@ from pyswarm_common.model import (
     TaskState,
     UpdateConfig,
     UpdateOrder,
-    UpdateState,
 )
 from pyswarm_manager.planner.allocate.allocator import needs_ingress
 from pyswarm_manager.planner.candidate import Candidate
@@ -32,8 +31,6 @@ from pyswarm_manager.store.tables import SlotKey
 
 _RUNNING = TaskState.RUNNING
 DEFAULT_UPDATE = UpdateConfig(parallelism=1)
-
-_ROLLBACK_STATES = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
 
 
 class Loss(Enum):
@@ -189,7 +186,7 @@ class Work:
 def config_of(service: Service) -> UpdateConfig:
     """How its tasks are replaced now: as in an update, or as in going back."""
     status = service.update_status
-    if status is not None and status.state in _ROLLBACK_STATES:
+    if status is not None and status.state.is_rollback:
         return service.spec.rollback or DEFAULT_UPDATE
     return service.spec.update or DEFAULT_UPDATE
 
