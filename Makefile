@@ -32,8 +32,13 @@ check: install proto-check ## linters, types, import contracts, generated code, 
 bench: install ## figures, as a table and as JSON in bench/results
 	@$(PY) -m bench.main
 
+# Profiles that no seed has by itself: a fifth as many seeds of each.
+SOAKED_TOO := jobs rollouts orchestration
+
 soak: install ## the whole cluster in virtual time, over many seeds: make soak SEEDS=5000 [FIRST_SEED=N JOBS=N]
 	@pyswarm simulate soak --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST_SEED),0) --jobs $(JOBS)
+	@for profile in $(SOAKED_TOO); do echo "$$profile:"; pyswarm simulate soak --profile $$profile \
+	  --seeds $$(( $(or $(SEEDS),1000) / 5 + 1 )) --first-seed $(or $(FIRST_SEED),0) --jobs $(JOBS) || exit 1; done
 
 proto: install ## regenerate the code beside the .proto files
 	@$(PY) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto \

@@ -12,17 +12,19 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyswarm.v1 import ca_pb2, control_pb2
+from pyswarm.v1 import ca_pb2, control_pb2, secrets_pb2
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import Forbidden, Unavailable
-from pyswarm_common.model import Node, NodeRole
+from pyswarm_common.model import Config, Node, NodeRole, Secret
 from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api import jobs, networks, nodes, services, tasks
+from pyswarm_manager.api import jobs, networks, nodes, secrets, services, tasks
 from pyswarm_manager.ca import membership
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
 from pyswarm_manager.store.changes import Create, Update
+from pyswarm_manager.store.lookup import find_config, find_secret
 from pyswarm_manager.store.store import Store
+from pyswarm_manager.store.tables import Kind
 from pyswarm_manager.writes import Writer
 
 _DECIDING_S = 0.005
@@ -50,6 +52,10 @@ class Answers:
             "RunService": self._run_service,
             "RestartTask": self._restart_task,
             "RemoveTask": self._remove_task,
+            "CreateSecret": self._create_secret,
+            "RotateSecret": self._rotate_secret,
+            "CreateConfig": self._create_config,
+            "RotateConfig": self._rotate_config,
             "UpdateNode": self._update_node,
             "RemoveNode": self._remove_node,
             "CreateNetwork": self._create_network,
@@ -107,6 +113,26 @@ class Answers:
         self._require_leader()
         request = control_pb2.RemoveTaskRequest.FromString(question)
         await tasks.remove_task(self._writer, request.task, force=request.force)
+
+    async def _create_secret(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        request = secrets_pb2.CreateSecretRequest.FromString(question)
+        return (await secrets.create(self._writer, Kind.SECRET, Secret, request.spec)).id
+
+    async def _rotate_secret(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        request = secrets_pb2.RotateSecretRequest.FromString(question)
+        return (await secrets.rotate(self._writer, Kind.SECRET, find_secret, request.secret, request.data)).id
+
+    async def _create_config(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        request = secrets_pb2.CreateConfigRequest.FromString(question)
+        return (await secrets.create(self._writer, Kind.CONFIG, Config, request.spec)).id
+
+    async def _rotate_config(self, host: str, question: bytes) -> str:
+        self._require_leader()
+        request = secrets_pb2.RotateConfigRequest.FromString(question)
+        return (await secrets.rotate(self._writer, Kind.CONFIG, find_config, request.config, request.data)).id
 
     async def _update_node(self, host: str, question: bytes) -> None:
         self._require_leader()

@@ -12,6 +12,7 @@ from pyswarm_common.errors import FailedPrecondition, Forbidden
 from pyswarm_common.model import (
     Cluster,
     ClusterSpec,
+    GenericResource,
     ManagerStatus,
     Node,
     NodeDescription,
@@ -26,7 +27,11 @@ from pyswarm_manager.raft.core.types import LogLost, Role
 from pyswarm_manager.raft.storage.port import StorageFailed, StorageFull
 from pyswarm_manager.store.store import Store
 from pyswarm_runtime.types import ContainerState
+from pyswarm_runtime.usage import ContainerUsage
+from pyswarm_simulator.checks.autoscaling import AutoscaleChecks
+from pyswarm_simulator.checks.following import FollowingChecks
 from pyswarm_simulator.checks.raft import RaftChecks
+from pyswarm_simulator.checks.scheduling import SchedulingChecks, check_resources
 from pyswarm_simulator.checks.slots import check_start
 from pyswarm_simulator.checks.stores import StoreChecks
 from pyswarm_simulator.checks.violation import Violation
@@ -37,6 +42,7 @@ from pyswarm_simulator.profile import Profile
 from pyswarm_simulator.raft_transport import Receiver
 from pyswarm_simulator.switchboard import Switchboard
 from pyswarm_simulator.world import EPOCH, ProcessLoop, World
+from pyswarm_worker.core.materials import needed_ids
 from pyswarm_worker.tasks import task_id_of
 
 RESTART_S = 0.5
@@ -79,6 +85,11 @@ class SimCluster:
         self.board = Switchboard(self.network, self._bug)
         self.raft_checks = RaftChecks()
         self.stores = StoreChecks()
+        self.following = FollowingChecks()
+        scaling, scheduling = AutoscaleChecks(lambda: world.now), SchedulingChecks(self.stores.content)
+        self.stores.others += [scaling.changed, self.following.changed, scheduling.changed]
+        self.demands: dict[str, int] = {}
+        """Memory that is used of a service in all, whatever the number of its tasks."""
         self.watcher: Watcher = self
         self.raft_options: Mapping[str, Any] = {
             "tick_s": TICK_S,
@@ -105,6 +116,9 @@ class SimCluster:
         host = Host(self, len(self.hosts) + 1, images)
         host.runtime.on_started = lambda state: self._container_started(host, state)
         host.runtime.on_stopping = self._container_stopping
+        host.runtime.usage_of = self._usage_of
+        if self.profile.orchestration:
+            host.generic = tuple(GenericResource(kind="gpu", value=f"{host.name}-gpu{n}") for n in range(2))
         self.hosts[host.name] = host
         return host
 
@@ -226,6 +240,23 @@ class SimCluster:
         self.note(f"container {state.id} of {state.config.name} runs on {host.name}")
         running = {other.name: other.runtime.running() for other in self.hosts.values()}
         self.checked(partial(check_start, self.stores.content, host.name, state, running))
+        self.checked(partial(check_resources, self.stores.content, host.name, state, running[host.name]))
+        self.checked(partial(self._check_files, host, state))
+
+    def _check_files(self, host: Host, state: ContainerState) -> None:
+        task = self.stores.content.tasks.get(task_id_of(state))
+        if task is not None and set(needed_ids(task)) != set(host.files.get(task.id, ())):
+            raise Violation(f"files: {task.name} on {host.name} starts without its secrets and configs")
+
+    def _usage_of(self, state: ContainerState) -> ContainerUsage:
+        """What is asked of a service is shared by all containers of it that run."""
+        task = self.stores.content.tasks.get(task_id_of(state))
+        demand = self.demands.get(task.service_id, 0) if task is not None else 0
+        if task is None or not demand:
+            return ContainerUsage(0, 0)
+        ids = (task_id_of(other) for host in self.hosts.values() for other in host.runtime.running())
+        found = [other for task_id in ids if (other := self.stores.content.tasks.get(task_id)) is not None]
+        return ContainerUsage(0, demand // max(1, sum(other.service_id == task.service_id for other in found)))
 
     def _container_stopping(self, state: ContainerState) -> None:
         hosts = [(h.name, h.node_id, h.overlay.sending()) for h in self.hosts.values() if h.is_up]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pyswarm.v1 import agent_pb2
 from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.ids import id_from_bits
-from pyswarm_common.model import Node, NodeDescription, NodeRole, Resources
+from pyswarm_common.model import GenericResource, Node, NodeDescription, NodeRole, Resources
 from pyswarm_manager.bootstrap import Bootstrap
 from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.machine import MachineWeather, SimImages, SimOverlay, SimRuntime
@@ -22,9 +22,11 @@ from pyswarm_simulator.manager import ManagerProcess, RaftDisk, Surroundings
 from pyswarm_simulator.network import address_of
 from pyswarm_simulator.sessions import dialler
 from pyswarm_simulator.switchboard import Endpoint, Party, Switchboard
+from pyswarm_simulator.task_files import SimTaskFiles
 from pyswarm_simulator.world import EPOCH, ProcessLoop, new_loop
-from pyswarm_worker.agent import Agent, AgentConfig, AgentHooks, AgentWires
+from pyswarm_worker.agent import Agent
 from pyswarm_worker.server import AgentServicer
+from pyswarm_worker.settings import AgentConfig, AgentHooks, AgentWires
 from pyswarm_worker.store import AgentStore, connect
 
 CLUSTER_ID = id_from_bits(1)
@@ -77,6 +79,9 @@ class Host:
         self.runtime = SimRuntime(world, self.name, self.weather.machine)
         self.images = SimImages(world, self.weather.machine, images)
         self.overlay = SimOverlay()
+        self.generic: tuple[GenericResource, ...] = ()
+        self.files: dict[str, tuple[str, ...]] = {}
+        """Ids of the secrets and configs that were put in place, by task."""
         self.agent: Agent | None = None
         self.agent_loop: ProcessLoop | None = None
         self.manager: ManagerProcess | None = None
@@ -151,6 +156,7 @@ class Host:
             serve=lambda servicer, address: _AgentServer(run.board, party, self.agent_address, servicer),
             clock=self.wall,
             uniform=run.world.rng.uniform,
+            files=functools.partial(SimTaskFiles, self.files),
         )
         config = AgentConfig(Path("/nowhere"), f"10.9.0.{self.number}", managers=self.known_managers)
         store = AgentStore(self._database, thread)
@@ -180,7 +186,7 @@ class Host:
             hostname=self.name,
             os="linux",
             architecture="amd64",
-            resources=Resources(nano_cpus=8_000_000_000, memory_bytes=16 * GIB),
+            resources=Resources(nano_cpus=8_000_000_000, memory_bytes=16 * GIB, generic=self.generic),
             engine_version="simulated",
             data_path_address=f"10.9.0.{self.number}",
             agent_address=self.agent_address,
@@ -273,6 +279,7 @@ class Host:
             self.raft_disk.crash()
         self.runtime.power_off()
         self.overlay.power_off()
+        self.files.clear()
 
     def power_on(self) -> None:
         """Boot: the daemon starts, and the manager if there is one."""

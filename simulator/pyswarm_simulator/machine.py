@@ -60,8 +60,8 @@ class SimRuntime:
         self.states: dict[str, ContainerState] = {}
         self.on_started: Callable[[ContainerState], None] = lambda state: None
         self.on_stopping: Callable[[ContainerState], None] = lambda state: None
-        self.load = ContainerUsage(0, 0)
-        """What every container uses, as far as anybody asks."""
+        self.usage_of: Callable[[ContainerState], ContainerUsage] = lambda state: ContainerUsage(0, 0)
+        """What a container uses, as far as anybody asks."""
         self._made = 0
         self._listener: Mailbox[ContainerState] | None = None
 
@@ -120,7 +120,7 @@ class SimRuntime:
 
     async def usage(self, container_ids: Sequence[str], /) -> Mapping[str, ContainerUsage]:
         await self._take(0.01)
-        return {found: self.load for found in container_ids if found in self.states}
+        return {found: self.usage_of(self.states[found]) for found in container_ids if found in self.states}
 
     async def exec(self, container_id: str, argv: Sequence[str], /, *, timeout_s: float) -> ExecResult:
         await self._take(0.01)

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 
 from pyswarm_common.errors import OutOfSequence, Unavailable, Unknown
 from pyswarm_common.ids import id_from_bits
+from pyswarm_manager.autoscale.autoscaler import Autoscaler
 from pyswarm_manager.bootstrap import Bootstrap, missing_changes
 from pyswarm_manager.ca.roles import run_roles
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.dispatcher.servicer import DispatcherServicer
+from pyswarm_manager.files.upkeep import run_files
 from pyswarm_manager.leader import run_planner
 from pyswarm_manager.leadership import Loop, lead_while_leader
 from pyswarm_manager.raft.core.types import Entry, HardState, LogLost, Snapshot
@@ -38,6 +40,7 @@ TICK_S = 0.1
 JOIN_TIMEOUT_S = 3.0
 JOIN_PAUSE_S = 0.3
 ASK_AROUND_S = 1.0
+REMOVE_FILES_S = 10.0
 
 
 class RemovedFromCluster(Exception):
@@ -166,7 +169,16 @@ class ManagerProcess:
     async def _serve(self, raft: RaftNode, store: Store) -> None:
         world = self._run.world
         silent = partial(_silent_members, raft)
-        dispatcher = Dispatcher(store, self.wall, self._new_id, lambda: raft.leader_address, silent, self.loop.time)
+        autoscaler = Autoscaler(store, self.wall, self.loop.time)
+        dispatcher = Dispatcher(
+            store,
+            self.wall,
+            self._new_id,
+            lambda: raft.leader_address,
+            silent,
+            self.loop.time,
+            on_usage=autoscaler.report,
+        )
         servicer = DispatcherServicer(dispatcher)
         writer = Writer(store, raft, self._new_id, self.wall)
         endpoint = Endpoint(Party(self.host, self.loop), session=servicer.session)
@@ -176,7 +188,9 @@ class ManagerProcess:
             partial(self._commit_bootstrap, store),
             partial(run_planner, store, self._new_id, world.rng.random, self.wall, handover=dispatcher.handover),
             dispatcher.run,
+            autoscaler.run,
             partial(run_roles, store, raft),
+            partial(run_files, store, REMOVE_FILES_S),
         ]
         await lead_while_leader(raft, loops)
 

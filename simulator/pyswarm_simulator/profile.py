@@ -50,6 +50,8 @@ class Profile:
     """Jobs and cron services, beside the services."""
     rollouts: int = 0
     """Services that are rolled back, stopped, started and restarted all the time, beside the others."""
+    orchestration: int = 0
+    """Services with finer wishes (autoscaling, secrets, priorities, devices, balance), beside the others."""
     change_every: float = 1.2
     """A service is created, scaled, updated or removed; a node is drained or made active."""
     registers: int = 2
@@ -61,8 +63,9 @@ class Profile:
 MIXED = Profile()
 JOBS = "jobs"
 ROLLOUTS = "rollouts"
-_ASKED_FOR = ("calm", JOBS, ROLLOUTS)
-"""Profiles that no seed has unless they are asked for by name."""
+ORCHESTRATION = "orchestration"
+_ASKED_FOR = ("calm", JOBS, ROLLOUTS, ORCHESTRATION)
+"""Profiles that no seed has unless they are asked for by name: so the seeds of the others keep their profile."""
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -154,6 +157,17 @@ PROFILES = {
             transfer_every=NEVER,
         ),
         replace(MIXED, name=JOBS, services=1, jobs=4, change_every=0.6, kill_every=1.5, transfer_every=3.0),
+        replace(
+            MIXED,
+            name=ORCHESTRATION,
+            services=0,
+            orchestration=7,
+            fault_s=30.0,
+            heal_s=240.0,
+            change_every=0.5,
+            kill_every=2.5,
+            transfer_every=6.0,
+        ),
         replace(MIXED, name=ROLLOUTS, services=1, rollouts=4, change_every=0.5, kill_every=1.5, transfer_every=3.0),
     )
 }

@@ -10,10 +10,13 @@ from pyswarm_manager.dispatcher.core.assignments import is_assigned, is_kept
 from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_simulator.checks.jobs import what_a_job_misses
+from pyswarm_simulator.checks.settled import Settled
 from pyswarm_simulator.checks.stores import content_digest
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.host import Host
 from pyswarm_simulator.manager import ManagerProcess
+from pyswarm_simulator.orchestration_workload import PREFIX
+from pyswarm_worker.core.materials import needed_ids
 from pyswarm_worker.tasks import task_id_of
 
 
@@ -33,8 +36,10 @@ def _missing(cluster: SimCluster) -> Iterator[str]:
     yield from _members(cluster, leader)
     view = leader.store.view
     yield from _nodes(cluster, view)
+    settled = Settled(view, cluster.world.now, cluster.demands)
     for service in view.services.values():
-        yield from _service(view, service)
+        yield from settled.missing(service) if service.spec.name.startswith(PREFIX) else _service(view, service)
+    yield from cluster.following.what_lags(view)
     for host in cluster.hosts.values():
         if host.node_id in view.nodes:
             yield from _host(view, host)
@@ -134,6 +139,12 @@ def _host(view: Tables, host: Host) -> Iterator[str]:
     assigned = {t.id: t for t in view.tasks_on(host.node_id) if is_assigned(t, host.node_id)}
     if set(agent.tasks.ids) != set(assigned):
         yield f"agent {host.name} has other tasks than the store"
+    live = [task for task in assigned.values() if not task.status.state.is_terminal]
+    needed = {object_id for task in live for object_id in needed_ids(task)}
+    if set(agent.files.known) != needed:
+        yield f"agent {host.name} has {len(agent.files.known)} secrets and configs where its tasks need {len(needed)}"
+    if not set(host.files) <= {task.id for task in live}:
+        yield f"files of nothing are left on {host.name}"
     running = sorted(task_id_of(state) for state in host.runtime.running())
     expected = sorted(t.id for t in assigned.values() if t.status.state is TaskState.RUNNING)
     if running != expected:

@@ -7,6 +7,7 @@ once: states only rise, a task stays where it is, and no address, port or networ
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 
@@ -40,6 +41,8 @@ class StoreChecks:
         self._jobs = JobChecks()
         self.handover = HandoverChecks()
         self.content = self._content
+        self.others: list[Callable[[int, tuple[Event, ...]], None]] = []
+        """Told what each index did, after all of these."""
 
     def applied(self, manager: str, store: Store, index: int, data: bytes, result: object) -> None:
         """A manager applied an entry."""
@@ -52,6 +55,8 @@ class StoreChecks:
             self._content.changed(index, events)
             self._jobs.changed(index, events)
             self.handover.changed(index, events)
+            for changed in self.others:
+                changed(index, events)
         elif known != found:
             raise Violation(f"applied prefixes: {manager} applied something else than others at index {index}")
         if index % FULL_DIGEST_EVERY == 0:
@@ -161,6 +166,8 @@ class ContentChecks:
             self._hold(("ports", seen.id), ())
             return
         self.services[new.id] = new
+        if new.spec.rebalance:  # its moves start the new task first
+            self.ever_start_first.add(new.id)
         if new.spec.update is not None and new.spec.update.order is UpdateOrder.START_FIRST:
             self.ever_start_first.add(new.id)
         if new.spec.rollback is not None and new.spec.rollback.order is UpdateOrder.START_FIRST:
