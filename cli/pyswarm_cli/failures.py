@@ -19,6 +19,7 @@ from pyswarm_common.secrecy import masked
 
 WRONG_FLAG = 125
 _NOT_SO = re.compile(r"""(?:(['"])(?P<quoted>.*?)\1|(?P<number>[-+.\w]+)) is (?P<reason>not .+)""", re.DOTALL)
+_INTEGER = re.compile("a valid integer( range)?")
 _OF_OUTPUT = frozenset({errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
@@ -105,6 +106,8 @@ def _usage_message(error: click.UsageError, command: str) -> tuple[str, int]:
             return f"required flag: {max(option.opts, key=len)}", WRONG_FLAG
         case click.BadParameter(param=click.Option() as option):
             return _wrong_value(option, error), WRONG_FLAG
+        case click.BadParameter(param=click.Argument() as argument):
+            return f"invalid argument for {argument.human_readable_name}: {_in_words(error.message)}", 1
     if error.message.startswith("invalid argument "):
         return error.message, WRONG_FLAG
     if error.message.startswith("No such command"):
@@ -124,7 +127,12 @@ def _wrong_value(option: click.Option, error: click.BadParameter) -> str:
         value, reason = found["quoted"] if found["quoted"] is not None else found["number"], found["reason"]
     else:
         return f'invalid argument for "{flag}" flag: {error.message}'
-    return f'invalid argument "{value}" for "{flag}" flag: {reason}'
+    return f'invalid argument "{value}" for "{flag}" flag: {_in_words(reason)}'
+
+
+def _in_words(reason: str) -> str:
+    """click's names of its number types are no English."""
+    return _INTEGER.sub("a whole number", reason)
 
 
 def each(names: Iterable[str], act: Callable[[str], None]) -> None:

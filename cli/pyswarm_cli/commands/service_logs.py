@@ -13,7 +13,7 @@ import click
 from pyswarm.v1 import logs_pb2
 from pyswarm_cli.connection import answers, connect, stream
 from pyswarm_cli.output.words import iso_time
-from pyswarm_cli.parse.quantities import duration_s
+from pyswarm_cli.parse.moments import moment
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument
 
@@ -24,7 +24,7 @@ _TAIL = re.compile(r"\d{1,9}")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on")
 @click.option("-n", "--tail", default="all", help="Lines of each task from the end [all]")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when")
-@click.option("--since", default="", help="Only what is newer: a duration (10m) or unix seconds")
+@click.option("--since", default="", help="Only what is newer: a duration (10m), a date and time, or unix seconds")
 @click.option("--details", is_flag=True, help="Show the ids of node, service and task with each line")
 @click.option("--no-resolve", is_flag=True, help="Ids in place of names")
 @click.option("--no-task-ids", is_flag=True, help="Do not show ids of tasks")
@@ -52,18 +52,11 @@ def logs(
             raise InvalidArgument(f'invalid value "{tail}" for --tail: write a number or "all"')
         request.tail = int(tail)
     if since:
-        set_timestamp(request.since, _moment(since, time.time()))
+        set_timestamp(request.since, moment(since, time.time()))
     connection = connect(ctx)
     form = Form(timestamps, details, no_resolve, no_task_ids, no_trunc, raw)
     for message in answers(stream(connection.logs.ReadLogs, request)):
         _write(message, form)
-
-
-def _moment(text: str, now: float) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return now - duration_s(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,5 +37,13 @@ def moment(text: str, now: float) -> float:
     try:
         parsed = datetime.datetime.fromisoformat(text)
     except ValueError:
-        return max(0.0, now - lifetime_s(text))
+        return max(0.0, now - _ago_s(text))
     return max(0.0, (parsed if parsed.tzinfo else parsed.astimezone()).timestamp())
+
+
+def _ago_s(text: str) -> float:
+    try:
+        return lifetime_s(text)
+    except InvalidArgument:
+        example = "10m, 1d12h, 1735689600 or 2025-01-01T00:00:00Z"
+        raise InvalidArgument(f'"{text}" is not a duration or time: write for example {example}') from None

@@ -19,7 +19,8 @@ from pyswarm_cli.failures import WRONG_FLAG, WrongValue, explain
         ("service create -l =x img", "=x", "-l, --label", 'invalid label "=x": write KEY=VALUE'),
         ("service create --mode abc img", "abc", "--mode", "not one of 'replicated', 'global'"),
         ("service create --init=maybe img", "maybe", "--init", "write true or false"),
-        ("task why --limit abc web.1", "abc", "--limit", "not a valid integer"),
+        ("task why --limit abc web.1", "abc", "--limit", "not a whole number"),
+        ("service rollback --to x web", "x", "--to", "not a whole number"),
         ("task why --limit 0 web.1", "0", "--limit", "not in the range 1<=x<=1000"),
         ("node update --availability gone n1", "gone", "--availability", "not one of 'active', 'pause', 'drain'"),
         ("token create --role viewer --name x --expires 0s", "0s", "--expires", "it would have expired already"),
@@ -32,6 +33,28 @@ def test_the_value_and_the_flag_are_named(
     done = run_cli(capsys, *argv.split())
     assert done.code == WRONG_FLAG
     assert done.err.startswith(f'invalid argument "{value}" for "{flag}" flag: {reason}')
+    assert len(done.err.splitlines()) == 1
+
+
+def test_what_is_no_flag_is_named_too(capsys: pytest.CaptureFixture[str]) -> None:
+    done = run_cli(capsys, "service", "diff", "web", "x")
+    assert done.code == 1
+    assert done.err == "invalid argument for REVISION: 'x' is not a whole number. See 'pyswarm service diff --help'.\n"
+
+
+@pytest.mark.parametrize("argv", ["service logs --since {} web", "task logs --since {} web.1"])
+@pytest.mark.parametrize(
+    ("since", "reason"),
+    [
+        ("foo", "is not a duration or time: write for example 10m"),
+        ("nan", "is not a moment: unix seconds of the years"),
+    ],
+)
+def test_a_time_that_is_none(capsys: pytest.CaptureFixture[str], argv: str, since: str, reason: str) -> None:
+    """Logs take what events take; what is not a number is no time."""
+    done = run_cli(capsys, *argv.format(since).split())
+    assert done.code == 1
+    assert done.err.startswith(f'"{since}" {reason}')
     assert len(done.err.splitlines()) == 1
 
 
