@@ -103,6 +103,23 @@ def test_the_root_is_replaced_while_a_node_is_away(cluster: Cluster) -> None:
     assert cluster.run("n1", "join-token", "-q", "worker").strip() != old_token
 
 
+def test_a_node_that_was_removed_before_it_knew_of_another_root_hears_it(cluster: Cluster) -> None:
+    """No TLS lets its certificate in any more; and it would wait for ever."""
+    old_root = root(cluster)
+    cluster.lab.kill("n4")
+    cluster.run("n1", "ca", "--rotate", "-d")
+    cluster.run("n1", "node", "rm", "--force", "n4")
+    eventually(lambda: root(cluster) != old_root, "nobody else is waited for")
+    cluster.lab.start("n4")
+    eventually(
+        lambda: "removed from its cluster" in cluster.on("n4", "pyswarm", "info").stdout, "it says that it was removed"
+    )
+    assert cluster.state_of("n4") == "error"
+    cluster.run("n4", "leave")
+    join(cluster, "n4", cluster.run("n1", "join-token", "-q", "worker").strip())
+    eventually(lambda: ready(cluster) == 4, "four nodes are ready")
+
+
 def own_ca(swarm: Cluster, host: str) -> tuple[str, str]:
     """Files with an operator's own CA on that host: an intermediate that signs, and its root."""
     script = """set -e; mkdir -p /root/ca; cd /root/ca
