@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from pyswarm.v1 import dispatcher_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
 from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, key_to_pem, make_csr
 from pyswarm_common.model import (
+    Availability,
     Cluster,
     ManagerStatus,
     Network,
@@ -35,6 +37,7 @@ from pyswarm_common.model import (
     TaskStatus,
 )
 from pyswarm_common.rpc import Caller, GuardInterceptor, open_channel
+from pyswarm_manager.dispatcher import holds
 from pyswarm_manager.dispatcher import term as term_module
 from pyswarm_manager.dispatcher.core import heartbeats, reports
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher
@@ -493,6 +496,31 @@ async def test_a_node_that_is_lost_is_not_waited_for(manager: Manager, connect: 
     assert not manager.dispatcher.handover.is_told(manager.store.view.tasks["t1"]), "it may be sending connections"
     await manager.store.propose([SetNodeStatus("w2", NodeStatus(state=NodeState.DOWN))])
     await first.until(lambda: first.tasks["t1"].desired_state == types_pb2.TASK_STATE_SHUTDOWN)
+
+
+async def test_a_node_that_programs_nothing_is_named_and_then_waited_for_no_longer(
+    manager: Manager, connect: Connect, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holds, "LOOK_EVERY_S", 0.02)
+    first, second = await two_on_one_network(manager, connect)
+    await manager.store.propose([SetDesired("t1", TaskState.SHUTDOWN)])
+    await first.until(lambda: knows_withdrawn(first, "t1"))
+    await acknowledge(first)
+    await first.until(lambda: first.tasks["t1"].desired_state == types_pb2.TASK_STATE_SHUTDOWN)
+    said = manager.store.view.tasks["t1"].status
+    assert said.state is TaskState.RUNNING
+    assert said.message == "waits until node w2 knows that it is no backend any more"
+    assert second.tasks["t2"].desired_state == types_pb2.TASK_STATE_RUNNING
+
+
+async def test_the_deadline_of_its_nodes_drain_ends_the_wait(manager: Manager, connect: Connect, patient: None) -> None:
+    first, _ = await two_on_one_network(manager, connect)
+    node = manager.store.view.nodes["w1"]
+    spec = replace(node.spec, availability=Availability.DRAIN, drain_deadline_s=0.05)
+    await manager.store.propose([Update(replace(node, spec=spec, drain_started_at=time.time()))])
+    await manager.store.propose([SetDesired("t1", TaskState.SHUTDOWN)])
+    await first.until(lambda: first.tasks["t1"].desired_state == types_pb2.TASK_STATE_SHUTDOWN)
+    assert not manager.dispatcher.handover.is_told(manager.store.view.tasks["t1"])
 
 
 async def test_whoever_plans_hears_when_everybody_knows_a_task(
