@@ -18,7 +18,7 @@ from pyswarm_common import errors
 from pyswarm_common.identity import NodeIdentity, RootAuthority, generate_key, key_from_pem, key_to_pem, make_csr
 from pyswarm_common.identity.join_client import renew_expired
 from pyswarm_common.identity.renewal import expired_request, read_expired_request
-from pyswarm_common.identity.verification import key_digest
+from pyswarm_common.identity.verification import claimed_node_id, key_digest
 from pyswarm_common.model import Node, NodeRole, NodeSpec, RemovedNode
 from pyswarm_manager.ca.renewal import own_certificate
 from pyswarm_manager.store.changes import Update, delete
@@ -111,6 +111,19 @@ async def test_whoever_was_removed_hears_it_though_its_root_has_been_replaced(sw
         await swarm.create(RemovedNode(id=NODE_ID, expires_at=time.time() + DAY))
         said = await removal(identity, ["127.0.0.1:1", address])
     assert said == f"{address}: node {NODE_ID} was removed from the swarm: leave, then join again"
+
+
+CERTIFICATE = unexpired(RootAuthority.create(CLUSTER_ID, time.time())).cert_pem
+
+
+@given(at=st.integers(0, len(CERTIFICATE)), cut=st.integers(0, 40), put=st.binary(max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_shown_as_a_certificate_claims_a_node_or_is_refused(at: int, cut: int, put: bytes) -> None:
+    with contextlib.suppress(errors.InvalidArgument):
+        assert isinstance(claimed_node_id(CERTIFICATE[:at] + put + CERTIFICATE[at + cut :]), str)
+    assert claimed_node_id(CERTIFICATE) == NODE_ID
+    with pytest.raises(errors.InvalidArgument):
+        claimed_node_id(put)
 
 
 async def test_what_has_not_expired_is_not_renewed_through_the_door(swarm: Swarm) -> None:
