@@ -94,7 +94,7 @@ class Faults:
         if not host.is_up:
             self._power_on(host)
             return
-        if host.agent_loop is None or not host.agent_loop.is_alive:
+        if host.has_joined and (host.agent_loop is None or not host.agent_loop.is_alive):
             host.start_agent()
         self._cluster.restart_manager(host)
 
@@ -396,4 +396,4 @@ class Faults:
         self._cluster.note(f"{host.name} joins")
         host.known_managers = tuple(self._workload.addresses())
         asked = self._workload.ask("AddNode", self._cluster.node_of(host, NodeRole.WORKER), 30.0)
-        asked.add_done_callback(lambda _: host.start_agent() if host.is_up and host.agent_loop is None else None)
+        asked.add_done_callback(lambda _: host.joined())

@@ -98,6 +98,8 @@ class Host:
         self.is_manager_removed = False
         """It ended because the others had removed it, and is not started again."""
         self.is_up = True
+        self.has_joined = False
+        """It was answered with a certificate; before that there is no agent."""
         self.is_scrapped = False
         """Removed from the cluster without power: nobody will start it again."""
         self._database = _new_database()
@@ -286,9 +288,16 @@ class Host:
         self.is_up = True
         self.start_daemon()
 
+    def joined(self) -> None:
+        """The cluster has answered: the agent starts, now or with the host."""
+        self.has_joined = True
+        if self.is_up and self.agent_loop is None:
+            self.start_agent()
+
     def start_daemon(self) -> None:
         """Agent and manager, as far as its state and its certificate say."""
-        self.start_agent()
+        if self.has_joined:
+            self.start_agent()
         self.is_manager_removed = False
         if self.raft_disk is not None and self.certificate is NodeRole.MANAGER:
             self.start_manager()

@@ -162,7 +162,7 @@ class _Simulation:
         first.start_manager()
         for host in hosts:
             host.known_managers = tuple(h.manager_address for h in hosts[: profile.managers])
-        first.start_agent()
+        first.joined()
         for number, host in enumerate(others, 1):
             self._world.after_s(1.0 + 0.2 * number, partial(self._join, host, number < profile.managers))
         self._world.after_s(DAEMON_S, self._look_after_managers)
@@ -173,7 +173,7 @@ class _Simulation:
     def _join(self, host: Host, is_manager: bool) -> None:
         role = host.certificate = NodeRole.MANAGER if is_manager else NodeRole.WORKER
         asked = self._workload.ask("AddNode", self._cluster.node_of(host, role), 30.0)
-        asked.add_done_callback(lambda _: host.start_agent())
+        asked.add_done_callback(lambda _: host.joined())
 
     def _look_after_managers(self) -> None:
         """Each host's daemon looks at what its node is to be."""
