@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_memory_private()
     os.umask(0o077)
     raise_open_files()
+    _log.debug("pyswarmd begins, state in %s, run files in %s", options.state_dir, options.run_dir)
     sys.exit(uvloop.run(_run(options)))
 
 
