@@ -110,6 +110,7 @@ def _random_service(world: World, random: Random, name: str) -> None:
         name,
         None if is_global else random.randint(1, 8),
         mode=ServiceMode.GLOBAL if is_global else ServiceMode.REPLICATED,
+        priority=random.choice((0, 0, 0, 5)),
         update=UpdateConfig(parallelism=random.randint(0, 3), delay_s=random.choice((0.0, 10.0)), order=order),
         task=TaskSpec(
             container=ContainerSpec(image="img:1"),
