@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pyswarm.v1 import control_pb2, control_pb2_grpc, types_pb2
 from pyswarm_common.codec import to_proto
 from pyswarm_common.ids import IdSource
-from pyswarm_common.model import Network, Node, Service, ServiceMode, Task, TaskState
+from pyswarm_common.model import Network, Node, NodeState, Service, ServiceMode, Task, TaskState
 from pyswarm_common.model.sizes import kept_replicas
 from pyswarm_manager.api import clusters, networks, nodes, revisions, services, tasks
 from pyswarm_manager.api.caller import Context, caller_of, is_admin
@@ -216,11 +216,17 @@ def count_tasks(view: Tables, service: Service) -> control_pb2.ServiceTaskCounts
     for task in view.service_tasks(service.id):
         is_wanted = task.desired_state <= TaskState.RUNNING
         desired += is_wanted
-        running += is_wanted and task.status.state is TaskState.RUNNING
+        running += is_wanted and task.status.state is TaskState.RUNNING and not _is_lost(view, task)
         completed += task.status.state is TaskState.COMPLETE
     if service.spec.mode is ServiceMode.REPLICATED:
         desired = kept_replicas(service)
     return pb.ServiceTaskCounts(desired=desired, running=running, completed=completed)
+
+
+def _is_lost(view: Tables, task: Task) -> bool:
+    """What ran on a node that is down may run or not: a global service's task stays there, and does not count."""
+    node = view.nodes.get(task.node_id)
+    return node is not None and node.status.state is NodeState.DOWN
 
 
 def _everything(network: Network) -> bool:

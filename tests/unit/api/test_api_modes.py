@@ -13,6 +13,9 @@ from pyswarm_common.model import (
     CronSpec,
     CronStatus,
     JobSpec,
+    Node,
+    NodeState,
+    NodeStatus,
     OverlapPolicy,
     ResourceRequirements,
     Resources,
@@ -21,11 +24,16 @@ from pyswarm_common.model import (
     Service,
     ServiceMode,
     ServiceSpec,
+    Task,
     TaskSpec,
+    TaskState,
+    TaskStatus,
     UpdateConfig,
 )
+from pyswarm_manager.api.control import count_tasks
 from pyswarm_manager.api.jobs import another_run
 from pyswarm_manager.api.validate import check_service_spec
+from pyswarm_manager.store.tables import Tables, slot_key
 
 TASK = TaskSpec(container=ContainerSpec(image="busybox"), restart=RestartPolicy(condition=RestartCondition.ON_FAILURE))
 WEB = ServiceSpec(name="web", task=replace(TASK, restart=RestartPolicy()))
@@ -119,3 +127,22 @@ def test_another_run_of_a_job_and_of_a_cron_service() -> None:
 def test_what_cannot_be_run(spec: ServiceSpec, words: str) -> None:
     with pytest.raises(FailedPrecondition, match=words):
         another_run(Service(id="s", spec=spec), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "running"), [(NodeState.READY, 1), (NodeState.SUSPECT, 1), (NodeState.UNKNOWN, 1), (NodeState.DOWN, 0)]
+)
+def test_a_global_task_on_a_node_that_is_down_does_not_count_as_running(state: NodeState, running: int) -> None:
+    """It stays with its node, so nothing else takes it out of the numbers."""
+    service = Service(id="s", spec=replace(WEB, mode=ServiceMode.GLOBAL))
+    task = Task(
+        id="t",
+        service_id="s",
+        node_id="n",
+        desired_state=TaskState.RUNNING,
+        status=TaskStatus(state=TaskState.RUNNING),
+    )
+    node = Node(id="n", status=NodeStatus(state=state))
+    tables = Tables(nodes={"n": node}, slots={"s": {slot_key(task): (task,)}})
+    counts = count_tasks(tables, service)
+    assert (counts.running, counts.desired) == (running, 1)
