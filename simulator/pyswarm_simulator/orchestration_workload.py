@@ -111,8 +111,14 @@ class OrchestrationLoad:
         if len(self._services()) >= self._cluster.profile.orchestration:
             return
         self._made += 1
-        kinds = (self._scaled, self._following, self._ranked, self._equipped, self._spread)
-        spec = self._rng.choice(kinds)()
+        makers = {
+            "a": self._scaled,
+            "f": self._following,
+            "p": self._ranked,
+            "g": self._equipped,
+            "b": self._spread,
+        }
+        spec = makers[self._rng.choice(self._cluster.profile.orchestration_kinds)]()
         request = control_pb2.CreateServiceRequest(spec=to_proto(spec))
         await self._ask("CreateService", request.SerializeToString(), _PATIENCE_S)
 

@@ -52,6 +52,8 @@ class Profile:
     """Services that are rolled back, stopped, started and restarted all the time, beside the others."""
     orchestration: int = 0
     """Services with finer wishes (autoscaling, secrets, priorities, devices, balance), beside the others."""
+    orchestration_kinds: str = "afpgb"
+    """Which of them: autoscaled, following secrets, of priorities, with devices, balanced."""
     change_every: float = 1.2
     """A service is created, scaled, updated or removed; a node is drained or made active."""
     registers: int = 2
@@ -64,7 +66,8 @@ MIXED = Profile()
 JOBS = "jobs"
 ROLLOUTS = "rollouts"
 ORCHESTRATION = "orchestration"
-_ASKED_FOR = ("calm", JOBS, ROLLOUTS, ORCHESTRATION)
+SCALING = "scaling"
+_ASKED_FOR = ("calm", JOBS, ROLLOUTS, ORCHESTRATION, SCALING)
 """Profiles that no seed has unless they are asked for by name: so the seeds of the others keep their profile."""
 PROFILES = {
     profile.name: profile
@@ -167,6 +170,24 @@ PROFILES = {
             change_every=0.5,
             kill_every=2.5,
             transfer_every=6.0,
+        ),
+        replace(
+            MIXED,
+            name=SCALING,
+            services=0,
+            orchestration=4,
+            orchestration_kinds="a",
+            fault_s=90.0,
+            heal_s=240.0,
+            change_every=3.0,
+            kill_every=15.0,
+            crash_container_every=20.0,
+            power_off_every=30.0,
+            cut_every=20.0,
+            freeze_every=30.0,
+            transfer_every=20.0,
+            churn_every=NEVER,
+            register_every=1.0,
         ),
         replace(MIXED, name=ROLLOUTS, services=1, rollouts=4, change_every=0.5, kill_every=1.5, transfer_every=3.0),
     )

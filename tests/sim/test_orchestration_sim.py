@@ -25,10 +25,11 @@ SEEDS = int(os.environ.get("ORCHESTRATION_SEEDS", "4"))
 QUIET = replace(PROFILES["calm"], services=0, change_every=NEVER, registers=0, heal_s=120.0)
 
 
+@pytest.mark.parametrize("profile", ["orchestration", "scaling"])
 @pytest.mark.parametrize("seed", range(SEEDS))
 @pytest.mark.timeout(180)
-def test_orchestration_under_faults(seed: int) -> None:
-    outcome = run_quietly(seed, "orchestration")
+def test_orchestration_under_faults(seed: int, profile: str) -> None:
+    outcome = run_quietly(seed, profile)
     assert outcome.ok, f"seed {seed}: {outcome.violation}\n" + "\n".join(outcome.trace[-40:])
 
 

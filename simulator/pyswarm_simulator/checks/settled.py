@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pyswarm_common.model import Availability, Node, NodeState, Service, TaintEffect, Task, TaskState, UpdateOrder
 from pyswarm_common.model.sizes import kept_replicas, wanted_replicas
 from pyswarm_manager.planner.orchestrate.visibility import looks_the_same
+from pyswarm_manager.planner.orchestrate.work import config_of
 from pyswarm_manager.store.tables import Tables
 from pyswarm_simulator.world import EPOCH
 
@@ -69,9 +70,8 @@ class Settled:
         if node is None:
             yield f"task {task.name} runs on a node that is none"
             return
-        starts_first = service.spec.update is not None and service.spec.update.order is UpdateOrder.START_FIRST
         if node.spec.availability is not Availability.DRAIN:  # whose order holds, whatever taints it has besides
-            if _is_driven_out(service, node) and not (is_stuck and starts_first):
+            if _is_driven_out(service, node) and not (is_stuck and _starts_first(service)):
                 yield f"task {task.name} runs on {_host(node)}, which is tainted against it"
         else:
             if self._is_overdue(node):
@@ -92,7 +92,8 @@ class Settled:
         """Whether the node could take a task of the service, without those that it outranks and its predecessor."""
         if not _takes(service, node):
             return False
-        staying = [task for task in self._view.tasks_on(node.id) if self._stays(service, task, own)]
+        gone = [] if _starts_first(service) else own  # which then waits for its successor
+        staying = [task for task in self._view.tasks_on(node.id) if self._stays(service, task, gone)]
         asked = service.spec.task.resources.reservations
         held = sum(task.spec.resources.reservations.memory_bytes for task in staying)
         if asked.memory_bytes > node.description.resources.memory_bytes - held:
@@ -128,6 +129,10 @@ class Settled:
                 counts[task.node_id] += 1
         if counts and max(counts.values()) - min(counts.values()) > 1:
             yield f"service {service.spec.name} is spread unevenly: {sorted(counts.values())}"
+
+
+def _starts_first(service: Service) -> bool:
+    return config_of(service).order is UpdateOrder.START_FIRST
 
 
 def _host(node: Node) -> str:

@@ -12,10 +12,10 @@ from pyswarm_manager.planner import seat
 from pyswarm_manager.planner.orchestrate import drain, slots
 from pyswarm_manager.planner.schedule import preempt
 from pyswarm_simulator.planting import planted, replaced
-from pyswarm_simulator.profile import ORCHESTRATION
+from pyswarm_simulator.profile import ORCHESTRATION, SCALING
 
 
-@planted("a new leader goes on with the number that the user gave", ORCHESTRATION, 8)
+@planted("a new leader goes on with the number that the user gave", SCALING, 4)
 def _forgotten_number() -> Iterator[None]:
     """As if decisions were kept by the leader alone."""
 
@@ -39,7 +39,7 @@ def _forgotten_number() -> Iterator[None]:
         yield
 
 
-@planted("tasks go as soon as they are not needed", ORCHESTRATION, 12)
+@planted("tasks go as soon as they are not needed", SCALING, 6)
 def _no_window() -> Iterator[None]:
     """Whatever was needed a moment before."""
 
