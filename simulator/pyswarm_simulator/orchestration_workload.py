@@ -104,6 +104,9 @@ class OrchestrationLoad:
         else:
             config = secrets_pb2.RotateConfigRequest(config=name, data=data)
             await self._ask("RotateConfig", config.SerializeToString(), _PATIENCE_S)
+        if self._rng.random() < 0.4:  # somebody does not like the new version
+            await asyncio.sleep(self._rng.uniform(0.1, 1.0))
+            await self._roll_back("f")
 
     # -- services ------------------------------------------------------------------------------------------------------
 
@@ -200,9 +203,9 @@ class OrchestrationLoad:
             service = self._rng.choice(counted)
             await self._respecify(service, replace(service.spec, replicas=self._rng.randrange(0, 7)))
 
-    async def _roll_back(self) -> None:
-        if self._services():
-            service = self._rng.choice(self._services())
+    async def _roll_back(self, kind: str = "") -> None:
+        if found := self._services(kind):
+            service = self._rng.choice(found)
             request = control_pb2.UpdateServiceRequest(
                 service_id=service.id, version=service.meta.version, rollback=True
             )

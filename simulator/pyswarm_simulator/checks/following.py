@@ -54,7 +54,8 @@ class FollowingChecks:
         for object_id in present:
             if object_id not in before and object_id not in self._versions:
                 raise Violation(f"service {new.spec.name} names a version that is not there, at {index}")
-        if old is None or old.update_status != new.update_status or not _differs_in_versions_alone(old, new):
+        goes_back = new.update_status is not None  # a spec that comes any other way begins without a status
+        if old is None or goes_back or not _differs_in_versions_alone(old, new):
             return
         for object_id in present:
             if object_id not in before:

@@ -54,7 +54,10 @@ class Settled:
         running = [task for task in tasks if task.status.state is TaskState.RUNNING]
         waiting = [task for task in tasks if not task.node_id]
         name = tasks[0].name
-        if len(running) + len(waiting) != len(tasks) or len(running) > 1 or len(waiting) > 1:
+        most = (
+            len(running) if waiting and _starts_first(service) else 1
+        )  # of several updates, until the last one's runs
+        if len(running) + len(waiting) != len(tasks) or len(running) > most or len(waiting) > 1:
             states = " ".join(f"{task.status.state.name}/{task.desired_state.name}" for task in tasks)
             yield f"task {name} is not settled: {states}"
             return
