@@ -88,3 +88,21 @@ def test_a_preempted_task_ends_before_its_successor_starts(order: UpdateOrder, d
     world.plan_all()
     [successor] = world.tasks("low")
     assert successor.desired_state is TaskState.RUNNING
+
+
+def test_a_task_that_waits_for_its_restart_keeps_no_room_from_its_successor() -> None:
+    """With order start-first an update waits for room; what never served does not hold it."""
+    world = World()
+    world.node("n1", memory=4 * GIB)
+    size = TaskSpec(resources=ResourceRequirements(reservations=Resources(memory_bytes=4 * GIB)))
+    world.service("db", 1, task=size, update=UpdateConfig(order=UpdateOrder.START_FIRST))
+    world.settle()
+    [old] = world.running("db")
+    world.report(old, TaskState.FAILED)
+    world.plan_all()
+    [waiting] = world.tasks("db")
+    assert waiting.desired_state is TaskState.READY
+    world.image("db", "app:2")
+    world.settle(30)
+    [new] = world.running("db")
+    assert new.spec.container.image == "app:2"

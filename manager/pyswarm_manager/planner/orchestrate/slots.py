@@ -216,14 +216,20 @@ def _keep_one(work: Work, key: SlotKey, tasks: tuple[Task, ...], wanted: _Wanted
     if keep.status.state is _RUNNING:
         _retire_served(work, keep, (*old, *twins), retired)
     else:
-        _retire(retired, twins)
-        _make_way(work, key, keep, old, retired)
+        idle = [task for task in wanted.outdated if _is_overtaken(task)]
+        _retire(retired, (*twins, *idle))
+        _make_way(work, key, keep, tuple(task for task in old if task not in idle), retired)
     if keep.desired_state < _RUNNING:
         _release(work, key, tasks, keep, retired)
 
 
 def _how_far(task: Task) -> tuple[TaskState, TaskState]:
     return task.desired_state, task.status.state
+
+
+def _is_overtaken(task: Task) -> bool:
+    """Whether an outdated task was prepared for later: nobody will start it, and it keeps room from its successor."""
+    return task.desired_state < _RUNNING and task.status.state < _RUNNING
 
 
 def _make_way(work: Work, key: SlotKey, keep: Task, old: tuple[Task, ...], retired: _Retired) -> None:
