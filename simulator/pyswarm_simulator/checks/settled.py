@@ -14,6 +14,7 @@ from pyswarm_common.model import Availability, Node, NodeState, Service, TaintEf
 from pyswarm_common.model.sizes import kept_replicas, wanted_replicas
 from pyswarm_manager.planner.orchestrate.visibility import looks_the_same
 from pyswarm_manager.planner.orchestrate.work import config_of
+from pyswarm_manager.planner.schedule.backoff import MAX_FAILURES
 from pyswarm_manager.store.tables import Tables
 from pyswarm_simulator.world import EPOCH
 
@@ -81,7 +82,9 @@ class Settled:
                 yield f"task {task.name} runs on {_host(node)}, whose drain is overdue"
             if any(self._has_room(service, other, []) for other in self._view.nodes.values()):
                 yield f"task {task.name} runs on {_host(node)}, which is drained, and there is room elsewhere"
-        is_current = is_stuck or looks_the_same(task.spec, service.spec.task)
+        # Of an update whose successors wait for room, the others wait as well: no more are open than it allows.
+        waits = any(not t.node_id for t in self._view.service_tasks(service.id))
+        is_current = is_stuck or waits or looks_the_same(task.spec, service.spec.task)
         if not is_current and any(self._has_room(service, other, [task]) for other in self._view.nodes.values()):
             yield f"task {task.name} is of an older spec"
 
@@ -126,7 +129,13 @@ class Settled:
             yield f"service {service.spec.name} has {number} tasks where its use asks for {fitting}"
 
     def _spread(self, service: Service, live: list[Task]) -> Iterator[str]:
-        counts = {node.id: 0 for node in self._view.nodes.values() if _takes(service, node)}
+        failed = Counter(
+            task.node_id
+            for task in self._view.service_tasks(service.id)
+            if task.status.state in (TaskState.FAILED, TaskState.REJECTED)
+        )
+        nodes = [node for node in self._view.nodes.values() if _takes(service, node)]
+        counts = {node.id: 0 for node in nodes if failed[node.id] < MAX_FAILURES}  # others are chosen last
         for task in live:
             if task.node_id in counts:
                 counts[task.node_id] += 1
