@@ -245,7 +245,7 @@ class SimCluster:
 
     def _check_files(self, host: Host, state: ContainerState) -> None:
         task = self.stores.content.tasks.get(task_id_of(state))
-        if task is not None and set(needed_ids(task)) != set(host.files.get(task.id, ())):
+        if host.is_up and task is not None and set(needed_ids(task)) != set(host.files.get(task.id, ())):
             raise Violation(f"files: {task.name} on {host.name} starts without its secrets and configs")
 
     def _usage_of(self, state: ContainerState) -> ContainerUsage:

@@ -201,7 +201,9 @@ class OrchestrationLoad:
     async def _scale(self) -> None:
         if counted := [service for service in self._services() if service.spec.autoscale is None]:
             service = self._rng.choice(counted)
-            await self._respecify(service, replace(service.spec, replicas=self._rng.randrange(0, 7)))
+            # Never the same: that would change nothing but versions, as only the leader's loop does.
+            number = self._rng.choice([n for n in range(7) if n != service.spec.replicas])
+            await self._respecify(service, replace(service.spec, replicas=number))
 
     async def _roll_back(self, kind: str = "") -> None:
         if found := self._services(kind):
