@@ -18,7 +18,8 @@ from pyswarm_manager.raft.lanes.receiving import ACCEPTED, PROTOCOL
 
 CONNECT_TIMEOUT_S: Final = 5.0
 USER_TIMEOUT_MS: Final = 1_000
-MAX_UNSENT_BYTES: Final = 32 << 20
+MAX_UNSENT_BYTES: Final = 4 << 20
+"""More than a follower that keeps up ever leaves unread; the stream queues the rest, and drops what is too much."""
 
 OpenLane = Callable[[str, bytes], Awaitable["SendingLane"]]
 """Opens a lane to the manager at that address with this ticket. Raises OSError or TimeoutError."""
