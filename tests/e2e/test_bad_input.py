@@ -14,15 +14,20 @@ from pathlib import Path
 import pytest
 from e2e_cluster import PYSWARM, Cluster, eventually, lab_with_clean_end, one_line_of
 
+from pyswarm_lab.image import write_rootfs
+
 ADDRESS_1, ADDRESS_2, NOBODY = "192.168.77.11", "192.168.77.12", "192.168.77.200"
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Cluster]:
-    """n1 is a swarm of one with a network and a service; n2 is in none."""
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """n1 is a swarm of one with an image, a network and a service; n2 is in none."""
+    archive = tmp_path_factory.mktemp("image") / "rootfs.tar"
+    write_rootfs(archive)
     options = ("--managers", "1", "--workers", "1", "--no-init")
     for made in lab_with_clean_end(f"e2e-bad-{os.getpid()}", *options):
         made.run("n1", "init", "--advertise-addr", ADDRESS_1)
+        made.run("n1", "image", "import", str(archive), "web:1")
         made.run("n1", "network", "create", "--subnet", "10.50.0.0/24", "net")
         made.run("n1", "service", "create", "-d", "--name", "idle", "--replicas", "0", "web:1")
         yield made

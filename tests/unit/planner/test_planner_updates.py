@@ -314,6 +314,32 @@ def test_an_update_that_fails_pauses_if_there_is_no_way_back(world: World) -> No
         assert "cannot come back: " + lost in status.message
 
 
+def test_a_rollback_is_complete_when_the_old_tasks_have_run_and_not_before(world: World) -> None:
+    """Also when every slot failed, so that the rollback replaces ended tasks and opens no slot."""
+    rollback = UpdateConfig(parallelism=0, monitor_s=5.0)
+    world.service("web", 2, update=replace(rollback, failure_action=FailureAction.ROLLBACK), rollback=rollback)
+    world.settle()
+    world.image("web", "bad")
+    for _ in range(20):
+        world.plan_all()
+        world.agents_step()
+        for task in world.running("web"):
+            if task.spec.container.image == "bad":
+                world.report(task, TaskState.FAILED)
+        if state_of(world) is not UpdateState.UPDATING:
+            break
+    assert state_of(world) is UpdateState.ROLLBACK_STARTED
+    began = world.now
+    while state_of(world) is UpdateState.ROLLBACK_STARTED:
+        assert world.now < began + 60
+        world.agents_step()
+        world.now += 1.0
+        world.plan_all()
+    assert state_of(world) is UpdateState.ROLLBACK_COMPLETED
+    assert world.now >= began + 5.0
+    assert images(world) == ["img:1"] * 2
+
+
 # ---- leaders that die at any step
 
 

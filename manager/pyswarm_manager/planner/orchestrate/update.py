@@ -86,8 +86,14 @@ def advance(work: Work, slots: Slots, outdated: list[SlotKey], progress: Progres
     room = len(outdated) if work.config.parallelism == 0 else work.config.parallelism - progress.open
     for key in _in_order(work, slots, outdated)[: max(0, room)]:
         open_slot(work, key, slots[key], _attempts(work, slots[key]))
-    if not outdated and not progress.open:
+    if not outdated and not progress.open and not any(_is_between(work, tasks) for tasks in slots.values()):
         _complete_when_settled(work, slots, status, progress)
+
+
+def _is_between(work: Work, tasks: tuple[Task, ...]) -> bool:
+    """Whether what the slot had goes with this plan, and what it gets instead is not among its tasks yet."""
+    wanted = [task for task in tasks if task.desired_state <= TaskState.RUNNING]
+    return bool(wanted) and not any(work.is_clean(task) and not work.draft.is_leaving(task) for task in wanted)
 
 
 def measure(work: Work, slots: Slots) -> Progress:
