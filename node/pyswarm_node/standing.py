@@ -1,7 +1,8 @@
 """What this machine is in a cluster at the moment, and what follows from that: whom to dial, what may be asked of it.
 
 Decides nothing and opens nothing; `stay` sets what is here. Whoever changes the membership or its files holds
-`changing`: a command by `change`, which refuses rather than waits; what the cluster wants, by waiting for its turn.
+`changing`: a command by `change`, which waits for a moment, then refuses; what the cluster wants, by waiting for its
+turn.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .paths import NodeRecord, Options
 
 ALREADY_MEMBER = 'This node is already part of a swarm. Use "pyswarm leave" to leave this swarm and join another one.'
 NOT_A_MEMBER = "This node is not part of a swarm"
+CHANGE_WAIT_S = 10.0
+"""For what the cluster wants of this node; longer only another command takes."""
 
 
 class Standing:
@@ -99,8 +102,13 @@ class Standing:
 
     @contextlib.asynccontextmanager
     async def change(self) -> AsyncIterator[None]:
-        """One command at a time."""
-        if self.changing.locked():
-            raise Unavailable("this node's membership is being changed already: try again in a moment")
-        async with self.changing:
+        """One command at a time. What the cluster wants of this node takes a moment, and is waited for."""
+        try:
+            async with asyncio.timeout(CHANGE_WAIT_S):
+                await self.changing.acquire()
+        except TimeoutError:
+            raise Unavailable("this node's membership is being changed already: try again in a moment") from None
+        try:
             yield
+        finally:
+            self.changing.release()

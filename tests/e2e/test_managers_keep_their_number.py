@@ -26,9 +26,9 @@ def managers(cluster: Cluster, host: str) -> dict[str, str]:
 
 def voters(cluster: Cluster, host: str) -> list[str]:
     """Host names of the members of Raft that vote and answer."""
-    argv = ["operator", "raft", "list-peers", "--format", "{{.Hostname}} {{.Role}} {{.Reachable}}"]
+    argv = ["operator", "raft", "list-peers", "--format", "{{.Hostname}}|{{.Role}}|{{.Reachable}}"]
     shown = cluster.on(host, "pyswarm", *argv)
-    rows = [line.split() for line in shown.stdout.splitlines()] if shown.returncode == 0 else []
+    rows = [line.split("|") for line in shown.stdout.splitlines()] if shown.returncode == 0 else []
     return sorted(name for name, role, reachable in rows if role in ("voter", "leader") and reachable == "yes")
 
 

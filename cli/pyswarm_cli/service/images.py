@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from pyswarm_cli.connection import Connection, call
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.parse.docker_config import MAX_BYTES, Helper, helper_auth, registry_of, stored_auth
-from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.errors import FailedPrecondition, InvalidArgument
 from pyswarm_common.model import Platform, ServiceSpec
 
 _HELPER_TIMEOUT_S = 30.0
@@ -70,7 +70,11 @@ class ServiceImages:
         request = node_pb2.ResolveImageRequest(reference=image, registry_auth=auth)
         try:
             answer = call(self._connection.images.ResolveImage, request, _RESOLVE_TIMEOUT_S)
-        except (FromDaemon, FailedPrecondition):  # the daemon, or a remote manager, cannot ask for us
+        except FailedPrecondition:  # a remote manager cannot ask for us
+            answer = node_pb2.ResolveImageResponse()
+        except FromDaemon as error:
+            if isinstance(error.refusal, InvalidArgument):
+                return image, ()  # no name of an image at all, as the manager will say
             answer = node_pb2.ResolveImageResponse()
         if not answer.reference and not answer.is_in_cluster:
             click.echo(_WARNING.format(image), err=True)

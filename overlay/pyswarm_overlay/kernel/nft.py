@@ -2,7 +2,8 @@
 
 A context belongs to the namespace of the thread that made it. Keep the one of the host; a context for a sandbox is made
 for one listing and freed again, since each holds 0.7 MB (measured with 1.0.6). The library's calls release the
-interpreter lock.
+interpreter lock, and two of them at once are not safe even with contexts of their own: printing JSON uses strtok (seen:
+"json.c: set_dtype_json: Assertion `__out' failed", which ends the process). So there is one call at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pyswarm_overlay.core.rules import Command
 
 _OUTPUT_JSON = 1 << 4
 _LIBRARY = "libnftables.so.1"
+_one_at_a_time = threading.Lock()
 
 
 @cache
@@ -44,12 +46,12 @@ class NftRefused(Unavailable):
 
 
 class Context:
-    """For one namespace; used by one thread at a time (it locks itself)."""
+    """For one namespace."""
 
     def __init__(self) -> None:
         library = _library()
-        self._lock = threading.Lock()
-        self._context = library.nft_ctx_new(0)
+        with _one_at_a_time:
+            self._context = library.nft_ctx_new(0)
         if not self._context:
             raise NftRefused("cannot make an nftables context: out of memory")
         library.nft_ctx_buffer_output(self._context)
@@ -60,7 +62,7 @@ class Context:
         """Apply the commands as one transaction; returns what they list."""
         library = _library()
         text = json.dumps({"nftables": list(document)}).encode()
-        with self._lock:
+        with _one_at_a_time:
             if library.nft_run_cmd_from_buffer(self._context, text) != 0:
                 reason = library.nft_ctx_get_error_buffer(self._context).decode(errors="replace")
                 raise NftRefused(f"nftables refused the rules: {' '.join(reason.split())[:300]}")
@@ -68,7 +70,7 @@ class Context:
         return dict(json.loads(output)) if output else {}
 
     def close(self) -> None:
-        with self._lock:
+        with _one_at_a_time:
             _library().nft_ctx_free(self._context)
             self._context = None
 
