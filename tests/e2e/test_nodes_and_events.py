@@ -124,7 +124,10 @@ def test_events_go_on_from_any_version(moved: Cluster) -> None:
 
 
 def test_events_survive_the_end_of_the_manager_that_told_them(moved: Cluster) -> None:
-    argv = moved.lab.exec_argv("n2", ["pyswarm", "events", "--filter", "type=service", "--format", "{{.Action}}"])
+    # From a version on: a watch of what is to come may begin only after the change that it is to tell of.
+    version = moved.run("n1", "service", "inspect", "moved", "--format", "{{.Version.Index}}").strip()
+    command = ["pyswarm", "events", "--since", version, "--filter", "service=moved", "--filter", "type=service"]
+    argv = moved.lab.exec_argv("n2", [*command, "--format", "{{.Action}}"])
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as follower:
         try:
             assert follower.stdout is not None
