@@ -66,7 +66,8 @@ class DispatcherServicer:
 
     async def _serve(self, requests: AsyncIterator[pb.AgentMessage], context: _Context) -> AsyncIterator[bytes]:
         node_id = _node_of(context)
-        _ = self._dispatcher.term  # refuse before waiting for anything
+        # Read before anything is refused: a stream that ends while its first message is on the way breaks at the agent
+        # with an internal error of gRPC's, and who leads, which the refusal says, is lost.
         hello = await _read_hello(requests)
         term = self._dispatcher.term
         session = term.open(node_id, hello)
