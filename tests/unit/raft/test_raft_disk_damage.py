@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pyswarm_manager.raft.core.types import Entry, EntryKind, HardState, Snapshot
@@ -142,10 +142,16 @@ def torn(image: Image, data: st.DataObject) -> bytes:
     return bytes(content)
 
 
+def different_bits(one: bytes, other: bytes) -> int:
+    return sum((a ^ b).bit_count() for a, b in zip(one, other.ljust(len(one), b"\0"), strict=True))
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_torn_last_save_is_dropped_and_all_before_it_are_there(image: Image, data: st.DataObject) -> None:
     wal = torn(image, data)
+    # Torn where old and new bytes agree but for one bit, it is a flipped bit to every reader: those are refused.
+    assume(different_bits(image.wal, wal) != 1)
     scratch = Path(tempfile.mkdtemp(prefix="raft-damage-", dir=MEMORY))
     try:
         directory = lay_out(scratch / "x", image.db, wal)
