@@ -3,8 +3,8 @@
 # are there.
 set -euo pipefail
 
-runtime=(crun runc conmon libnftables1 iproute2 busybox-static python3 python3-venv)
-tests=(nftables procps curl iputils-ping util-linux strace)
+runtime=(crun runc conmon libnftables1 iproute2 wireguard-go busybox-static python3 python3-venv)
+tests=(nftables procps curl iputils-ping util-linux strace wireguard-tools)
 
 wanted=("${runtime[@]}")
 [ "${TESTS:-yes}" = no ] || wanted+=("${tests[@]}")

@@ -15,6 +15,7 @@ import msgspec
 Protocol = Literal["tcp", "udp", "sctp"]
 EndpointMode = Literal["vip", "dnsrr"]
 IngressPolicy = Literal["spread", "local"]
+SessionAffinity = Literal["none", "client_ip"]
 
 
 class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,8 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool = False
     """May be a backend of its service's VIP and appear in `tasks.<service>`."""
     aliases: tuple[str, ...] = ()
+    slot: int = 0
+    """Replica index from 1: its name is `<slot>.<service>`; 0 where there is none."""
 
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,9 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     vips: tuple[str, ...] = ()
     endpoint_mode: EndpointMode = "vip"
+    session_affinity: SessionAffinity = "none"
+    allow_from: tuple[str, ...] = ()
+    """Services whose tasks may open connections to this one's, by name; "ingress", or "none" alone; empty: everybody."""
 
 
 class NetworkTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +75,9 @@ class NetworkTable(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int | None = None
     internal: bool = False
     ingress: bool = False
+    driver: str = "overlay"
+    options: dict[str, str] = {}
+    """Of the driver, as the user gave them."""
     version: int = 0
     endpoints: tuple[EndpointRecord, ...] = ()
     services: tuple[ServiceRecord, ...] = ()
@@ -134,3 +143,7 @@ class IngressPort(msgspec.Struct, frozen=True, kw_only=True):
     service_id: str
     backends: tuple[IngressBackend, ...] = ()
     policy: IngressPolicy = "spread"
+    host_ip: str = ""
+    """The node's address to listen on; empty: all of both families."""
+    proxy_protocol: bool = False
+    session_affinity: SessionAffinity = "none"

@@ -42,6 +42,14 @@ class Plugin(Struct, frozen=True):
     name: str = ""
 
 
+class TunnelKey(Struct, frozen=True):
+    """A node's end of the encrypted tunnels; the private half never leaves the node."""
+
+    public_key: bytes = b""
+    port: int = 0
+    number: int = 0
+
+
 class NodeDescription(Struct, frozen=True):
     hostname: str = ""
     os: str = ""
@@ -54,6 +62,8 @@ class NodeDescription(Struct, frozen=True):
     capabilities: dict[str, str] = {}
     plugins: tuple[Plugin, ...] = ()
     devices: tuple[str, ...] = ()
+    routed_subnets: tuple[str, ...] = ()
+    tunnel_keys: tuple[TunnelKey, ...] = ()
 
 
 class NodeStatus(Struct, frozen=True):

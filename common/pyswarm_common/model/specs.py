@@ -13,6 +13,7 @@ from pyswarm_common.model.states import (
     DependencyCondition,
     EndpointMode,
     FailureAction,
+    IngressPolicy,
     NodeRole,
     OverlapPolicy,
     PlacementStrategy,
@@ -20,6 +21,7 @@ from pyswarm_common.model.states import (
     PublishMode,
     RestartCondition,
     ServiceMode,
+    SessionAffinity,
     TaintEffect,
     UpdateOrder,
 )
@@ -108,6 +110,15 @@ class NetworkAttachmentSpec(Struct, frozen=True):
     target: str = ""
     aliases: tuple[str, ...] = ()
     driver_options: dict[str, str] = {}
+    virtual_addresses: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class PlainAttachment(Struct, frozen=True):
+    """A plain container on networks of the cluster."""
+
+    container_id: str = ""
+    container_name: str = ""
 
 
 class TaskSpec(Struct, frozen=True):
@@ -117,6 +128,7 @@ class TaskSpec(Struct, frozen=True):
     placement: Placement = Placement()
     networks: tuple[NetworkAttachmentSpec, ...] = ()
     force_update: int = 0
+    attachment: PlainAttachment | None = None
 
 
 class UpdateConfig(Struct, frozen=True):
@@ -134,11 +146,16 @@ class PortConfig(Struct, frozen=True):
     target_port: int = 0
     published_port: int = 0
     publish_mode: PublishMode = PublishMode.INGRESS
+    host_ip: str = ""
+    policy: IngressPolicy = IngressPolicy.SPREAD
+    proxy_protocol: bool = False
 
 
 class EndpointSpec(Struct, frozen=True):
     mode: EndpointMode = EndpointMode.VIP
     ports: tuple[PortConfig, ...] = ()
+    session_affinity: SessionAffinity = SessionAffinity.NONE
+    allow_from: tuple[str, ...] = ()
 
 
 class JobSpec(Struct, frozen=True):
@@ -208,6 +225,13 @@ class NetworkSpec(Struct, frozen=True):
     attachable: bool = False
     ingress: bool = False
     options: dict[str, str] = {}
+    ipv6: bool = False
+    ip_ranges: tuple[str, ...] = ()
+    auxiliary_addresses: dict[str, str] = {}
+    ipam_driver: str = ""
+    ipam_options: dict[str, str] = {}
+    config_only: bool = False
+    config_from: str = ""
 
 
 class ClusterSpec(Struct, frozen=True):
@@ -218,6 +242,7 @@ class ClusterSpec(Struct, frozen=True):
     default_address_pools: tuple[str, ...] = ("10.0.0.0/8",)
     subnet_size: int = 24
     data_path_port: int = 4789
+    tunnel_key_rotation_s: float = 0.0
     managers: int = 0
     dead_manager_grace_s: float = 0.0
     backup_interval_s: float = 12 * 3600.0

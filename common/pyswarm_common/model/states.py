@@ -93,6 +93,16 @@ class PublishMode(IntEnum):
     HOST = 1
 
 
+class IngressPolicy(IntEnum):
+    SPREAD = 0
+    LOCAL = 1
+
+
+class SessionAffinity(IntEnum):
+    NONE = 0
+    CLIENT_IP = 1
+
+
 class EndpointMode(IntEnum):
     VIP = 0
     DNSRR = 1

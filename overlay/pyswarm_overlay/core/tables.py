@@ -63,6 +63,8 @@ class TableState:
             mtu=table.mtu,
             internal=table.internal,
             ingress=table.ingress,
+            driver=table.driver,
+            options=table.options,
             version=self.version,
             endpoints=tuple(self.endpoints.values()),
             services=tuple(self.services.values()),

@@ -31,6 +31,7 @@ class AgentMessage(_message.Message):
     TABLES_PROGRAMMED_FIELD_NUMBER: _builtins.int
     RESYNC_NETWORK_ID_FIELD_NUMBER: _builtins.int
     STATISTICS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
     resync_network_id: _builtins.str
     """Ask for the full table of this network again: an increment did not fit."""
     @_builtins.property
@@ -45,6 +46,10 @@ class AgentMessage(_message.Message):
     def tables_programmed(self) -> Global___TablesProgrammed: ...
     @_builtins.property
     def statistics(self) -> Global___TaskStatistics: ...
+    @_builtins.property
+    def description(self) -> _types_pb2.NodeDescription:
+        """The node's description changed: its addresses, routes or tunnel keys."""
+
     def __init__(
         self,
         *,
@@ -55,12 +60,13 @@ class AgentMessage(_message.Message):
         tables_programmed: Global___TablesProgrammed | None = ...,
         resync_network_id: _builtins.str = ...,
         statistics: Global___TaskStatistics | None = ...,
+        description: _types_pb2.NodeDescription | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "heartbeat", b"heartbeat", "hello", b"hello", "images", b"images", "message", b"message", "resync_network_id", b"resync_network_id", "statistics", b"statistics", "statuses", b"statuses", "tables_programmed", b"tables_programmed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "statuses", "images", "tables_programmed", "resync_network_id", "statistics"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "heartbeat", "statuses", "images", "tables_programmed", "resync_network_id", "statistics", "description"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -497,6 +503,8 @@ class Assignments(_message.Message):
     UPDATE_SECRETS_FIELD_NUMBER: _builtins.int
     UPDATE_CONFIGS_FIELD_NUMBER: _builtins.int
     REMOVE_FILE_IDS_FIELD_NUMBER: _builtins.int
+    UPDATE_PEERS_FIELD_NUMBER: _builtins.int
+    REMOVE_PEER_IDS_FIELD_NUMBER: _builtins.int
     type: Global___Assignments.Type.ValueType
     sequence: _builtins.int
     @_builtins.property
@@ -521,6 +529,12 @@ class Assignments(_message.Message):
     def remove_file_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of both: no task of the node needs them any more."""
 
+    @_builtins.property
+    def update_peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TunnelPeer]:
+        """Nodes that this one shares an encrypted network with: all in COMPLETE, and afterwards those that changed."""
+
+    @_builtins.property
+    def remove_peer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -534,14 +548,44 @@ class Assignments(_message.Message):
         update_secrets: _abc.Iterable[_types_pb2.Secret] | None = ...,
         update_configs: _abc.Iterable[_types_pb2.Config] | None = ...,
         remove_file_ids: _abc.Iterable[_builtins.str] | None = ...,
+        update_peers: _abc.Iterable[Global___TunnelPeer] | None = ...,
+        remove_peer_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_file_ids", b"remove_file_ids", "remove_network_ids", b"remove_network_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "type", b"type", "update_configs", b"update_configs", "update_secrets", b"update_secrets", "update_tasks", b"update_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_file_ids", b"remove_file_ids", "remove_network_ids", b"remove_network_ids", "remove_peer_ids", b"remove_peer_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "type", b"type", "update_configs", b"update_configs", "update_peers", b"update_peers", "update_secrets", b"update_secrets", "update_tasks", b"update_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Assignments: _TypeAlias = Assignments  # noqa: Y015
+
+@_typing.final
+class TunnelPeer(_message.Message):
+    """The other end of an encrypted tunnel."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    data_path_address: _builtins.str
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.TunnelKey]: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        data_path_address: _builtins.str = ...,
+        keys: _abc.Iterable[_types_pb2.TunnelKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_path_address", b"data_path_address", "keys", b"keys", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TunnelPeer: _TypeAlias = TunnelPeer  # noqa: Y015
 
 @_typing.final
 class NetworkTable(_message.Message):
@@ -610,6 +654,7 @@ class EndpointRecord(_message.Message):
     SERVICE_ID_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """Task id, or node id."""
     name: _builtins.str
@@ -620,6 +665,8 @@ class EndpointRecord(_message.Message):
     service_id: _builtins.str
     ready: _builtins.bool
     """Running, healthy and wanted: may be a backend."""
+    slot: _builtins.int
+    """Replica index from 1; zero where there is none. Its name on the network is "<slot>.<service>"."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Without prefix length."""
@@ -637,10 +684,11 @@ class EndpointRecord(_message.Message):
         service_id: _builtins.str = ...,
         ready: _builtins.bool = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        slot: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "endpoint_id", b"endpoint_id", "hostname", b"hostname", "name", b"name", "node_address", b"node_address", "ready", b"ready", "service_id", b"service_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "endpoint_id", b"endpoint_id", "hostname", b"hostname", "name", b"name", "node_address", b"node_address", "ready", b"ready", "service_id", b"service_id", "slot", b"slot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,13 +703,20 @@ class ServiceRecord(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     VIPS_FIELD_NUMBER: _builtins.int
     ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
+    SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
+    ALLOW_FROM_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     endpoint_mode: _types_pb2.EndpointMode.ValueType
+    session_affinity: _types_pb2.SessionAffinity.ValueType
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def vips(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in its EndpointSpec: names of services, "ingress", "none"."""
+
     def __init__(
         self,
         *,
@@ -670,10 +725,12 @@ class ServiceRecord(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         vips: _abc.Iterable[_builtins.str] | None = ...,
         endpoint_mode: _types_pb2.EndpointMode.ValueType = ...,
+        session_affinity: _types_pb2.SessionAffinity.ValueType = ...,
+        allow_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "endpoint_mode", b"endpoint_mode", "name", b"name", "service_id", b"service_id", "vips", b"vips"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "allow_from", b"allow_from", "endpoint_mode", b"endpoint_mode", "name", b"name", "service_id", b"service_id", "session_affinity", b"session_affinity", "vips", b"vips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -723,10 +780,18 @@ class IngressPort(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     PUBLISHED_PORT_FIELD_NUMBER: _builtins.int
     TARGET_PORT_FIELD_NUMBER: _builtins.int
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PROXY_PROTOCOL_FIELD_NUMBER: _builtins.int
+    SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     protocol: _types_pb2.Protocol.ValueType
     published_port: _builtins.int
     target_port: _builtins.int
+    host_ip: _builtins.str
+    policy: _types_pb2.IngressPolicy.ValueType
+    proxy_protocol: _builtins.bool
+    session_affinity: _types_pb2.SessionAffinity.ValueType
     def __init__(
         self,
         *,
@@ -734,10 +799,14 @@ class IngressPort(_message.Message):
         protocol: _types_pb2.Protocol.ValueType = ...,
         published_port: _builtins.int = ...,
         target_port: _builtins.int = ...,
+        host_ip: _builtins.str = ...,
+        policy: _types_pb2.IngressPolicy.ValueType = ...,
+        proxy_protocol: _builtins.bool = ...,
+        session_affinity: _types_pb2.SessionAffinity.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol", "published_port", b"published_port", "service_id", b"service_id", "target_port", b"target_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_ip", b"host_ip", "policy", b"policy", "protocol", b"protocol", "proxy_protocol", b"proxy_protocol", "published_port", b"published_port", "service_id", b"service_id", "session_affinity", b"session_affinity", "target_port", b"target_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -239,6 +239,43 @@ PUBLISH_MODE_HOST: PublishMode.ValueType  # 1
 """Only the nodes that run a task listen."""
 Global___PublishMode: _TypeAlias = PublishMode  # noqa: Y015
 
+class _IngressPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IngressPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IngressPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INGRESS_POLICY_SPREAD: _IngressPolicy.ValueType  # 0
+    """All of the service."""
+    INGRESS_POLICY_LOCAL: _IngressPolicy.ValueType  # 1
+    """Those on the node itself."""
+
+class IngressPolicy(_IngressPolicy, metaclass=_IngressPolicyEnumTypeWrapper):
+    """Which tasks a node's ingress port leads to."""
+
+INGRESS_POLICY_SPREAD: IngressPolicy.ValueType  # 0
+"""All of the service."""
+INGRESS_POLICY_LOCAL: IngressPolicy.ValueType  # 1
+"""Those on the node itself."""
+Global___IngressPolicy: _TypeAlias = IngressPolicy  # noqa: Y015
+
+class _SessionAffinity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SessionAffinityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SessionAffinity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SESSION_AFFINITY_NONE: _SessionAffinity.ValueType  # 0
+    SESSION_AFFINITY_CLIENT_IP: _SessionAffinity.ValueType  # 1
+    """All connections of one source address go to the same task, as long as it is there."""
+
+class SessionAffinity(_SessionAffinity, metaclass=_SessionAffinityEnumTypeWrapper): ...
+
+SESSION_AFFINITY_NONE: SessionAffinity.ValueType  # 0
+SESSION_AFFINITY_CLIENT_IP: SessionAffinity.ValueType  # 1
+"""All connections of one source address go to the same task, as long as it is there."""
+Global___SessionAffinity: _TypeAlias = SessionAffinity  # noqa: Y015
+
 class _EndpointMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -748,6 +785,8 @@ class NodeDescription(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     PLUGINS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    ROUTED_SUBNETS_FIELD_NUMBER: _builtins.int
+    TUNNEL_KEYS_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -771,6 +810,14 @@ class NodeDescription(_message.Message):
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Paths of device nodes that containers may be given ("/dev/kvm")."""
 
+    @_builtins.property
+    def routed_subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CIDRs that the node itself routes or has addresses in, but for those of the cluster: networks avoid them."""
+
+    @_builtins.property
+    def tunnel_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___TunnelKey]:
+        """For encrypted networks: the one in use last. More than one while a new one replaces an old one."""
+
     def __init__(
         self,
         *,
@@ -785,14 +832,46 @@ class NodeDescription(_message.Message):
         capabilities: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         plugins: _abc.Iterable[Global___Plugin] | None = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        routed_subnets: _abc.Iterable[_builtins.str] | None = ...,
+        tunnel_keys: _abc.Iterable[Global___TunnelKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "devices", b"devices", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "os", b"os", "plugins", b"plugins", "resources", b"resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "devices", b"devices", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "os", b"os", "plugins", b"plugins", "resources", b"resources", "routed_subnets", b"routed_subnets", "tunnel_keys", b"tunnel_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeDescription: _TypeAlias = NodeDescription  # noqa: Y015
+
+@_typing.final
+class TunnelKey(_message.Message):
+    """A node's end of the encrypted tunnels (WireGuard), as its peers must know it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """Curve25519, 32 bytes. The private half never leaves the node."""
+    port: _builtins.int
+    """UDP port on the node's data-path address."""
+    number: _builtins.int
+    """Rises with each key of the node."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        port: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "port", b"port", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TunnelKey: _TypeAlias = TunnelKey  # noqa: Y015
 
 @_typing.final
 class NodeStatus(_message.Message):
@@ -1720,22 +1799,34 @@ class NetworkAttachmentSpec(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
+    VIRTUAL_ADDRESSES_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     target: _builtins.str
     """Id or name in a request; always the id in what is stored."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def driver_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def virtual_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The service's virtual addresses, one per family; empty: chosen."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the tasks: slot n has the n-th of each family. Empty: chosen."""
+
     def __init__(
         self,
         *,
         target: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         driver_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        virtual_addresses: _abc.Iterable[_builtins.str] | None = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "driver_options", b"driver_options", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "driver_options", b"driver_options", "target", b"target", "virtual_addresses", b"virtual_addresses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1753,6 +1844,7 @@ class TaskSpec(_message.Message):
     PLACEMENT_FIELD_NUMBER: _builtins.int
     NETWORKS_FIELD_NUMBER: _builtins.int
     FORCE_UPDATE_FIELD_NUMBER: _builtins.int
+    ATTACHMENT_FIELD_NUMBER: _builtins.int
     force_update: _builtins.int
     """Raised to replace tasks although nothing else changed."""
     @_builtins.property
@@ -1765,6 +1857,10 @@ class TaskSpec(_message.Message):
     def placement(self) -> Global___Placement: ...
     @_builtins.property
     def networks(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkAttachmentSpec]: ...
+    @_builtins.property
+    def attachment(self) -> Global___PlainAttachment:
+        """The task is no container of ours, but the place of a plain container on attachable networks."""
+
     def __init__(
         self,
         *,
@@ -1774,14 +1870,39 @@ class TaskSpec(_message.Message):
         placement: Global___Placement | None = ...,
         networks: _abc.Iterable[Global___NetworkAttachmentSpec] | None = ...,
         force_update: _builtins.int = ...,
+        attachment: Global___PlainAttachment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "container", b"container", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "force_update", b"force_update", "networks", b"networks", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachment", b"attachment", "container", b"container", "force_update", b"force_update", "networks", b"networks", "placement", b"placement", "resources", b"resources", "restart", b"restart"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskSpec: _TypeAlias = TaskSpec  # noqa: Y015
+
+@_typing.final
+class PlainAttachment(_message.Message):
+    """A plain container on networks of the cluster: its node runs it, the managers know of its addresses only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTAINER_ID_FIELD_NUMBER: _builtins.int
+    CONTAINER_NAME_FIELD_NUMBER: _builtins.int
+    container_id: _builtins.str
+    container_name: _builtins.str
+    def __init__(
+        self,
+        *,
+        container_id: _builtins.str = ...,
+        container_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "container_name", b"container_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlainAttachment: _TypeAlias = PlainAttachment  # noqa: Y015
 
 @_typing.final
 class UpdateConfig(_message.Message):
@@ -1830,12 +1951,20 @@ class PortConfig(_message.Message):
     TARGET_PORT_FIELD_NUMBER: _builtins.int
     PUBLISHED_PORT_FIELD_NUMBER: _builtins.int
     PUBLISH_MODE_FIELD_NUMBER: _builtins.int
+    HOST_IP_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    PROXY_PROTOCOL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     protocol: Global___Protocol.ValueType
     target_port: _builtins.int
     published_port: _builtins.int
     """Zero in a spec: chosen from 30000-32767."""
     publish_mode: Global___PublishMode.ValueType
+    host_ip: _builtins.str
+    """The node's addresses to listen on; empty: all of both families."""
+    policy: Global___IngressPolicy.ValueType
+    proxy_protocol: _builtins.bool
+    """Tasks get the client's address as a PROXY protocol header (version 2) before the client's first byte."""
     def __init__(
         self,
         *,
@@ -1844,10 +1973,13 @@ class PortConfig(_message.Message):
         target_port: _builtins.int = ...,
         published_port: _builtins.int = ...,
         publish_mode: Global___PublishMode.ValueType = ...,
+        host_ip: _builtins.str = ...,
+        policy: Global___IngressPolicy.ValueType = ...,
+        proxy_protocol: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "protocol", b"protocol", "publish_mode", b"publish_mode", "published_port", b"published_port", "target_port", b"target_port"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_ip", b"host_ip", "name", b"name", "policy", b"policy", "protocol", b"protocol", "proxy_protocol", b"proxy_protocol", "publish_mode", b"publish_mode", "published_port", b"published_port", "target_port", b"target_port"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1859,18 +1991,29 @@ class EndpointSpec(_message.Message):
 
     MODE_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
+    SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
+    ALLOW_FROM_FIELD_NUMBER: _builtins.int
     mode: Global___EndpointMode.ValueType
+    session_affinity: Global___SessionAffinity.ValueType
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortConfig]: ...
+    @_builtins.property
+    def allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of services whose tasks may open connections to this one's, "ingress" for its published ports, "none" for
+        nobody (alone). Empty: everybody on its networks.
+        """
+
     def __init__(
         self,
         *,
         mode: Global___EndpointMode.ValueType = ...,
         ports: _abc.Iterable[Global___PortConfig] | None = ...,
+        session_affinity: Global___SessionAffinity.ValueType = ...,
+        allow_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "ports", b"ports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_from", b"allow_from", "mode", b"mode", "ports", b"ports", "session_affinity", b"session_affinity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2800,6 +2943,46 @@ class NetworkSpec(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class AuxiliaryAddressesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class IpamOptionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     DRIVER_FIELD_NUMBER: _builtins.int
@@ -2809,6 +2992,13 @@ class NetworkSpec(_message.Message):
     ATTACHABLE_FIELD_NUMBER: _builtins.int
     INGRESS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
+    IP_RANGES_FIELD_NUMBER: _builtins.int
+    AUXILIARY_ADDRESSES_FIELD_NUMBER: _builtins.int
+    IPAM_DRIVER_FIELD_NUMBER: _builtins.int
+    IPAM_OPTIONS_FIELD_NUMBER: _builtins.int
+    CONFIG_ONLY_FIELD_NUMBER: _builtins.int
+    CONFIG_FROM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: _builtins.str
     """"overlay"."""
@@ -2816,6 +3006,14 @@ class NetworkSpec(_message.Message):
     attachable: _builtins.bool
     ingress: _builtins.bool
     """The one network of published ports."""
+    ipv6: _builtins.bool
+    """It has an IPv6 subnet too, chosen if none is given."""
+    ipam_driver: _builtins.str
+    """Empty: the managers give out addresses; otherwise a plugin on each node does."""
+    config_only: _builtins.bool
+    """A node's part of another network's configuration: it cannot be joined itself."""
+    config_from: _builtins.str
+    """Name of the config_only network of each node that configures this one there."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -2825,7 +3023,19 @@ class NetworkSpec(_message.Message):
     @_builtins.property
     def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
-    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the driver: "com.docker.network.driver.mtu", "encrypted", "parent", …"""
+
+    @_builtins.property
+    def ip_ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CIDRs inside the subnets: tasks get their addresses from there."""
+
+    @_builtins.property
+    def auxiliary_addresses(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Name -> address that nobody is given."""
+
+    @_builtins.property
+    def ipam_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -2838,10 +3048,17 @@ class NetworkSpec(_message.Message):
         attachable: _builtins.bool = ...,
         ingress: _builtins.bool = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ipv6: _builtins.bool = ...,
+        ip_ranges: _abc.Iterable[_builtins.str] | None = ...,
+        auxiliary_addresses: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ipam_driver: _builtins.str = ...,
+        ipam_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        config_only: _builtins.bool = ...,
+        config_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachable", b"attachable", "driver", b"driver", "gateways", b"gateways", "ingress", b"ingress", "internal", b"internal", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attachable", b"attachable", "auxiliary_addresses", b"auxiliary_addresses", "config_from", b"config_from", "config_only", b"config_only", "driver", b"driver", "gateways", b"gateways", "ingress", b"ingress", "internal", b"internal", "ip_ranges", b"ip_ranges", "ipam_driver", b"ipam_driver", "ipam_options", b"ipam_options", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3027,6 +3244,7 @@ class ClusterSpec(_message.Message):
     DEFAULT_ADDRESS_POOLS_FIELD_NUMBER: _builtins.int
     SUBNET_SIZE_FIELD_NUMBER: _builtins.int
     DATA_PATH_PORT_FIELD_NUMBER: _builtins.int
+    TUNNEL_KEY_ROTATION_S_FIELD_NUMBER: _builtins.int
     MANAGERS_FIELD_NUMBER: _builtins.int
     DEAD_MANAGER_GRACE_S_FIELD_NUMBER: _builtins.int
     BACKUP_INTERVAL_S_FIELD_NUMBER: _builtins.int
@@ -3042,8 +3260,10 @@ class ClusterSpec(_message.Message):
     """Lower bound of the heartbeat period; it grows with the cluster."""
     node_cert_expiry_s: _builtins.float
     subnet_size: _builtins.int
-    """Prefix length of the subnets cut from the pools."""
+    """Prefix length of the subnets cut from the IPv4 pools; those of IPv6 pools are /64."""
     data_path_port: _builtins.int
+    tunnel_key_rotation_s: _builtins.float
+    """How old a node's tunnel key may be before it makes another; zero: 12 h."""
     managers: _builtins.int
     """How many managers the cluster keeps by itself; zero: managers are promoted and demoted by hand."""
     dead_manager_grace_s: _builtins.float
@@ -3062,7 +3282,7 @@ class ClusterSpec(_message.Message):
     """For services that name none; DEFAULT is spread."""
     @_builtins.property
     def default_address_pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """CIDRs from which networks get their subnets."""
+        """CIDRs of either family from which networks get their subnets."""
 
     def __init__(
         self,
@@ -3074,6 +3294,7 @@ class ClusterSpec(_message.Message):
         default_address_pools: _abc.Iterable[_builtins.str] | None = ...,
         subnet_size: _builtins.int = ...,
         data_path_port: _builtins.int = ...,
+        tunnel_key_rotation_s: _builtins.float = ...,
         managers: _builtins.int = ...,
         dead_manager_grace_s: _builtins.float = ...,
         backup_interval_s: _builtins.float = ...,
@@ -3085,7 +3306,7 @@ class ClusterSpec(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autolock", b"autolock", "backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "orphan_after_s", b"orphan_after_s", "placement_strategy", b"placement_strategy", "revision_limit", b"revision_limit", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autolock", b"autolock", "backup_interval_s", b"backup_interval_s", "backups_kept", b"backups_kept", "data_path_port", b"data_path_port", "dead_manager_grace_s", b"dead_manager_grace_s", "default_address_pools", b"default_address_pools", "heartbeat_period_s", b"heartbeat_period_s", "managers", b"managers", "name", b"name", "node_cert_expiry_s", b"node_cert_expiry_s", "orphan_after_s", b"orphan_after_s", "placement_strategy", b"placement_strategy", "revision_limit", b"revision_limit", "subnet_size", b"subnet_size", "task_history_limit", b"task_history_limit", "tunnel_key_rotation_s", b"tunnel_key_rotation_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

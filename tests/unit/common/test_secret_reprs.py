@@ -114,6 +114,9 @@ NO_SECRETS = {
     "Taint.key": "a word that the operator names a taint by",
     "Toleration.key": "the same word",
     "Constraint.key": "what a placement constraint looks at",
+    "ClusterSpec.tunnel_key_rotation_s": "a time",
+    "TunnelKey.public_key": "a public key",
+    "NodeDescription.tunnel_keys": "objects with public keys",
     "Link.master": "a bridge",
     "VethEnd.master": "a bridge",
 }

@@ -16,6 +16,8 @@ _ENDPOINT_MODES: dict[int, overlay.EndpointMode] = {
     types_pb2.ENDPOINT_MODE_VIP: "vip",
     types_pb2.ENDPOINT_MODE_DNSRR: "dnsrr",
 }
+_AFFINITIES: dict[int, overlay.SessionAffinity] = {types_pb2.SESSION_AFFINITY_CLIENT_IP: "client_ip"}
+_POLICIES: dict[int, overlay.IngressPolicy] = {types_pb2.INGRESS_POLICY_LOCAL: "local"}
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class KnownTable:
             mtu=_mtu(network),
             internal=network.spec.internal,
             ingress=network.spec.ingress,
+            driver=network.spec.driver or "overlay",
+            options=dict(network.spec.options),
             version=self.version,
             endpoints=tuple(endpoint(record) for record in self.endpoints.values()),
             services=tuple(service(record) for record in self.services.values()),
@@ -88,6 +92,7 @@ def endpoint(record: pb.EndpointRecord) -> overlay.EndpointRecord:
         service_id=record.service_id or None,
         ready=record.ready,
         aliases=tuple(record.aliases),
+        slot=record.slot,
     )
 
 
@@ -98,6 +103,8 @@ def service(record: pb.ServiceRecord) -> overlay.ServiceRecord:
         aliases=tuple(record.aliases),
         vips=tuple(record.vips),
         endpoint_mode=_ENDPOINT_MODES.get(record.endpoint_mode, "vip"),
+        session_affinity=_AFFINITIES.get(record.session_affinity, "none"),
+        allow_from=tuple(record.allow_from),
     )
 
 
@@ -121,6 +128,10 @@ def ingress_ports(
             published_port=port.published_port,
             target_port=port.target_port,
             service_id=port.service_id,
+            policy=_POLICIES.get(port.policy, "spread"),
+            host_ip=port.host_ip,
+            proxy_protocol=port.proxy_protocol,
+            session_affinity=_AFFINITIES.get(port.session_affinity, "none"),
             backends=tuple(sorted(backends.get(port.service_id, []), key=lambda backend: backend.endpoint_id)),
         )
         for port in ports

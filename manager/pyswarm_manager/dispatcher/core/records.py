@@ -45,6 +45,7 @@ def task_record(task: Task, attachment: NetworkAttachment, address_of_node: str)
         service_id=task.service_id,
         ready=is_ready(task),
         aliases=attachment.aliases,
+        slot=task.slot,
     )
     return record.SerializeToString()
 
@@ -82,6 +83,8 @@ def service_records(service: Service, ingress_network_id: str) -> dict[str, byte
             aliases=aliases.get(network_id, ()),
             vips=vips.get(network_id, ()),
             endpoint_mode=types_pb2.EndpointMode.ValueType(spec.endpoint.mode),
+            session_affinity=types_pb2.SessionAffinity.ValueType(spec.endpoint.session_affinity),
+            allow_from=spec.endpoint.allow_from,
         ).SerializeToString()
         for network_id in network_ids
     }
@@ -95,6 +98,10 @@ def ingress_ports(service: Service) -> tuple[pb.IngressPort, ...]:
             protocol=types_pb2.Protocol.ValueType(port.protocol),
             published_port=port.published_port,
             target_port=port.target_port,
+            host_ip=port.host_ip,
+            policy=types_pb2.IngressPolicy.ValueType(port.policy),
+            proxy_protocol=port.proxy_protocol,
+            session_affinity=types_pb2.SessionAffinity.ValueType(service.spec.endpoint.session_affinity),
         )
         for port in service.endpoint.ports
         if port.publish_mode == PublishMode.INGRESS and port.published_port
