@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pyswarm_lab.private_files import make_private
+
 _CGROUPS = "/sys/fs/cgroup"
 _SIGNALS = {signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM}
 
@@ -64,6 +66,7 @@ def _set_up(host_dir: Path, name: str, state_dir: str, run_dir: str) -> None:
     var = host_dir / "var"
     var.mkdir(mode=0o700, exist_ok=True)
     _mount("--bind", str(var), state_dir)
+    make_private(host_dir, name)
 
 
 def _mount_sys() -> None:

@@ -58,6 +58,20 @@ def test_a_host_has_its_own_name_processes_interfaces_and_state_folder(lab: Lab)
     assert not Path("/run/pyswarm/mine").exists()
 
 
+def test_what_a_host_writes_to_etc_is_its_own_and_outlives_its_daemon_and_its_power(lab: Lab) -> None:
+    places = [f"{folder}/pyswarm-{lab.name}" for folder in ("/etc", "/root", "/var/tmp")]
+    lab.exec("n1", ["touch", *places], check=True)
+    assert not any(Path(place).exists() for place in places)
+    assert lab.exec("n2", ["ls", *places]).returncode != 0
+    assert lab.exec("n1", ["cat", "/etc/hostname"]).stdout == "n1\n"
+    assert lab.exec("n1", ["cat", "/etc/passwd"]).stdout == Path("/etc/passwd").read_text()
+    lab.start("n1")  # its daemon again
+    assert lab.exec("n1", ["ls", *places]).returncode == 0
+    lab.kill("n1")
+    lab.start("n1")
+    assert lab.exec("n1", ["ls", *places]).returncode == 0
+
+
 def test_exec_passes_input_exit_code_and_errors_on(lab: Lab) -> None:
     done = lab.exec("n1", ["sh", "-c", "cat; echo problem >&2; exit 7"], stdin="hello")
     assert (done.returncode, done.stdout, done.stderr) == (7, "hello", "problem\n")
