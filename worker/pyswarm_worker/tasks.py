@@ -24,6 +24,7 @@ from .core import task_machine as tm
 from .core.assembly import (
     LABEL_TASK_ID,
     container_config,
+    has_host_ports,
     open_files,
     own_address,
     sandbox,
@@ -280,6 +281,7 @@ class Tasks:
                     return await self._create(entry, netns_path)
             case tm.Start(container_id):
                 async with self._starts:
+                    await self._publish(entry.task)
                     state = await self._runtime.start(container_id)
                 return tm.Started(state.pid, probed=entry.plan is not None)
             case tm.Stop(container_id):
@@ -299,7 +301,12 @@ class Tasks:
     async def _attach(self, task: Task) -> str:
         if uses_host_network(task):
             return ""
-        return await self._overlay.attach(sandbox(task, self._networks.internal_ids))
+        return await self._overlay.attach(sandbox(task, self._networks.internal_ids, is_published=False))
+
+    async def _publish(self, task: Task) -> None:
+        """Its host ports, which its predecessor had until now."""
+        if has_host_ports(task) and not uses_host_network(task):
+            await self._overlay.attach(sandbox(task, self._networks.internal_ids))
 
     async def _detach(self, task: Task) -> None:
         if not uses_host_network(task):

@@ -63,8 +63,7 @@ def check_reservations(world: World) -> None:
         assert len(gpus) == len(set(gpus))
         ports = [
             (port.protocol, port.published_port)
-            for task in world.tables.tasks_on(node.id)
-            if uses_node(task)
+            for task in tasks
             for port in task.ports
             if port.publish_mode is PublishMode.HOST
         ]

@@ -190,8 +190,15 @@ def _mount(mount: Mount) -> runtime.Mount:
     )
 
 
-def sandbox(task: Task, internal_networks: Iterable[str]) -> overlay.Sandbox:
-    """The task's network namespace. It has a way out unless every one of its networks is internal."""
+def has_host_ports(task: Task) -> bool:
+    return any(port.publish_mode is PublishMode.HOST for port in task.ports)
+
+
+def sandbox(task: Task, internal_networks: Iterable[str], *, is_published: bool = True) -> overlay.Sandbox:
+    """The task's network namespace. It has a way out unless every one of its networks is internal.
+
+    A task that is prepared has not published its host ports yet: its predecessor may still serve at them.
+    """
     internal = set(internal_networks)
     attachments = tuple(
         overlay.Attachment(network_id=n.network_id, endpoint_id=task.id, addresses=n.addresses, aliases=n.aliases)
@@ -200,7 +207,7 @@ def sandbox(task: Task, internal_networks: Iterable[str]) -> overlay.Sandbox:
     host_ports = tuple(
         overlay.HostPort(protocol=PROTOCOLS[port.protocol], published=port.published_port, target=port.target_port)
         for port in task.ports
-        if port.publish_mode is PublishMode.HOST
+        if port.publish_mode is PublishMode.HOST and is_published
     )
     return overlay.Sandbox(
         sandbox_id=task.id,

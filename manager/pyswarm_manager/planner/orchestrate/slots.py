@@ -255,8 +255,11 @@ def _is_prepared(work: Work, keep: Task) -> bool:
 
 
 def _must_stop_first(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
-    """Whether there is no other way to room for the successor than the end of its predecessor."""
-    return _stopping_helps(work, keep, old) and not swap(work.draft, keep, old)
+    """Whether there is no other way to room for the successor than the end of its predecessor.
+
+    With start-first the successor would not wait for that end, so the two cannot be beside each other.
+    """
+    return _stopping_helps(work, keep, old) and (work.starts_first or not swap(work.draft, keep, old))
 
 
 def _stopping_helps(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:

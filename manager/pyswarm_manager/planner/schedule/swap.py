@@ -4,7 +4,7 @@ With order stop-first a successor uses nothing before it starts, so it may be bo
 both are not going to fit there; its image is fetched while the old one serves, and an image that cannot be had stops
 nothing. Until the old one has ended both are counted, so nobody else is given what neither has.
 
-Not for host ports: agents publish them when they prepare a task. Who acts next: `slots` stops the predecessor once the
+So with host ports, which agents publish when a task starts. Who acts next: `slots` stops the predecessor once the
 successor is READY, and lets it start when that has ended.
 """
 
@@ -23,9 +23,9 @@ from pyswarm_manager.planner.seat import Seat, host_ports
 
 def swap(draft: Draft, successor: Task, predecessors: Iterable[Task]) -> bool:
     """Whether the waiting successor may take the place of a predecessor; then this plan puts it there."""
-    if successor.desired_state >= TaskState.RUNNING or host_ports(successor):
+    if successor.desired_state >= TaskState.RUNNING:
         return False
-    demand = demand_of(draft, successor.spec, ())
+    demand = demand_of(draft, successor.spec, host_ports(successor))
     for task in predecessors:
         seat = draft.ledger.seats.get(task.node_id)
         if seat is not None and may_host(seat, demand) and _fits_in_place_of(seat, demand, task):
