@@ -1,7 +1,8 @@
 """Planting bugs, so that the simulator can show that it would find them; the bugs themselves are in `mutants`.
 
 Each is a context that breaks the product while it lasts, and puts it right at its end. A mutant names the profile under
-which it is found soonest, and within how many seeds it must be.
+which it is found soonest, and within how many seeds it must be: several times as many as it takes on average, since
+every change of the product throws the dice anew.
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ from pyswarm_worker.statuses import StatusOutbox
 # -- the store -----------------------------------------------------------------------------------------------------
 
 
-@planted("versions are not compared", "reads", 40)
+@planted("versions are not compared", "reads", 120)
 def _no_versions() -> Iterator[None]:
     """The last writer wins."""
     with replaced(_Transaction, "_check_version", lambda self, kind, object_id, old, version: None):
         yield
 
 
-@planted("a proposal is answered before it is committed", "mixed", 10)
+@planted("a proposal is answered before it is committed", "mixed", 50)
 def _answer_early() -> Iterator[None]:
     """What was handed to Raft is taken for done."""
 
@@ -49,7 +49,7 @@ def _answer_early() -> Iterator[None]:
         yield
 
 
-@planted("a snapshot leaves out the networks", "mixed", 60)
+@planted("a snapshot leaves out the networks", "mixed", 180)
 def _snapshot_without_networks() -> Iterator[None]:
     """A member that is restored from it lacks them."""
     original = Store.restore
@@ -63,7 +63,7 @@ def _snapshot_without_networks() -> Iterator[None]:
         yield
 
 
-@planted("apply depends on the member", "calm", 5)
+@planted("apply depends on the member", "calm", 25)
 def _apply_by_chance() -> Iterator[None]:
     """Times are taken from something that differs between members."""
     original = _Transaction.__init__
@@ -79,7 +79,7 @@ def _apply_by_chance() -> Iterator[None]:
 # -- the planner ---------------------------------------------------------------------------------------------------
 
 
-@planted("an address is given while it is used", "mixed", 60)
+@planted("an address is given while it is used", "mixed", 180)
 def _forget_addresses() -> Iterator[None]:
     """Nobody remembers who has which."""
 
@@ -93,21 +93,21 @@ def _forget_addresses() -> Iterator[None]:
         yield
 
 
-@planted("addresses leak", "mixed", 60)
+@planted("addresses leak", "mixed", 180)
 def _forget_nothing() -> Iterator[None]:
     """An address is free as soon as its holder is looked at, though others hold it too."""
     with replaced(AddressBook, "hold", lambda self, number: None):
         yield
 
 
-@planted("surplus slots stay", "mixed", 20)
+@planted("surplus slots stay", "mixed", 100)
 def _keep_surplus() -> Iterator[None]:
     """A service that is made smaller keeps all its tasks."""
     with replaced(replicated, "_surplus", lambda filled, count: {}):
         yield
 
 
-@planted("one replica too few", "mixed", 20)
+@planted("one replica too few", "mixed", 100)
 def _one_too_few() -> Iterator[None]:
     """Off by one where slots are added."""
     original = replicated._add
@@ -118,28 +118,28 @@ def _one_too_few() -> Iterator[None]:
 # -- the dispatcher ------------------------------------------------------------------------------------------------
 
 
-@planted("changes of tasks are not told", "mixed", 20)
+@planted("changes of tasks are not told", "mixed", 100)
 def _tell_nothing() -> Iterator[None]:
     """A session tells everything once, and never again."""
     with replaced(Session, "mark_task", lambda self, task_id: None):
         yield
 
 
-@planted("a task is stopped before every load balancer has let go of it", "disks", 40)
+@planted("a task is stopped before every load balancer has let go of it", "disks", 120)
 def _stop_at_once() -> Iterator[None]:
     """Its agent is told as soon as it is committed."""
     with replaced(NetworkTables, "is_told", lambda self, task: True):
         yield
 
 
-@planted("an ended task is forgotten with its log", "mixed", 20)
+@planted("an ended task is forgotten with its log", "mixed", 100)
 def _forget_ended() -> Iterator[None]:
     """Nodes are told of tasks that have not ended, and of no others."""
     with replaced(assignments, "is_kept", lambda task: False):
         yield
 
 
-@planted("a returned node is not believed", "mixed", 40)
+@planted("a returned node is not believed", "mixed", 120)
 def _stay_down() -> Iterator[None]:
     """A node that was down stays so, though it has a session."""
 
@@ -154,7 +154,7 @@ def _stay_down() -> Iterator[None]:
 # -- the agents ----------------------------------------------------------------------------------------------------
 
 
-@planted("a report is forgotten once it is sent", "workers", 60)
+@planted("a report is forgotten once it is sent", "workers", 180)
 def _forget_reports() -> Iterator[None]:
     """What was sent in a session that broke is taken for received."""
 

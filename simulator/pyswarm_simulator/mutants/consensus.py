@@ -18,7 +18,7 @@ from pyswarm_simulator.manager import RaftDisk
 from pyswarm_simulator.planting import planted, replaced
 
 
-@planted("vote twice in a term", "storm", 40)
+@planted("vote twice in a term", "storm", 120)
 def _vote_twice() -> Iterator[None]:
     """Whoever asks gets the vote."""
     original = election.answer_request
@@ -31,7 +31,7 @@ def _vote_twice() -> Iterator[None]:
         yield
 
 
-@planted("skip the fsync", "power", 40)
+@planted("skip the fsync", "power", 120)
 def _skip_fsync() -> Iterator[None]:
     """A write is called done when it has only been written."""
 
@@ -42,14 +42,14 @@ def _skip_fsync() -> Iterator[None]:
         yield
 
 
-@planted("count on what a killed predecessor did not sync", "storm", 40)
+@planted("count on what a killed predecessor did not sync", "storm", 120)
 def _trust_what_was_not_synced() -> Iterator[None]:
     """A restarted manager takes whatever it reads for durable."""
     with replaced(MemoryStorage, "load", lambda self: self._written):
         yield
 
 
-@planted("apply before commit", "partitions", 40)
+@planted("apply before commit", "partitions", 120)
 def _apply_before_commit() -> Iterator[None]:
     """What is in the log is taken for committed."""
 
@@ -62,7 +62,7 @@ def _apply_before_commit() -> Iterator[None]:
         yield
 
 
-@planted("forget voted_for on restart", "storm", 60)
+@planted("forget voted_for on restart", "storm", 300)
 def _forget_vote() -> Iterator[None]:
     """A restarted member may vote again in the same term."""
     original = MemoryStorage.load
@@ -78,14 +78,14 @@ def _forget_vote() -> Iterator[None]:
         yield
 
 
-@planted("majority off by one", "partitions", 40)
+@planted("majority off by one", "partitions", 120)
 def _majority_off_by_one() -> Iterator[None]:
     """Half is enough."""
     with replaced(RaftState, "quorum", lambda self: max(1, len(self.voters) // 2)):
         yield
 
 
-@planted("commit an old term's entry by count", "topple", 60)
+@planted("commit an old term's entry by count", "topple", 180)
 def _commit_old_terms() -> Iterator[None]:
     """Figure 8 of the paper: what a majority has is taken for committed, of whatever term it is."""
 
@@ -100,14 +100,14 @@ def _commit_old_terms() -> Iterator[None]:
         yield
 
 
-@planted("vote for a log that lacks entries", "partitions", 40)
+@planted("vote for a log that lacks entries", "partitions", 120)
 def _vote_for_anybody() -> Iterator[None]:
     """Any log is good enough to lead."""
     with replaced(RaftLog, "is_up_to_date", lambda self, last_index, last_term: True):
         yield
 
 
-@planted("take entries without looking at what precedes them", "topple", 30)
+@planted("take entries without looking at what precedes them", "topple", 90)
 def _no_consistency_check() -> Iterator[None]:
     """The term of the entry before is not compared."""
     original = RaftLog.merge
@@ -120,7 +120,7 @@ def _no_consistency_check() -> Iterator[None]:
         yield
 
 
-@planted("keep what the leader contradicts", "partitions", 40)
+@planted("keep what the leader contradicts", "partitions", 120)
 def _keep_conflicts() -> Iterator[None]:
     """Entries of another term are left where they are, and acknowledged."""
 
@@ -136,14 +136,14 @@ def _keep_conflicts() -> Iterator[None]:
         yield
 
 
-@planted("acknowledge before the disk has it", "power", 40)
+@planted("acknowledge before the disk has it", "power", 120)
 def _acknowledge_early() -> Iterator[None]:
     """What promises something leaves at once."""
     with replaced(RaftState, "send_after_persist", lambda self, message: self.immediate.append(message)):
         yield
 
 
-@planted("forget the term on restart", "storm", 30)
+@planted("forget the term on restart", "storm", 90)
 def _forget_term() -> Iterator[None]:
     """A restarted member begins in the term of its last entry."""
     original = MemoryStorage.load
@@ -160,7 +160,7 @@ def _forget_term() -> Iterator[None]:
         yield
 
 
-@planted("commit what the leader committed, not what both have", "partitions", 40)
+@planted("commit what the leader committed, not what both have", "partitions", 120)
 def _commit_beyond_match() -> Iterator[None]:
     """A follower takes the leader's commit index for the log that it has, whether or not the two agree there."""
 
@@ -173,7 +173,7 @@ def _commit_beyond_match() -> Iterator[None]:
         yield
 
 
-@planted("a lease that does not end", "reads", 60)
+@planted("a lease that does not end", "reads", 180)
 def _endless_lease() -> Iterator[None]:
     """Whoever led once may answer reads, without looking at the clock."""
 
@@ -185,7 +185,7 @@ def _endless_lease() -> Iterator[None]:
         yield
 
 
-@planted("a read confirmed by one heartbeat of anybody", "reads", 60)
+@planted("a read confirmed by one heartbeat of anybody", "reads", 180)
 def _reads_without_quorum() -> Iterator[None]:
     """Read indexes are released when the first follower answers anything, and leases do not matter."""
 
@@ -211,7 +211,7 @@ def _reads_without_quorum() -> Iterator[None]:
         yield
 
 
-@planted("learners vote", "members", 60)
+@planted("learners vote", "members", 180)
 def _learners_count() -> Iterator[None]:
     """A member that has caught up with nothing counts for the majority that has an entry, but not for its size."""
 
@@ -227,7 +227,7 @@ def _learners_count() -> Iterator[None]:
         yield
 
 
-@planted("the leader's own disk counts before it has written", "power", 40)
+@planted("the leader's own disk counts before it has written", "power", 120)
 def _own_disk_counts_early() -> Iterator[None]:
     """A leader counts entries of its own that are in memory only."""
 
@@ -240,7 +240,7 @@ def _own_disk_counts_early() -> Iterator[None]:
         yield
 
 
-@planted("a write's end is noticed before it", "power", 40)
+@planted("a write's end is noticed before it", "power", 120)
 def _persisted_early() -> Iterator[None]:
     """Entries are called stable when their write begins."""
     original = Raft._take_persist

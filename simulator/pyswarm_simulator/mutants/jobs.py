@@ -13,7 +13,7 @@ from pyswarm_simulator.planting import planted, replaced
 from pyswarm_simulator.profile import JOBS
 
 
-@planted("a tick is begun and not written down", JOBS, 6)
+@planted("a tick is begun and not written down", JOBS, 30)
 def _forgotten_tick() -> Iterator[None]:
     """Whoever leads next begins it once more."""
     original = cron._decided
@@ -28,14 +28,14 @@ def _forgotten_tick() -> Iterator[None]:
         yield
 
 
-@planted("a completion counts only while its task is wanted", JOBS, 6)
+@planted("a completion counts only while its task is wanted", JOBS, 30)
 def _lost_completion() -> Iterator[None]:
     """As if the task had never run."""
     with replaced(jobs, "_is_done", lambda tasks: False):
         yield
 
 
-@planted("tasks that are at work are not counted", JOBS, 6)
+@planted("tasks that are at work are not counted", JOBS, 30)
 def _no_concurrency() -> Iterator[None]:
     """Each plan makes as many as may be in all."""
     original = jobs._fill

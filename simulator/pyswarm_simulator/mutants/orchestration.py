@@ -15,7 +15,7 @@ from pyswarm_simulator.planting import planted, replaced
 from pyswarm_simulator.profile import ORCHESTRATION, SCALING
 
 
-@planted("a new leader goes on with the number that the user gave", SCALING, 4)
+@planted("a new leader goes on with the number that the user gave", SCALING, 20)
 def _forgotten_number() -> Iterator[None]:
     """As if decisions were kept by the leader alone."""
 
@@ -39,7 +39,7 @@ def _forgotten_number() -> Iterator[None]:
         yield
 
 
-@planted("tasks go as soon as they are not needed", SCALING, 6)
+@planted("tasks go as soon as they are not needed", SCALING, 40)
 def _no_window() -> Iterator[None]:
     """Whatever was needed a moment before."""
 
@@ -50,21 +50,21 @@ def _no_window() -> Iterator[None]:
         yield
 
 
-@planted("services follow again after they were set back", ORCHESTRATION, 12)
+@planted("services follow again after they were set back", ORCHESTRATION, 60)
 def _follows_again() -> Iterator[None]:
     """Whenever a service does not name the latest version."""
     with replaced(versions, "_made_at", lambda *_: 1 << 62):
         yield
 
 
-@planted("old versions are kept for ever", ORCHESTRATION, 4)
+@planted("old versions are kept for ever", ORCHESTRATION, 20)
 def _nothing_removed() -> Iterator[None]:
     """Nobody looks whether they are needed."""
     with replaced(upkeep, "unneeded", lambda view: []):
         yield
 
 
-@planted("tasks make way for others of the same priority", ORCHESTRATION, 12)
+@planted("tasks make way for others of the same priority", ORCHESTRATION, 60)
 def _equal_priority() -> Iterator[None]:
     """As if each task were worth less than it is."""
 
@@ -77,21 +77,21 @@ def _equal_priority() -> Iterator[None]:
         yield
 
 
-@planted("a named resource is given twice", ORCHESTRATION, 4)
+@planted("a named resource is given twice", ORCHESTRATION, 20)
 def _given_twice() -> Iterator[None]:
     """All of them are always free."""
     with replaced(seat.Seat, "free_names", lambda self, kind: list(self.named.get(kind, ()))):
         yield
 
 
-@planted("drains wait for ever", ORCHESTRATION, 16)
+@planted("drains wait for ever", ORCHESTRATION, 120)
 def _no_deadline() -> Iterator[None]:
     """Whatever the deadline."""
     with replaced(drain, "deadline", lambda node: 0.0):
         yield
 
 
-@planted("what is driven out is not waited for", ORCHESTRATION, 12)
+@planted("what is driven out is not waited for", ORCHESTRATION, 60)
 def _not_waited_for() -> Iterator[None]:
     """Its successor starts at once."""
     original = slots._holds_back
