@@ -24,6 +24,7 @@ from .ground import Ground
 from .kernel import libc, netns, rtnl
 from .kernel.netlink import Netlink
 from .network import Devices, Network
+from .policy import Guard, Policies
 from .records import Records
 from .refusals import kernel_errors
 from .sandbox import LiveSandbox, VipChange, vip_parts, whole_table
@@ -41,6 +42,7 @@ class Networks:
         self._lives = lives
         self._rules_table = names.sandbox_table(ground.config.prefix)
         self._by_id: dict[str, Network] = {}
+        self.policies = Policies(names.policy_table(ground.config.prefix), self._state_of, ground.threads)
 
     def load(self) -> None:
         """The tables of an earlier daemon."""
@@ -55,6 +57,10 @@ class Networks:
 
     def find(self, network_id: str) -> Network | None:
         return self._by_id.get(network_id)
+
+    def _state_of(self, network_id: str) -> TableState | None:
+        network = self._by_id.get(network_id)
+        return None if network is None else network.state
 
     def get(self, network_id: str) -> Network:
         network = self._by_id.get(network_id)
@@ -107,7 +113,8 @@ class Networks:
             state = network.state
             withdrawn, gone = network.turn_over()
             lives = [live for live in self._lives() if network.network_id in live.network_ids]
-            changes = self._vip_changes(network, lives, withdrawn, gone)
+            vips = self._vip_changes(network, lives, withdrawn, gone)
+            changes: list[VipChange | Guard] = [*vips, *self.policies.changed(state, lives)]
             with kernel_errors(f"network {state.table.name}"):
                 failed = await self._ground.threads.run(partial(self._write, network.devices, state, changes))
             for live in lives:
@@ -128,7 +135,7 @@ class Networks:
                 changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
         return changes
 
-    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange]) -> dict[str, None]:
+    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange | Guard]) -> dict[str, None]:
         """Blocking; returns the sandboxes that could not be written, which holds up no other. One that has just gone
         has no rules."""
         failed: dict[str, None] = {}
@@ -141,7 +148,7 @@ class Networks:
             except OSError as error:
                 if error.errno == errno.EBADF:
                     continue  # its socket was closed meanwhile: it is going
-                log.warning("VIPs of sandbox %s were not updated: %s", change.sandbox_id, error)
+                log.warning("rules of sandbox %s were not updated: %s", change.sandbox_id, error)
                 failed[change.sandbox_id] = None
         return failed
 

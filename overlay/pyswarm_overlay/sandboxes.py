@@ -174,8 +174,11 @@ class Sandboxes:
         vips = {network.network_id: network.state.vips for network in networks}
         live = self._live.get(sandbox.sandbox_id)
         builder = self._builder(record, devices, vips, None if live is None else live.sockets)
+        is_new = live is None and not netns.exists(builder.path)
         sockets, done = await self._ground.threads.run(builder.run)
         self._go_live(record, sockets, vips)
+        ensure_policy = self._networks.policies.ensure
+        done += await ensure_policy(self._live[sandbox.sandbox_id], builder.interfaces, is_new=is_new)
         for network in networks:
             if network.state.vips is not vips[network.network_id]:
                 await self._networks.sync(network)
@@ -235,6 +238,7 @@ class Sandboxes:
         """The interfaces go with the namespace, in the kernel's own time: removing each would take it 50 ms."""
         live = self._live.pop(sandbox_id, None)
         record = self._known.get(sandbox_id)
+        self._networks.policies.forget(sandbox_id)
         await self._resolver.remove(sandbox_id)
         self._publisher.release(sandbox_id)
         await self._publisher.sync()

@@ -61,7 +61,7 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_mode: EndpointMode = "vip"
     session_affinity: SessionAffinity = "none"
     allow_from: tuple[str, ...] = ()
-    """Services whose tasks may open connections to this one's, by name; "ingress", or "none" alone; empty: everybody."""
+    """Services whose tasks may open connections to this one's, by name; "ingress"; "none" alone. Empty: everybody."""
 
 
 class NetworkTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +124,8 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """Has a way out: an interface on the gateway bridge and the default route."""
     dns: tuple[str, ...] = ()
     """Who is asked for names that are not ours; empty: the host's own servers."""
+    service_id: str = ""
+    """Whose policy holds for it; empty: that of the service which the tables name for its endpoints."""
 
 
 class IngressBackend(msgspec.Struct, frozen=True, kw_only=True):

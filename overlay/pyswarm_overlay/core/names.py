@@ -70,6 +70,10 @@ def sandbox_table(prefix: str) -> str:
     return f"{prefix}_vip"
 
 
+def policy_table(prefix: str) -> str:
+    return f"{prefix}_policy"
+
+
 def mac_of(addresses: Sequence[str]) -> str:
     """02:42 and the IPv4 address, as Docker has it; of an IPv6 address, a hash."""
     return _mac_of(addresses[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pyswarm_common.addresses import is_ipv6
 from pyswarm_overlay.types import EndpointRecord, NetworkTable, ServiceRecord, TableDelta
 
 from .names import mac_of
@@ -94,6 +95,19 @@ class TableState:
         return found
 
     @cached_property
+    def _addresses_by_service(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {}
+        for record in self.endpoints.values():
+            service = self.services.get(record.service_id or "")
+            if service is not None:
+                found.setdefault(service.name, []).extend(record.addresses)
+        return {name: tuple(addresses) for name, addresses in found.items()}
+
+    def addresses_by_service(self, name: str) -> tuple[str, ...]:
+        """Of every endpoint of the service of this name, ready or not."""
+        return self._addresses_by_service.get(name, ())
+
+    @cached_property
     def addresses(self) -> frozenset[str]:
         """Every endpoint's addresses, ready or not."""
         return frozenset(address for record in self.endpoints.values() for address in record.addresses)
@@ -104,7 +118,14 @@ class TableState:
         for record in self.endpoints.values():
             if record.node_address == node_address or not record.addresses:
                 continue
+            if is_ipv6(record.node_address) != is_ipv6(node_address):
+                continue  # a tunnel has one family: see `unreachable`
             mac = (record.mac or mac_of(record.addresses)).lower()
             forwarding[mac] = record.node_address
             neighbours.update((address, mac) for address in record.addresses)
         return Tunnels(forwarding, neighbours)
+
+    def unreachable(self, node_address: str) -> frozenset[str]:
+        """Nodes with endpoints on this network whose only underlay address is of the other family than ours."""
+        theirs = {record.node_address for record in self.endpoints.values() if record.addresses}
+        return frozenset(one for one in theirs if one and is_ipv6(one) != is_ipv6(node_address))
