@@ -88,9 +88,14 @@ def _token(lab: Hosts, host: str, role: str) -> str:
 
 
 def _join(lab: Hosts, say: Say, host: HostRecord, first: HostRecord, token: str) -> None:
-    argv = ["pyswarm", "join", "--token", token, "--advertise-addr", host.address, f"{first.address}:2377"]
+    argv = ["pyswarm", "join", "--token", token, "--advertise-addr", host.address, manager_address(first)]
     shown = [f"{token[:12]}…" if part == token else part for part in argv]
     run_told(lab, say, host.name, argv, shown)
+
+
+def manager_address(host: HostRecord) -> str:
+    """Where others join at it."""
+    return f"[{host.address}]:2377" if ":" in host.address else f"{host.address}:2377"
 
 
 def nodes(lab: Hosts, host: str) -> dict[str, dict[str, str]]:

@@ -23,7 +23,7 @@ import msgspec
 from pyswarm_lab import cgroups, cluster, leftovers, machine, records, switch
 from pyswarm_lab.cluster import Say
 from pyswarm_lab.errors import LabError
-from pyswarm_lab.layout import BASE, RUN_DIR, STATE_DIR, Layout, check_size, host_address, host_name
+from pyswarm_lab.layout import BASE, RUN_DIR, STATE_DIR, Families, Layout, check_size, host_addresses, host_name
 from pyswarm_lab.processes import ProcessRef, arguments, in_pid_namespace, send_signal, wait_gone
 from pyswarm_lab.records import HostRecord, SwitchRecord
 
@@ -63,20 +63,22 @@ class Lab:
         workers: int = 2,
         *,
         init: bool = True,
+        families: Families = "ipv4",
         daemon: Sequence[str] | None = None,
         base: Path = BASE,
         say: Say = lambda line: None,
     ) -> Lab:
         """Make a lab; with `init`, form a cluster in it. What was made is removed again when that fails.
 
-        `daemon` is the command line that each host runs in place of pyswarmd.
+        `daemon` is the command line that each host runs in place of pyswarmd; `families` is what hosts have addresses
+        of (the switch has both).
         """
         check_size(managers, workers)
         _need_root()
         lab = cls(name, base)
         lab._refuse_leftovers()
         try:
-            lab._build(managers, workers, daemon, say)
+            lab._build(managers, workers, families, daemon, say)
             if daemon is None:
                 cluster.wait_daemons(lab)
             if init:
@@ -96,7 +98,7 @@ class Lab:
         if self.layout.dir.exists() or cgroups.existing(self.layout.cgroup()):
             raise LabError(f"Lab {self.name} left something behind when it ended. Clean up first: {remove}")
 
-    def _build(self, managers: int, workers: int, daemon: Sequence[str] | None, say: Say) -> None:
+    def _build(self, managers: int, workers: int, families: Families, daemon: Sequence[str] | None, say: Say) -> None:
         self.layout.dir.mkdir(mode=0o700, parents=True)
         machine.start("net", "pyswarm_lab.switch_init", (str(self.layout.dir),), self._switch_ready)
         say(f"Lab {self.name}: a switch in a network namespace of its own, {managers} managers and {workers} workers")
@@ -105,11 +107,12 @@ class Lab:
             argv = tuple(daemon) if daemon is not None else default_daemon(self.layout.cgroup(name))
             role = "manager" if index <= managers else "worker"
             self.layout.host_dir(name).mkdir(mode=0o700)
-            self._save(HostRecord(name, index, host_address(index), role, argv))
+            address, *more = host_addresses(index, families)
+            self._save(HostRecord(name, index, address, role, argv, more_addresses=tuple(more)))
         with ThreadPoolExecutor(_PARALLEL) as pool:
             list(pool.map(self.start, [record.name for record in self.hosts]))
         for record in self.hosts:
-            say(f"  {record.name}  {record.address}  up")
+            say(f"  {record.name}  {', '.join(record.addresses)}  up")
 
     def _switch_ready(self, holder: ProcessRef) -> None:
         records.save(self.layout.switch_record, SwitchRecord(holder))
@@ -239,7 +242,7 @@ class Lab:
 
             def ready(init: ProcessRef) -> None:
                 self._save(msgspec.structs.replace(record, init=init))
-                switch.plug(holder, name, init, record.address)
+                switch.plug(holder, name, init, record.addresses)
 
             machine.start("net,pid,mnt,uts", "pyswarm_lab.host_init", arguments_of_init, ready)
 

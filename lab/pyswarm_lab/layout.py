@@ -9,6 +9,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pyswarm_lab.errors import LabError
 
@@ -17,11 +18,15 @@ BASE = Path("/var/lib/pyswarm-lab")
 # all of them may use the same addresses.
 SUBNET = ipaddress.IPv4Network("192.168.77.0/24")
 SWITCH_ADDRESS = SUBNET[1]
+SUBNET6 = ipaddress.IPv6Network("fd00:77::/64")
+SWITCH_ADDRESS6 = SUBNET6[1]
 CGROUP_ROOT = "pyswarm-lab"
 STATE_DIR = "/var/lib/pyswarm"
 RUN_DIR = "/run/pyswarm"
 MAX_HOSTS = 100
 _FIRST_HOST = 10
+Families = Literal["ipv4", "ipv6", "dual-stack"]
+"""What a lab's hosts have addresses of."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -62,9 +67,12 @@ def host_name(index: int) -> str:
     return f"n{index}"
 
 
-def host_address(index: int) -> str:
-    """The address of the host with that number, from 1."""
-    return str(SUBNET[_FIRST_HOST + index])
+def host_addresses(index: int, families: Families = "ipv4") -> tuple[str, ...]:
+    """The addresses of the host with that number, from 1; the cluster is formed with the first. The last digits are the
+    same in both families: 192.168.77.11 and fd00:77::11."""
+    last = _FIRST_HOST + index
+    four, six = str(SUBNET[last]), f"{SUBNET6.network_address}{last}"
+    return {"ipv4": (four,), "ipv6": (six,), "dual-stack": (four, six)}[families]
 
 
 def check_size(managers: int, workers: int) -> None:

@@ -23,6 +23,12 @@ class HostRecord(msgspec.Struct, frozen=True):
     role: str
     daemon: tuple[str, ...]
     init: ProcessRef | None = None
+    more_addresses: tuple[str, ...] = ()
+    """Of a host with both families: the second one's."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.address, *self.more_addresses)
 
 
 class SwitchRecord(msgspec.Struct, frozen=True):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from pyswarm_lab.errors import LabError
-from pyswarm_lab.layout import SUBNET, SWITCH_ADDRESS
+from pyswarm_lab.layout import SUBNET, SUBNET6, SWITCH_ADDRESS, SWITCH_ADDRESS6
 from pyswarm_lab.processes import ProcessRef
 
 BRIDGE = "switch0"
@@ -24,11 +25,12 @@ def build(holder: ProcessRef) -> None:
         "link set lo up",
         f"link add {BRIDGE} type bridge forward_delay 0",
         f"addr add {SWITCH_ADDRESS}/{SUBNET.prefixlen} dev {BRIDGE}",
+        f"addr add {SWITCH_ADDRESS6}/{SUBNET6.prefixlen} dev {BRIDGE} nodad",
         f"link set {BRIDGE} up",
     )
 
 
-def plug(holder: ProcessRef, port: str, host: ProcessRef, address: str) -> None:
+def plug(holder: ProcessRef, port: str, host: ProcessRef, addresses: Sequence[str]) -> None:
     """Put a cable between the switch's port of that name and the host's eth0."""
     _ip(
         holder,
@@ -39,10 +41,17 @@ def plug(holder: ProcessRef, port: str, host: ProcessRef, address: str) -> None:
     _ip(
         host,
         "link set lo up",
-        f"addr add {address}/{SUBNET.prefixlen} dev {UPLINK}",
+        *(_address_line(address) for address in addresses),
         f"link set {UPLINK} up",
-        f"route add default via {SWITCH_ADDRESS}",
+        *(f"route add default via {SWITCH_ADDRESS6 if ':' in one else SWITCH_ADDRESS}" for one in addresses),
     )
+
+
+def _address_line(address: str) -> str:
+    """Nobody else has it, so an IPv6 address need not be asked for before it is used."""
+    if ":" in address:
+        return f"addr add {address}/{SUBNET6.prefixlen} dev {UPLINK} nodad"
+    return f"addr add {address}/{SUBNET.prefixlen} dev {UPLINK}"
 
 
 def set_port(holder: ProcessRef, port: str, *, up: bool) -> None:

@@ -15,6 +15,8 @@ from pyswarm_common.errors import InvalidArgument, Unsupported
 from .paths import join_host_port
 
 DEFAULT_MANAGER_PORT = 2377
+_PASSING = {"temporary", "deprecated", "dadfailed"}
+"""IPv6 addresses with one of these flags are no place to be reached at for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +46,45 @@ def parse_interfaces(output: bytes) -> tuple[Interface, ...]:
         if "LOOPBACK" in flags or name.startswith(("ps-", "docker", "veth", "br-")):
             continue
         infos = [info for info in link.get("addr_info", ()) if info.get("scope") == "global" and "local" in info]
+        infos = [info for info in infos if not any(info.get(flag) for flag in _PASSING)]
         addresses = [str(info["local"]) for info in sorted(infos, key=lambda info: info.get("family") != "inet")]
         if addresses:
             found.append(Interface(name, tuple(addresses)))
     return tuple(found)
 
 
-def choose_advertised(text: str, interfaces: tuple[Interface, ...], flag: str = "--advertise-addr") -> tuple[str, int]:
-    """(IP address, manager port) of `text`: "", "IP", "IP:port", "interface" or "interface:port"."""
+def choose_advertised(
+    text: str, interfaces: tuple[Interface, ...], flag: str = "--advertise-addr", like: str = ""
+) -> tuple[str, int]:
+    """(IP address, manager port) of `text`: "", "IP", "IP:port", "interface" or "interface:port".
+
+    The address is in its one usual form, so that it can be compared. An interface with both families gives the one of
+    the address `like`, or IPv4."""
     host, port = split_host_port(text, DEFAULT_MANAGER_PORT)
     if not host:
         return _only_address(interfaces, flag), port
     if is_ip(host):
-        address = ipaddress.ip_address(host)
-        if address.is_unspecified or address.is_multicast:
-            raise InvalidArgument(f"{flag} must be an address that other nodes can reach, not {host}")
-        return host, port
+        return _reachable(host, flag), port
     for interface in interfaces:
         if interface.name == host:
-            return interface.addresses[0], port
+            return _of_family(interface.addresses, like), port
     raise InvalidArgument(
         f'could not find network interface or address "{host}": specify {flag} as IP address, interface name or either '
         "with :port"
     )
+
+
+def _reachable(host: str, flag: str) -> str:
+    address = ipaddress.ip_address(host)
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    address = mapped or address
+    if address.is_unspecified or address.is_multicast or (address.version == 6 and address.is_link_local):
+        raise InvalidArgument(f"{flag} must be an address that other nodes can reach, not {host}")
+    return str(address)
+
+
+def _of_family(addresses: tuple[str, ...], like: str) -> str:
+    return next((one for one in addresses if like and (":" in one) == (":" in like)), addresses[0])
 
 
 def _only_address(interfaces: tuple[Interface, ...], flag: str) -> str:
@@ -88,14 +106,24 @@ def _only_address(interfaces: tuple[Interface, ...], flag: str) -> str:
     return first.addresses[0]
 
 
-def listen_address(text: str, interfaces: tuple[Interface, ...]) -> str:
+def listen_address(text: str, interfaces: tuple[Interface, ...], advertised: str) -> str:
     """host:port to bind to; empty means everywhere at the default port."""
     host, port = split_host_port(text, DEFAULT_MANAGER_PORT)
     if not host:
-        host = "0.0.0.0"  # noqa: S104 - as docker: the manager is reached from other hosts
+        host = everywhere(advertised)
     if not is_ip(host):
-        host, _ = choose_advertised(host, interfaces, "--listen-addr")
+        host, _ = choose_advertised(host, interfaces, "--listen-addr", advertised)
     return join_host_port(host, port)
+
+
+def everywhere(advertised: str) -> str:
+    """What to bind to for being reached at that address and all others: "::" takes IPv4 in as well."""
+    return "::" if ":" in advertised else "0.0.0.0"  # noqa: S104 - as docker: reached from other hosts
+
+
+def names_port(text: str) -> bool:
+    """Whether an address as the user gave it says which port."""
+    return split_host_port(text, 0)[1] != 0
 
 
 def split_host_port(text: str, default_port: int) -> tuple[str, int]:
@@ -106,6 +134,8 @@ def split_host_port(text: str, default_port: int) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon:
         return text, default_port
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise InvalidArgument(f"invalid address {text!r}: too many colons in address; write [IPv6]:port")
     if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65535:
         raise InvalidArgument(f"invalid address {text!r}: the port must be a number from 1 to 65534")
     return host.strip("[]"), int(port)

@@ -17,7 +17,7 @@ from .paths import join_host_port
 
 
 async def get_certificate(
-    request: node_pb2.JoinRequest, token: JoinToken, own_address: str
+    request: node_pb2.JoinRequest, token: JoinToken, own_address: str, data_path_address: str
 ) -> tuple[NodeIdentity, ca_pb2.IssueCertificateResponse]:
     """From the first manager that answers. A refusal is an answer."""
     key = generate_key()
@@ -27,6 +27,7 @@ async def get_certificate(
         availability=request.availability,
         hostname=socket.gethostname(),
         address=own_address,
+        data_path_address=data_path_address,
     )
     for address in request.remote_addrs:
         join_address(address)  # refuse a wrong one before the first is asked
@@ -50,10 +51,16 @@ def grpc_address(address: str) -> str:
 def address_towards(remote: str) -> str:
     """This machine's own address on the way to the manager; nothing is sent."""
     host, door = join_address(remote)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    failure: OSError | None = None
     try:
-        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
-            probe.connect((host, door))
-            return str(probe.getsockname()[0])
+        for family, kind, _, _, place in socket.getaddrinfo(host, door, type=socket.SOCK_DGRAM):
+            try:
+                with socket.socket(family, kind | socket.SOCK_CLOEXEC) as probe:
+                    probe.connect(place)
+                    return str(probe.getsockname()[0])
+            except OSError as error:  # a name may have an address of a family that this machine lacks
+                failure = failure or error
     except OSError as error:
-        raise Unavailable(f"cannot reach the manager at {remote}: {error.strerror or error}") from error
+        failure = error
+    reason = failure.strerror if failure is not None and failure.strerror else failure
+    raise Unavailable(f"cannot reach the manager at {remote}: {reason}") from failure

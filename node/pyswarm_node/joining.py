@@ -108,7 +108,7 @@ class Joining:
             if not 0 < len(request.remote_addrs) <= _MAX_REMOTES:
                 raise InvalidArgument(f"give the address of a manager to join at (at most {_MAX_REMOTES})")
             record = await first_record(request)
-            identity, answer = await get_certificate(request, token, record.address)
+            identity, answer = await get_certificate(request, token, record.address, record.data_path_address)
             record = _joined(record, request, answer)
             async with self._undone_on_failure() as undo:
                 undo.push_async_callback(_take_back, identity, record.managers)

@@ -19,6 +19,7 @@ from pyswarm_runtime.pulling import registry_pull
 from pyswarm_worker.agent import Agent
 from pyswarm_worker.settings import AgentConfig, AgentHooks, AgentWires
 
+from .addresses import everywhere
 from .describe import describe
 from .identity import CurrentIdentity
 from .network_watch import watch_networks
@@ -117,7 +118,7 @@ def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:
         state_dir=options.agent,
         run_dir=options.run_dir / "agent",
         address=record.address,
-        listen_address=join_host_port("::" if ":" in record.address else "0.0.0.0", options.agent_port),  # noqa: S104
+        listen_address=join_host_port(everywhere(record.address), options.agent_port),
         managers=record.managers,
         seeds=record.seeds,
     )

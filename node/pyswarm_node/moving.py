@@ -18,9 +18,17 @@ from msgspec.structs import replace
 
 from pyswarm_common.errors import PyswarmError
 
-from .addresses import DEFAULT_MANAGER_PORT, Interface, choose_advertised, is_ip, listen_address, split_host_port
+from .addresses import (
+    DEFAULT_MANAGER_PORT,
+    Interface,
+    choose_advertised,
+    everywhere,
+    is_ip,
+    listen_address,
+    split_host_port,
+)
 from .entrance import address_towards
-from .paths import NodeRecord
+from .paths import NodeRecord, join_host_port
 
 _log = logging.getLogger(__name__)
 
@@ -43,8 +51,11 @@ def followed(record: NodeRecord, interfaces: tuple[Interface, ...], towards: str
     if has_own_path:
         data_path, _ = _present(record.data_path, record.data_path_address, 0, interfaces, towards, must_be_here=True)
     listens_at = record.listen_address
-    if record.listen and not is_ip(split_host_port(record.listen, 0)[0]):
-        listens_at = listen_address(record.listen, interfaces)
+    host = split_host_port(record.listen, 0)[0]
+    if not host and (":" in address) != (":" in record.address):
+        listens_at = join_host_port(everywhere(address), split_host_port(listens_at, DEFAULT_MANAGER_PORT)[1])
+    elif host and not is_ip(host):
+        listens_at = listen_address(record.listen, interfaces, address)
     return replace(record, address=address, manager_port=port, data_path_address=data_path, listen_address=listens_at)
 
 
@@ -53,6 +64,7 @@ def _present(
 ) -> tuple[str, int]:
     host, asked_port = split_host_port(asked, port or DEFAULT_MANAGER_PORT)
     if is_ip(host):
+        host = choose_advertised(host, interfaces)[0]
         if not must_be_here or any(host in interface.addresses for interface in interfaces):
             return host, asked_port
         host = ""
@@ -61,7 +73,7 @@ def _present(
             return address, asked_port
     if not host and towards is not None:
         return towards, asked_port
-    return choose_advertised(host, interfaces)[0], asked_port
+    return choose_advertised(host, interfaces, like=address)[0], asked_port
 
 
 def way_out(managers: Sequence[str]) -> str | None:

@@ -6,8 +6,9 @@ What becomes of them when the machine moves, `moving` decides.
 from __future__ import annotations
 
 from pyswarm.v1 import node_pb2
+from pyswarm_common.errors import InvalidArgument
 
-from .addresses import choose_advertised, listen_address, read_interfaces, split_host_port
+from .addresses import choose_advertised, listen_address, names_port, read_interfaces, split_host_port
 from .entrance import address_towards
 from .paths import NodeRecord
 
@@ -19,12 +20,14 @@ async def first_record(request: node_pb2.InitRequest | node_pb2.JoinRequest) -> 
     if not advertised and isinstance(request, node_pb2.JoinRequest):
         advertised = address_towards(request.remote_addrs[0])
     address, port = choose_advertised(advertised, interfaces)
-    listens_at = listen_address(request.listen_addr, interfaces)
-    if ":" not in request.advertise_addr.rpartition("]")[2]:
+    listens_at = listen_address(request.listen_addr, interfaces, address)
+    if not names_port(request.advertise_addr):
         port = split_host_port(listens_at, port)[1]  # advertised is where it listens, unless said otherwise
     data_path = address
     if request.data_path_addr:
-        data_path, _ = choose_advertised(request.data_path_addr, interfaces, "--data-path-addr")
+        if names_port(request.data_path_addr):
+            raise InvalidArgument("data path address must be a non-zero IP address or network interface")
+        data_path, _ = choose_advertised(request.data_path_addr, interfaces, "--data-path-addr", address)
     return NodeRecord(
         node_id="",
         cluster_id="",

@@ -11,7 +11,7 @@ import click
 from pyswarm_cli.failures import Silent
 from pyswarm_cli.output.rows import Columns, Row, show
 from pyswarm_lab import Lab, LabError, environment, lab_names
-from pyswarm_lab.layout import BASE
+from pyswarm_lab.layout import BASE, Families
 
 _COLUMNS = Columns(
     headings={
@@ -35,10 +35,15 @@ _host = click.argument("host")
 @click.option("--managers", type=int, default=3, show_default=True)
 @click.option("--workers", type=int, default=2, show_default=True)
 @click.option("--no-init", is_flag=True, help="Only hosts with their daemons, no swarm")
-def up(name: str, managers: int, workers: int, no_init: bool) -> None:
+@click.option("--ipv6", is_flag=True, help="Hosts have IPv6 addresses only")
+@click.option("--dual-stack", is_flag=True, help="Hosts have IPv4 and IPv6 addresses; the swarm is made with IPv4")
+def up(name: str, managers: int, workers: int, no_init: bool, ipv6: bool, dual_stack: bool) -> None:
     """`lab up`."""
+    if ipv6 and dual_stack:
+        raise click.UsageError("--ipv6 and --dual-stack exclude each other")
     started = time.monotonic()
-    lab = Lab.up(name, managers, workers, init=not no_init, say=click.echo)
+    families: Families = "ipv6" if ipv6 else "dual-stack" if dual_stack else "ipv4"
+    lab = Lab.up(name, managers, workers, init=not no_init, families=families, say=click.echo)
     click.echo(f"Lab {lab.name} is up after {time.monotonic() - started:.1f} s. Try:")
     option = "" if name == "lab" else f"--name {name} "
     click.echo(f"    pyswarm lab exec {option}n1 -- pyswarm node ls")

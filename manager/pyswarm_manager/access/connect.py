@@ -21,6 +21,7 @@ from aiohttp import web
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
+from pyswarm_common.addresses import plain_address
 from pyswarm_common.errors import STATUS_NAMES, Exhausted, InvalidArgument, PyswarmError, Unsupported
 from pyswarm_common.rpc import GuardInterceptor, InProcessContext, Peer
 from pyswarm_manager.access.connect_protocol import (
@@ -134,7 +135,8 @@ class PeopleDoor:
         """The answer; `on_known` is called once the caller has proved to be somebody."""
         codec = codec_of(request.content_type)
         try:
-            peer = await self._bearers.identify(request.headers.get("Authorization", ""), request.remote or "")
+            address = plain_address(request.remote or "")
+            peer = await self._bearers.identify(request.headers.get("Authorization", ""), address)
             on_known()
             with self._room(peer.credential_id):
                 return await self._answer(request, peer, codec)

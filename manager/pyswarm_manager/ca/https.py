@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
+from pyswarm_common.addresses import listening_socket, plain_address
 from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.access.admission import record_of
@@ -128,8 +129,7 @@ class JoinServer:
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 partial(_Arrival, partial(self._protocol_for, runner.server)),
-                host,
-                port,
+                sock=listening_socket(host, port),
                 ssl=self._context,
                 ssl_handshake_timeout=BODY_TIMEOUT_S,
             )
@@ -158,7 +158,7 @@ class JoinServer:
         return await self._answered(answer)
 
     async def _issue_certificate(self, request: web.Request) -> web.Response:
-        address = request.remote or ""
+        address = plain_address(request.remote or "")
 
         async def answer() -> Message:
             self._wrong.require_few(address)

@@ -43,6 +43,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_common.rpc import Peer
 from pyswarm_manager.api.validate import refuse
+from pyswarm_manager.ca.data_path import require_common_family
 from pyswarm_manager.ca.tokens import Grant, grant_of, used_once
 from pyswarm_manager.removed import require_present
 from pyswarm_manager.store.changes import Change, Create, Update
@@ -86,6 +87,8 @@ async def _admit(writer: Writer, request: ca_pb2.IssueCertificateRequest, node_i
         if grant.role not in (known.role, known.spec.role):
             raise AlreadyExists(f"this machine is already part of the swarm as node {node_id}, with another role")
         return
+    if request.data_path_address:
+        require_common_family(request.data_path_address, view.nodes.values())
     changes: list[Change] = [Create(_new_node(request, node_id, grant.role, writer))]
     if grant.limited is not None:
         limited = view.join_tokens.get(grant.limited.id)
@@ -168,8 +171,9 @@ def _check_machine(request: ca_pb2.IssueCertificateRequest) -> None:
     violations = []
     if _HOSTNAME.fullmatch(request.hostname) is None:
         violations.append(("hostname", f"invalid host name {request.hostname[:64]!r}"))
-    if request.address and not _is_address(request.address):
-        violations.append(("address", f"{request.address[:64]!r} is not an IP address"))
+    for field, address in (("address", request.address), ("data_path_address", request.data_path_address)):
+        if address and not _is_address(address):
+            violations.append((field, f"{address[:64]!r} is not an IP address"))
     if int(request.availability) not in {int(known) for known in Availability}:
         violations.append(("availability", "availability must be active, pause or drain"))
     refuse(violations)
@@ -188,7 +192,7 @@ def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeR
     return Node(
         id=node_id,
         spec=NodeSpec(role=role, availability=Availability(request.availability)),
-        description=NodeDescription(hostname=request.hostname),
+        description=NodeDescription(hostname=request.hostname, data_path_address=request.data_path_address),
         status=NodeStatus(
             state=NodeState.UNKNOWN,
             message="waiting for its first session",

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pyswarm.v1 import types_pb2 as pyswarm_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pyswarm/v1/ca.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\x1b\n\x19GetRootCertificateRequest\"M\n\x1aGetRootCertificateResponse\x12\x14\n\x0croot_ca_cert\x18\x01 \x01(\x0c\x12\x19\n\x11next_root_ca_cert\x18\x14 \x01(\x0c\"\x88\x01\n\x17IssueCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x18.pyswarm.v1.Availability\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\"\xa9\x01\n\x18IssueCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\"\n\x04role\x18\x03 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\x14\n\x0croot_ca_cert\x18\x05 \x01(\x0c\x12\x19\n\x11manager_addresses\x18\x06 \x03(\t\"&\n\x17RenewCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"i\n\x18RenewCertificateResponse\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x14\n\x0croot_ca_cert\x18\x03 \x01(\x0c\"_\n\x13RenewExpiredRequest\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\x13\n\x0b\x61sked_at_ms\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"G\n\x0fJoinRaftRequest\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nlast_index\x18\x03 \x01(\x04\"\xad\x01\n\x10JoinRaftResponse\x12:\n\x07members\x18\x01 \x03(\x0b\x32).pyswarm.v1.JoinRaftResponse.MembersEntry\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x11needs_new_raft_id\x18\x03 \x01(\x08\x1a.\n\x0cMembersEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse2\x83\x04\n\x02\x43\x41\x12\x63\n\x12GetRootCertificate\x12%.pyswarm.v1.GetRootCertificateRequest\x1a&.pyswarm.v1.GetRootCertificateResponse\x12]\n\x10IssueCertificate\x12#.pyswarm.v1.IssueCertificateRequest\x1a$.pyswarm.v1.IssueCertificateResponse\x12]\n\x10RenewCertificate\x12#.pyswarm.v1.RenewCertificateRequest\x1a$.pyswarm.v1.RenewCertificateResponse\x12U\n\x0cRenewExpired\x12\x1f.pyswarm.v1.RenewExpiredRequest\x1a$.pyswarm.v1.RenewCertificateResponse\x12\x45\n\x08JoinRaft\x12\x1b.pyswarm.v1.JoinRaftRequest\x1a\x1c.pyswarm.v1.JoinRaftResponse\x12<\n\x05Leave\x12\x18.pyswarm.v1.LeaveRequest\x1a\x19.pyswarm.v1.LeaveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pyswarm/v1/ca.proto\x12\npyswarm.v1\x1a\x16pyswarm/v1/types.proto\"\x1b\n\x19GetRootCertificateRequest\"M\n\x1aGetRootCertificateResponse\x12\x14\n\x0croot_ca_cert\x18\x01 \x01(\x0c\x12\x19\n\x11next_root_ca_cert\x18\x14 \x01(\x0c\"\xa3\x01\n\x17IssueCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\x0c\x61vailability\x18\x03 \x01(\x0e\x32\x18.pyswarm.v1.Availability\x12\x10\n\x08hostname\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x19\n\x11\x64\x61ta_path_address\x18\x06 \x01(\t\"\xa9\x01\n\x18IssueCertificateResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\"\n\x04role\x18\x03 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x04 \x01(\x0c\x12\x14\n\x0croot_ca_cert\x18\x05 \x01(\x0c\x12\x19\n\x11manager_addresses\x18\x06 \x03(\t\"&\n\x17RenewCertificateRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"i\n\x18RenewCertificateResponse\x12\"\n\x04role\x18\x01 \x01(\x0e\x32\x14.pyswarm.v1.NodeRole\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x14\n\x0croot_ca_cert\x18\x03 \x01(\x0c\"_\n\x13RenewExpiredRequest\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x0b\n\x03\x63sr\x18\x02 \x01(\x0c\x12\x13\n\x0b\x61sked_at_ms\x18\x03 \x01(\x04\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"G\n\x0fJoinRaftRequest\x12\x0f\n\x07raft_id\x18\x01 \x01(\x04\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nlast_index\x18\x03 \x01(\x04\"\xad\x01\n\x10JoinRaftResponse\x12:\n\x07members\x18\x01 \x03(\x0b\x32).pyswarm.v1.JoinRaftResponse.MembersEntry\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x19\n\x11needs_new_raft_id\x18\x03 \x01(\x08\x1a.\n\x0cMembersEntry\x12\x0b\n\x03key\x18\x01 \x01(\x04\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1d\n\x0cLeaveRequest\x12\r\n\x05\x66orce\x18\x01 \x01(\x08\"\x0f\n\rLeaveResponse2\x83\x04\n\x02\x43\x41\x12\x63\n\x12GetRootCertificate\x12%.pyswarm.v1.GetRootCertificateRequest\x1a&.pyswarm.v1.GetRootCertificateResponse\x12]\n\x10IssueCertificate\x12#.pyswarm.v1.IssueCertificateRequest\x1a$.pyswarm.v1.IssueCertificateResponse\x12]\n\x10RenewCertificate\x12#.pyswarm.v1.RenewCertificateRequest\x1a$.pyswarm.v1.RenewCertificateResponse\x12U\n\x0cRenewExpired\x12\x1f.pyswarm.v1.RenewExpiredRequest\x1a$.pyswarm.v1.RenewCertificateResponse\x12\x45\n\x08JoinRaft\x12\x1b.pyswarm.v1.JoinRaftRequest\x1a\x1c.pyswarm.v1.JoinRaftResponse\x12<\n\x05Leave\x12\x18.pyswarm.v1.LeaveRequest\x1a\x19.pyswarm.v1.LeaveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,25 +39,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETROOTCERTIFICATERESPONSE']._serialized_start=88
   _globals['_GETROOTCERTIFICATERESPONSE']._serialized_end=165
   _globals['_ISSUECERTIFICATEREQUEST']._serialized_start=168
-  _globals['_ISSUECERTIFICATEREQUEST']._serialized_end=304
-  _globals['_ISSUECERTIFICATERESPONSE']._serialized_start=307
-  _globals['_ISSUECERTIFICATERESPONSE']._serialized_end=476
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=478
-  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=516
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=518
-  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=623
-  _globals['_RENEWEXPIREDREQUEST']._serialized_start=625
-  _globals['_RENEWEXPIREDREQUEST']._serialized_end=720
-  _globals['_JOINRAFTREQUEST']._serialized_start=722
-  _globals['_JOINRAFTREQUEST']._serialized_end=793
-  _globals['_JOINRAFTRESPONSE']._serialized_start=796
-  _globals['_JOINRAFTRESPONSE']._serialized_end=969
-  _globals['_JOINRAFTRESPONSE_MEMBERSENTRY']._serialized_start=923
-  _globals['_JOINRAFTRESPONSE_MEMBERSENTRY']._serialized_end=969
-  _globals['_LEAVEREQUEST']._serialized_start=971
-  _globals['_LEAVEREQUEST']._serialized_end=1000
-  _globals['_LEAVERESPONSE']._serialized_start=1002
-  _globals['_LEAVERESPONSE']._serialized_end=1017
-  _globals['_CA']._serialized_start=1020
-  _globals['_CA']._serialized_end=1535
+  _globals['_ISSUECERTIFICATEREQUEST']._serialized_end=331
+  _globals['_ISSUECERTIFICATERESPONSE']._serialized_start=334
+  _globals['_ISSUECERTIFICATERESPONSE']._serialized_end=503
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_start=505
+  _globals['_RENEWCERTIFICATEREQUEST']._serialized_end=543
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_start=545
+  _globals['_RENEWCERTIFICATERESPONSE']._serialized_end=650
+  _globals['_RENEWEXPIREDREQUEST']._serialized_start=652
+  _globals['_RENEWEXPIREDREQUEST']._serialized_end=747
+  _globals['_JOINRAFTREQUEST']._serialized_start=749
+  _globals['_JOINRAFTREQUEST']._serialized_end=820
+  _globals['_JOINRAFTRESPONSE']._serialized_start=823
+  _globals['_JOINRAFTRESPONSE']._serialized_end=996
+  _globals['_JOINRAFTRESPONSE_MEMBERSENTRY']._serialized_start=950
+  _globals['_JOINRAFTRESPONSE_MEMBERSENTRY']._serialized_end=996
+  _globals['_LEAVEREQUEST']._serialized_start=998
+  _globals['_LEAVEREQUEST']._serialized_end=1027
+  _globals['_LEAVERESPONSE']._serialized_start=1029
+  _globals['_LEAVERESPONSE']._serialized_end=1044
+  _globals['_CA']._serialized_start=1047
+  _globals['_CA']._serialized_end=1562
 # @@protoc_insertion_point(module_scope)

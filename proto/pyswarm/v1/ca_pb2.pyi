@@ -67,12 +67,15 @@ class IssueCertificateRequest(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _builtins.int
     HOSTNAME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    DATA_PATH_ADDRESS_FIELD_NUMBER: _builtins.int
     csr: _builtins.bytes
     """PEM; only its public key is used."""
     token: _builtins.str
     availability: _types_pb2.Availability.ValueType
     hostname: _builtins.str
     address: _builtins.str
+    data_path_address: _builtins.str
+    """The machine's end of the tunnels between nodes; its family must be one that the other nodes have."""
     def __init__(
         self,
         *,
@@ -81,10 +84,11 @@ class IssueCertificateRequest(_message.Message):
         availability: _types_pb2.Availability.ValueType = ...,
         hostname: _builtins.str = ...,
         address: _builtins.str = ...,
+        data_path_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "csr", b"csr", "hostname", b"hostname", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "availability", b"availability", "csr", b"csr", "data_path_address", b"data_path_address", "hostname", b"hostname", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

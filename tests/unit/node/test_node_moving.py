@@ -56,6 +56,19 @@ def test_an_address_is_kept_as_long_as_the_machine_has_it(
     assert followed(record(advertise=advertise), interfaces, towards).address == expected
 
 
+def test_a_machine_that_moves_to_ipv6_listens_there_unless_it_was_told_where() -> None:
+    to_ipv6 = (on("2001:db8::1"),)
+    now = followed(record(listen_address="0.0.0.0:3000"), to_ipv6, None)
+    assert (now.address, now.data_path_address, now.listen_address) == ("2001:db8::1", "2001:db8::1", "[::]:3000")
+    told = record(listen=f"{OLD}:3000", listen_address=f"{OLD}:3000")
+    assert followed(told, to_ipv6, None).listen_address == f"{OLD}:3000"
+
+
+def test_an_address_is_the_same_however_it_is_written() -> None:
+    before = record(advertise="2001:DB8:0::1", address="2001:db8::1", data_path_address="2001:db8::1")
+    assert followed(before, (on("2001:db8::1", "2001:db8::2"),), None) == before
+
+
 def test_an_address_that_was_given_comes_back() -> None:
     meanwhile = followed(record(advertise=OLD), (on(NEW),), None)
     assert followed(meanwhile, (on(OLD),), None).address == OLD

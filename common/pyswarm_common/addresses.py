@@ -1,0 +1,33 @@
+"""IP addresses as they are compared: one form for each, and which family it is of. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+
+def plain_address(text: str) -> str:
+    """In its one usual form; that of a caller by IPv4 at a socket of both families ("::ffff:192.0.2.1") as IPv4. What
+    is no address stays as it is."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+def is_ipv6(address: str) -> bool:
+    """Of an address without a port."""
+    return ":" in address
+
+
+def family_name(address: str) -> str:
+    """For people: "IPv4" or "IPv6"."""
+    return "IPv6" if is_ipv6(address) else "IPv4"
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """For TCP; "::" takes IPv4 in as well, which asyncio would not. Raises OSError."""
+    family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=host == "::")
