@@ -166,6 +166,30 @@ def test_a_successor_without_room_of_its_own_is_prepared_in_its_predecessors_pla
     assert images(world) == ["img:2"] * 2
 
 
+@pytest.mark.parametrize("replicas", [2, 1], ids=["every node", "one node"])
+def test_a_successor_with_the_same_host_port_is_prepared_beside_its_predecessor(world: World, replicas: int) -> None:
+    """Where all nodes have the port taken there is no other place, and the old one serves until the new is prepared."""
+    if replicas == 1:
+        world.drain("n2")
+    port = PortConfig(target_port=80, published_port=8080, publish_mode=PublishMode.HOST)
+    world.service("web", replicas, endpoint=EndpointSpec(ports=(port,)))
+    world.settle()
+    old = {task.id: task for task in world.running("web")}
+    world.image("web", "img:2")
+    for _ in range(40):
+        world.plan_all()
+        check_invariants(world)
+        for task in world.tables.service_tasks("web"):
+            if task.id in old and task.desired_state > TaskState.RUNNING:
+                (successor,) = [other for other in world.tasks("web") if other.slot == task.slot]
+                assert successor.status.state >= TaskState.READY
+            elif task.id not in old and task.status.state > TaskState.READY:
+                (before,) = [item for item in old.values() if item.slot == task.slot]
+                assert world.tables.tasks[before.id].status.state.is_terminal
+        world.agents_step()
+    assert images(world) == ["img:2"] * replicas
+
+
 def test_without_room_too_an_image_that_cannot_be_had_stops_nothing(world: World) -> None:
     world.service("web", 2, task=big("img:1"))
     world.settle()

@@ -19,7 +19,17 @@ from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common import errors
 from pyswarm_common.codec import to_proto
 from pyswarm_common.identity import NODE_SERVER_NAME, NodeIdentity, RootAuthority
-from pyswarm_common.model import ContainerStatus, HealthCheck, Node, NodeDescription, NodeRole, TaskState, TaskStatus
+from pyswarm_common.model import (
+    ContainerStatus,
+    HealthCheck,
+    Node,
+    NodeDescription,
+    NodeRole,
+    PortConfig,
+    PublishMode,
+    TaskState,
+    TaskStatus,
+)
 from pyswarm_common.rpc import open_channel
 from pyswarm_overlay.types import IngressPort, NetworkTable
 from pyswarm_runtime.types import Healthcheck, ImageConfig
@@ -120,6 +130,19 @@ async def test_a_ready_task_waits_until_it_is_wanted(node: Fixture) -> None:
         assert [state.status for state in node.runtime.states.values()] == ["created"]
         node.manager.assign(make_task())
         await eventually(lambda: node.manager.state_of(make_task()) is TaskState.RUNNING)
+
+
+async def test_host_ports_are_published_when_the_task_starts(node: Fixture) -> None:
+    """Until then its predecessor may serve at them."""
+    port = PortConfig(target_port=80, published_port=8080, publish_mode=PublishMode.HOST)
+    task = replace(make_task(), ports=(port,))
+    async with node.agent():
+        node.manager.assign(replace(task, desired_state=TaskState.READY))
+        await eventually(lambda: node.manager.state_of(task) is TaskState.READY)
+        assert node.overlay.sandboxes[task.id].host_ports == ()
+        node.manager.assign(task)
+        await eventually(lambda: node.manager.state_of(task) is TaskState.RUNNING)
+        assert [found.published for found in node.overlay.sandboxes[task.id].host_ports] == [8080]
 
 
 @pytest.mark.parametrize("fails", ["attach", "start", "image"])
