@@ -20,6 +20,7 @@ from pyswarm_cli.service.flags import CREATE_LISTS, SCALARS, declared
 from pyswarm_cli.service.images import ServiceImages
 from pyswarm_cli.service.names import random_name
 from pyswarm_cli.service.options.modes import MODES
+from pyswarm_cli.service.sources import warn_of_unknown_sources
 from pyswarm_common import errors
 from pyswarm_common.codec import to_proto
 from pyswarm_common.model import ServiceSpec
@@ -84,6 +85,7 @@ def create(
         return
     service = _create(connection, spec) if spec.name else _create_with_some_name(connection, spec)
     click.echo(service.id)
+    warn_of_unknown_sources(connection, spec)
     if not detach:
         from pyswarm_cli.service.follow import follow  # noqa: PLC0415 - only who waits needs it
 

@@ -22,6 +22,7 @@ from pyswarm_cli.planning import Planning, plan_options
 from pyswarm_cli.service import build
 from pyswarm_cli.service.flags import SCALARS, UPDATE_LISTS, declared
 from pyswarm_cli.service.images import ServiceImages
+from pyswarm_cli.service.sources import warn_of_unknown_sources
 from pyswarm_common import errors
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.model import JobSpec, ServiceMode, ServiceSpec
@@ -106,6 +107,8 @@ def update(
         return
     changed = _write(connection, request)
     click.echo(service)
+    if options["allow_from"] or options["allow_from_add"]:
+        warn_of_unknown_sources(connection, from_proto(ServiceSpec, changed.spec))
     wait_for(connection, changed, detach, quiet, rollback=rollback_)
 
 

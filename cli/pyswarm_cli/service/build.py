@@ -18,6 +18,7 @@ from pyswarm_cli.service.parts.modes import apply_to_mode, create_mode, restart_
 from pyswarm_cli.service.parts.networking import apply_to_endpoint, change_endpoint, change_networks, create_endpoint
 from pyswarm_cli.service.parts.pieces import Options, pairs_changed, with_given
 from pyswarm_cli.service.parts.placement import apply_to_placement, change_placement, create_placement
+from pyswarm_cli.service.parts.policy import apply_policy, change_policy
 from pyswarm_cli.service.parts.resources import apply_to_resources, change_resources, create_resources
 from pyswarm_cli.service.parts.rollout import apply_to_restart, rollout
 from pyswarm_common.model import ServiceSpec, TaskSpec
@@ -53,7 +54,7 @@ def apply(spec: ServiceSpec, options: Options) -> ServiceSpec:
         task=_apply_to_task(spec.task, options),
         update=rollout(spec.update, options, "update"),
         rollback=rollout(spec.rollback, options, "rollback"),
-        endpoint=apply_to_endpoint(spec.endpoint, options),
+        endpoint=apply_policy(apply_to_endpoint(spec.endpoint, options), options),
     )
 
 
@@ -76,7 +77,7 @@ def change(
         spec,
         labels=pairs_changed(spec.labels, options["label_add"], options["label_rm"]),
         depends_on=change_dependencies(spec.depends_on, options["depends_on_add"], options["depends_on_rm"]),
-        endpoint=change_endpoint(spec.endpoint, options),
+        endpoint=change_policy(change_endpoint(spec.endpoint, options), options),
         task=_change_task(spec.task, options, own_environment, network_ids),
     )
 

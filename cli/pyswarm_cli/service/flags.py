@@ -15,6 +15,7 @@ from pyswarm_cli.service.options import (
     modes,
     networking,
     placement,
+    policy,
     resources,
     rollout,
     service,
@@ -28,6 +29,7 @@ SCALARS: list[Decorator[Any]] = [
     *modes.SHARED,
     *networking.SHARED,
     *placement.SHARED,
+    *policy.SHARED,
     *resources.SHARED,
     *rollout.SHARED,
     *service.SHARED,
@@ -45,6 +47,7 @@ UPDATE_LISTS: list[Decorator[Any]] = [
     *container.UPDATE,
     *networking.UPDATE,
     *placement.UPDATE,
+    *policy.UPDATE,
     *resources.UPDATE,
     *service.UPDATE,
 ]

@@ -172,7 +172,8 @@ def _update_config(config: UpdateConfig) -> Json:
 
 
 def _endpoint_spec(spec: EndpointSpec) -> Json:
-    return {"Mode": word(spec.mode), **given(Ports=[_port(port) for port in spec.ports])}
+    ports = [_port(port) for port in spec.ports]
+    return {"Mode": word(spec.mode), **given(Ports=ports, AllowFrom=list(spec.allow_from))}
 
 
 def _port(port: PortConfig) -> Json:

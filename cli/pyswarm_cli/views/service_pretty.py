@@ -43,6 +43,8 @@ def _lines(service: Json, networks: Mapping[str, str]) -> Iterator[str]:
     yield from _section("Networks:", [f" {name}" for name in names])
     yield f"Endpoint Mode:\t{spec['EndpointSpec']['Mode']}"
     yield from _section("Ports:", _ports(service["Endpoint"]["Ports"]))
+    if "AllowFrom" in spec["EndpointSpec"]:
+        yield f"Allow From:\t{', '.join(spec['EndpointSpec']['AllowFrom'])}"
     yield from _section("Healthcheck:", _health(task["ContainerSpec"].get("Healthcheck", {})))
 
 

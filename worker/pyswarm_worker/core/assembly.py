@@ -216,4 +216,5 @@ def sandbox(task: Task, internal_networks: Iterable[str], *, is_published: bool 
         host_ports=host_ports,
         egress=not attachments or any(a.network_id not in internal for a in attachments),
         dns=task.spec.container.dns,
+        service_id=task.service_id,
     )

@@ -34,6 +34,7 @@ from pyswarm_manager.api.validate.fields import (
 from pyswarm_manager.api.validate.modes import check_mode
 from pyswarm_manager.api.validate.network import PREDEFINED
 from pyswarm_manager.api.validate.placement import check_generic, check_placement, check_priority
+from pyswarm_manager.api.validate.policy import check_policy
 from pyswarm_manager.store.tables import HOST_NETWORK
 
 MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
@@ -60,6 +61,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
             yield from under(path, _check_update(config, path))
     yield from under("endpoint", _check_endpoint(spec.endpoint))
     yield from _check_host_network(spec)
+    yield from under("endpoint", check_policy(spec))
     yield from check_dependencies(spec)
 
 
