@@ -35,10 +35,13 @@ class Gateway:
         self._ground = ground
         self._network = IPv4Network(ground.gateway_subnet)
         self.address = str(next(self._network.hosts()))
-        self.mtu = ground.underlay_mtu
         self._group = names.link_group(ground.config.prefix)
         self._used: set[int] = {0, 1, self._network.num_addresses - 1}
         self._next = 2
+
+    @property
+    def mtu(self) -> int:
+        return self._ground.underlay_mtu
 
     def allocate(self) -> str:
         """An address that was not given lately: going round keeps late packets from a new owner."""
@@ -120,6 +123,8 @@ class IngressDevice:
         messages += [rtnl.new_address(link.index, address) for address in addresses if address not in found]
         if not link.up:
             messages.append(rtnl.set_link_up(link.index))
+        if link.mtu != devices.mtu:
+            messages.append(rtnl.set_mtu(link.index, devices.mtu))
         netlink.transact([*messages, rtnl.allow_loopback_routes(link.index)])
         return done or [f"device {self.name}: {message.what}" for message in messages]
 

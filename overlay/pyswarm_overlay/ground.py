@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
-from pyswarm_common.errors import FailedPrecondition, InvalidArgument
+from pyswarm_common.errors import FailedPrecondition
 
 from .core import subnets
 from .core.names import check_id
@@ -16,9 +15,7 @@ from .kernel.nft import Context
 from .kernel.threads import Threads
 from .records import GatewayRecord, Records
 from .types import OverlayConfig
-
-VXLAN_OVERHEAD_V4 = 50
-VXLAN_OVERHEAD_V6 = 70
+from .underlay import Underlay
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Ground:
     netfilter: Netlink
     nft: Context
     threads: Threads
-    underlay_mtu: int
+    underlay: Underlay
     gateway_subnet: str
 
     def close(self) -> None:
@@ -53,20 +50,14 @@ class Ground:
         return self.network_dir / check_id("network", network_id)
 
     @property
+    def underlay_mtu(self) -> int:
+        """Of the ways to the peers, now."""
+        return self.underlay.mtu
+
+    @property
     def overlay_mtu(self) -> int:
-        over_v6 = ip_address(self.config.node_address).version == 6
-        return self.underlay_mtu - (VXLAN_OVERHEAD_V6 if over_v6 else VXLAN_OVERHEAD_V4)
-
-
-def underlay_mtu(netlink: Netlink, node_address: str) -> int:
-    """Of the interface that has our underlay address; there must be one, or no peer could answer us."""
-    holders = rtnl.read_addresses(netlink)
-    for link in rtnl.read_links(netlink).values():
-        if any(address.partition("/")[0] == node_address for address in holders.get(link.index, ())):
-            return min(link.mtu, 65535)
-    raise InvalidArgument(
-        f"no interface of this host has the node address {node_address}: give one of its own addresses"
-    )
+        """Of networks that have none of their own, now."""
+        return self.underlay.overlay_mtu
 
 
 def gateway_subnet(netlink: Netlink, configured: str, records: Records) -> str:

@@ -17,8 +17,9 @@ from functools import partial
 from pyswarm_common.errors import FailedPrecondition
 
 from . import preflight
+from .following import Following
 from .gateway import Gateway
-from .ground import Ground, gateway_subnet, underlay_mtu
+from .ground import Ground, gateway_subnet
 from .ingress import HOST_USER, Ingress
 from .kernel import netns
 from .kernel.netlink import NETLINK_NETFILTER, Netlink
@@ -32,6 +33,7 @@ from .resolver import Resolver, Upstreams
 from .sandbox import LiveSandbox
 from .sandboxes import Sandboxes, gateways
 from .types import IngressPort, NetworkTable, OverlayConfig, Sandbox, TableDelta
+from .underlay import Underlay
 
 
 class OverlayHost:
@@ -50,6 +52,7 @@ class OverlayHost:
             ground, records, live, self._networks, self._gateway, self._publisher, self._resolver
         )
         self._ingress = Ingress(ground, records, self._networks, self._publisher)
+        self._following = Following(ground, self._networks, self._sandboxes, self._ingress)
 
     # -- life of the host ------------------------------------------------------------------------------------------
 
@@ -69,6 +72,7 @@ class OverlayHost:
 
     async def _take_over(self) -> None:
         self._networks.load()
+        await self._ground.threads.run(partial(self._ground.underlay.look, self._networks.peers()))
         await self._ground.threads.run(self._gateway.ensure)
         await self._sandboxes.take_over()
         await self._ingress.apply(self._records.ingress())
@@ -118,12 +122,14 @@ class OverlayHost:
     async def apply_table(self, table: NetworkTable) -> None:
         """Take a network's full state."""
         await self._networks.apply_table(table)
+        await self._following.heed(record.node_address for record in table.endpoints)
         if table.ingress:
             await self._ingress.again()
 
     async def apply_delta(self, delta: TableDelta) -> bool:
         """Take an increment; False when it does not start at the version we hold: apply the full table then."""
         network = await self._networks.apply_delta(delta)
+        await self._following.heed(record.node_address for record in delta.upsert_endpoints)
         if network is not None and network.state.table.ingress:
             await self._publisher.sync()
         return network is not None
@@ -168,6 +174,10 @@ class OverlayHost:
         """Remove every sandbox that is not among these."""
         await self._sandboxes.retain(sandbox_ids)
 
+    async def follow_underlay(self) -> bool:
+        """The host's links or routes have changed: overlay networks follow the MTU to their peers. Whether it did."""
+        return await self._following.look()
+
     # -- published ports -------------------------------------------------------------------------------------------
 
     async def set_ingress(self, node_ingress_addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) -> None:
@@ -200,10 +210,10 @@ class OverlayHost:
 
 def _ground(config: OverlayConfig, threads: Threads) -> tuple[Ground, Records]:
     netlink = Netlink()
-    mtu = underlay_mtu(netlink, config.node_address)
+    underlay = Underlay(netlink, config.node_address)
     records = Records(config.state_dir)
     subnet = gateway_subnet(netlink, config.gwbridge_subnet, records)
-    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, mtu, subnet)
+    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, underlay, subnet)
     for directory in (ground.sandbox_dir, ground.network_dir):
         netns.prepare_directory(directory)
     return ground, records

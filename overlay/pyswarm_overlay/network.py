@@ -29,13 +29,18 @@ class Devices:
 
     def __init__(self, ground: Ground, state: TableState) -> None:
         self._ground = ground
-        self.mtu = state.table.mtu or ground.overlay_mtu
+        self._own_mtu = state.table.mtu
         self._vni = state.table.vni
         self._path = ground.network_path(state.table.network_id)
         self.netlink = self._enter()
         self.bridge = 0
         self.vxlan = 0
         self.tunnels = _NO_TUNNELS
+
+    @property
+    def mtu(self) -> int:
+        """The network's own, or what the underlay leaves now."""
+        return self._own_mtu or self._ground.overlay_mtu
 
     def _enter(self) -> Netlink:
         """Take the namespace over, or make it. This thread stays in it, so it must end with the job."""
@@ -66,6 +71,7 @@ class Devices:
             done.append(f"device {VXLAN} was missing")
         links = rtnl.read_links(self.netlink)
         self.bridge, self.vxlan = links[BRIDGE].index, links[VXLAN].index
+        self.adjust_mtu()
         wrong = self._adjust(links)
         if wrong and not done:
             done.append("the bridge or its tunnel port was not up or not joined")
@@ -112,6 +118,14 @@ class Devices:
                 rtnl.new_port_fdb(link.index, peer.mac),
             ]
         )
+
+    def adjust_mtu(self) -> None:
+        """Of the bridge, the tunnel and our ends of the ports."""
+        links = rtnl.read_links(self.netlink).values()
+        wrong = [link for link in links if link.name != "lo" and link.mtu != self.mtu]
+        # The bridge last: it takes no more than its ports do.
+        wrong.sort(key=lambda link: link.index == self.bridge)
+        self.netlink.transact([rtnl.set_mtu(link.index, self.mtu) for link in wrong])
 
     def has_port(self, port: str) -> bool:
         link = rtnl.read_link(self.netlink, port)

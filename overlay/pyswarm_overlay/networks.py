@@ -68,6 +68,10 @@ class Networks:
             raise NotFound(f"network {network_id} is not known on this node yet: apply its table first")
         return network
 
+    def peers(self) -> set[str]:
+        """The nodes that any table tells of."""
+        return {record.node_address for network in self._by_id.values() for record in network.state.endpoints.values()}
+
     def ingress(self) -> Network | None:
         return next((network for network in self._by_id.values() if network.state.table.ingress), None)
 

@@ -150,7 +150,9 @@ class Builder:
         gateways = rtnl.read_default_gateways(netlink)
         return plan.ObservedSandbox(
             interfaces={
-                name: plan.ObservedInterface(link.index, link.mac, link.up, frozenset(addresses.get(link.index, ())))
+                name: plan.ObservedInterface(
+                    link.index, link.mac, link.up, frozenset(addresses.get(link.index, ())), link.mtu
+                )
                 for name, link in links.items()
             },
             default_gateways=frozenset((gateway, name_of[index]) for gateway, index in gateways if index in name_of),
@@ -210,6 +212,8 @@ def _message(operation: plan.Operation, index: Mapping[str, int]) -> Message:
             return rtnl.delete_address(index[name], address)
         case plan.BringUp(name):
             return rtnl.set_link_up(index[name])
+        case plan.SetMtu(name, mtu):
+            return rtnl.set_mtu(index[name], mtu)
         case plan.SetDefaultRoute(name, gateway):
             return rtnl.new_default_route(gateway, index[name])
         case _:
@@ -230,6 +234,8 @@ def _describe(operation: plan.Operation) -> str:
             return f"remove {address} from {name}"
         case plan.BringUp(name):
             return f"bring {name} up"
+        case plan.SetMtu(name, mtu):
+            return f"set {name} to MTU {mtu}"
         case plan.SetDefaultRoute(name, gateway):
             return f"route through {gateway} on {name}"
 

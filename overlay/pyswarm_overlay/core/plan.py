@@ -54,6 +54,8 @@ class ObservedInterface:
     mac: str
     up: bool
     addresses: frozenset[str]
+    mtu: int | None = None
+    """None: not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +109,18 @@ class BringUp:
 
 
 @dataclass(frozen=True, slots=True)
+class SetMtu:
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetDefaultRoute:
     name: str
     gateway: str
 
 
-Operation = RemoveInterface | RemovePort | CreatePair | RemoveAddress | AddAddress | BringUp | SetDefaultRoute
+Operation = RemoveInterface | RemovePort | CreatePair | RemoveAddress | AddAddress | BringUp | SetMtu | SetDefaultRoute
 
 
 def plan_sandbox(wanted: tuple[WantedInterface, ...], observed: ObservedSandbox) -> list[Operation]:
@@ -144,6 +152,8 @@ def _adjust(interface: WantedInterface, found: ObservedInterface, observed: Obse
     missing = [address for address in interface.addresses if address not in found.addresses]
     operations: list[Operation] = [RemoveAddress(interface.name, address) for address in extra]
     operations += [AddAddress(interface.name, address) for address in missing]
+    if found.mtu not in (None, interface.mtu):
+        operations.append(SetMtu(interface.name, interface.mtu))
     if not found.up:
         operations.append(BringUp(interface.name))
     if interface.gateway is not None and (interface.gateway, interface.name) not in observed.default_gateways:

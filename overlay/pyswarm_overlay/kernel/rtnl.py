@@ -41,7 +41,9 @@ _IFLA_AF_SPEC, _INET_CONF, _DEVCONF_ROUTE_LOCALNET = 26, 1, 26
 _NDA_DST, _NDA_LLADDR = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
+_RTAX_MTU = 2
+_RTM_F_FIB_MATCH = 0x2000
 _NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40
 _NTF_SELF, _NTF_MASTER = 2, 4
 _IFF_UP = 1
@@ -67,6 +69,14 @@ class Link:
     kind: str
     tunnel_address: str = ""
     """A VXLAN device's own end, if it was made with one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to one address: the interface it leaves by, and the route's own MTU (0: the interface's holds)."""
+
+    interface: int
+    mtu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +161,10 @@ def _veth_end(end: VethEnd) -> bytes:
 
 def set_link_up(index: int) -> Message:
     return Message(f"set link {index} up", RTM_SETLINK, 0, _ifinfo(index, _IFF_UP, _IFF_UP))
+
+
+def set_mtu(index: int, mtu: int) -> Message:
+    return Message(f"set link {index} to MTU {mtu}", RTM_SETLINK, 0, _ifinfo(index) + u32(IFLA_MTU, mtu))
 
 
 def set_master(index: int, master: int) -> Message:
@@ -333,6 +347,26 @@ def read_default_gateways(netlink: Netlink) -> set[tuple[str, int]]:
             index = int.from_bytes(values[_RTA_OIF], "little")
             found.add((str(ip_address(values[_RTA_GATEWAY])), index))
     return found
+
+
+def read_route(netlink: Netlink, to: str, source: str) -> Route | None:
+    """The route that packets from `source` to `to` take; None if there is none. Raises KernelRefusal.
+
+    The entry of the routing table is asked for: what was learned of the path by ICMP would show in the other answer.
+    """
+    for flags in (_RTM_F_FIB_MATCH, 0):  # an entry with several ways names none: then the way of the moment
+        packed, own = ip_address(to).packed, ip_address(source).packed
+        header = _RTMSG.pack(_family(packed), 8 * len(packed), 8 * len(own), 0, 0, 0, 0, 0, flags)
+        body = netlink.get(
+            Message(f"look up route to {to}", RTM_GETROUTE, 0, header + attr(_RTA_DST, packed) + attr(_RTA_SRC, own))
+        )
+        if body is None:
+            return None
+        values = attributes(body, _RTMSG.size)
+        if _RTA_OIF in values:
+            mtu = attributes(values.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b"")
+            return Route(int.from_bytes(values[_RTA_OIF], "little"), int.from_bytes(mtu, "little"))
+    return None
 
 
 def read_routed_networks(netlink: Netlink) -> set[str]:

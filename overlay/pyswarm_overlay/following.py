@@ -1,0 +1,57 @@
+"""Brings networks and sandboxes that are up to another MTU of the underlay, without interrupting their traffic.
+
+Looks when a table tells of a node that was not known, and when somebody says that the host's links or routes changed.
+Which MTU holds, `underlay` decides; a network with an MTU of its own (`com.docker.network.driver.mtu`) keeps it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+
+from .ground import Ground
+from .ingress import Ingress
+from .networks import Networks
+from .refusals import kernel_errors
+from .sandboxes import Sandboxes
+
+log = logging.getLogger(__name__)
+
+
+class Following:
+    """Owned by `OverlayHost`."""
+
+    def __init__(self, ground: Ground, networks: Networks, sandboxes: Sandboxes, ingress: Ingress) -> None:
+        self._ground = ground
+        self._networks = networks
+        self._sandboxes = sandboxes
+        self._ingress = ingress
+
+    async def heed(self, peers: Iterable[str]) -> None:
+        """Peers that a table tells of: those that are new are looked at before anything is sent to them."""
+        if self._ground.underlay.is_new(peers):
+            await self.look()
+
+    async def look(self) -> bool:
+        """Ask the kernel again; whether anything was changed."""
+        underlay = self._ground.underlay
+        before = underlay.mtu
+        if not await self._ground.threads.run(partial(underlay.look, self._networks.peers())):
+            return False
+        log.info(
+            "packets between hosts may have %d bytes now (before: %d): overlay networks have an MTU of %d",
+            *(underlay.mtu, before, underlay.overlay_mtu),
+        )
+        with kernel_errors("the MTU of this host's networks"):
+            await self._apply()
+        return True
+
+    async def _apply(self) -> None:
+        for network in self._networks.all():
+            async with network.lock:
+                if network.devices is not None:
+                    await self._ground.threads.run(network.devices.adjust_mtu)
+        await self._ingress.verify()
+        for sandbox_id in self._sandboxes.ids():
+            await self._sandboxes.verify(sandbox_id)
