@@ -76,7 +76,7 @@ class Draft:
         self._creates: list[Create] = []
         self._updates: list[Update] = []
         self._counted: list[tuple[AnyObject | None, AnyObject | None]] = []
-        self._cursors = ledger.cursors()
+        ledger.begin_plan()
 
     # ---- what the stages read
 
@@ -143,6 +143,10 @@ class Draft:
         """Make nothing of it after all."""
         self.ledger.release(candidate.networks)
 
+    def rewrite(self, task: Task) -> None:
+        """Change the task. What it gives back by that stays counted during this plan, as what a deletion gives back."""
+        self._updates.append(Update(task))
+
     def set_status(self, task: Task, status: TaskStatus) -> None:
         self._statuses[task.id] = status
 
@@ -187,8 +191,7 @@ class Draft:
         """Take out of the ledger what this draft put in: the plan is not committed yet, and may never be."""
         for old, new in reversed(self._counted):
             self.ledger.observe(new, old)
-        for part, cursor in self._cursors:
-            part.cursor = cursor
+        self.ledger.end_plan()
 
     def _count(self, old: AnyObject | None, new: AnyObject | None) -> None:
         self.ledger.observe(old, new)

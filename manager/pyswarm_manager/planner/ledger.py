@@ -24,10 +24,11 @@ from pyswarm_common.model import (
     Task,
     TaskState,
 )
-from pyswarm_manager.planner.allocate.addresses import AddressBook, Range, address_number
+from pyswarm_manager.planner.allocate.addresses import AddressBook, Position, Range, address_number
 from pyswarm_manager.planner.pending import observe_awaited, observe_restart
 from pyswarm_manager.planner.seat import NodeUsage, Seat, count
 from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.static_addresses import numbers
 from pyswarm_manager.store.tables import Port, Tables
 
 _ASSIGNED, _RUNNING = TaskState.ASSIGNED, TaskState.RUNNING
@@ -60,6 +61,7 @@ def reserved_on(tables: Tables, node_id: str) -> Resources:
 
 class Ledger:
     __slots__ = (
+        "_marks",
         "_next_seat",
         "avoiders",
         "awaited",
@@ -72,6 +74,7 @@ class Ledger:
         "priorities",
         "rebalancing",
         "restarting",
+        "routes",
         "seats",
         "service_nodes",
         "usage",
@@ -83,6 +86,10 @@ class Ledger:
         self.service_nodes: dict[str, dict[str, int]] = {}
         """Wanted tasks by service id and node id."""
         self.books: dict[str, AddressBook] = {}
+        self._marks: dict[str, list[tuple[Range, Position]]] | None = None
+        """During a plan, where the address ranges that it touched went on before."""
+        self.routes: dict[str, dict[str, None]] = {}
+        """Ids of the nodes that route the subnet themselves."""
         self.ingress_id = ""
         """The ingress network, whose addresses nodes hold too; empty until it is seen."""
         self.vnis: dict[int, str] = {}
@@ -165,6 +172,8 @@ class Ledger:
         book = self.books.get(network_id)
         if book is None:
             book = self.books[network_id] = AddressBook()
+        if self._marks is not None and network_id not in self._marks:
+            self._marks[network_id] = [(part, part.position()) for part in book.ranges]
         return book
 
     def nodes_of(self, service_id: str) -> dict[str, int]:
@@ -173,9 +182,16 @@ class Ledger:
             nodes = self.service_nodes[service_id] = {}
         return nodes
 
-    def cursors(self) -> list[tuple[Range, int]]:
-        """Where each address range goes on, to be put back after a plan."""
-        return [(part, part.cursor) for book in self.books.values() for part in book.ranges]
+    def begin_plan(self) -> None:
+        """From here on addresses are given out that may never be committed."""
+        self._marks = {}
+
+    def end_plan(self) -> None:
+        """What the plan counted is taken back: the ranges go on where they did before."""
+        marks, self._marks = self._marks or {}, None
+        for positions in marks.values():
+            for part, position in positions:
+                part.go_back(position)
 
     def _count_task(self, task: Task, sign: int) -> None:
         if task.status.state > _RUNNING:
@@ -224,6 +240,22 @@ class Ledger:
         if before != after:
             self._count_addresses(self.ingress_id, before, -1)
             self._count_addresses(self.ingress_id, after, 1)
+        routed = old.description.routed_subnets if old is not None else ()
+        routes = new.description.routed_subnets if new is not None else ()
+        if routed != routes:
+            node_id = (new or old).id  # type: ignore[union-attr]  # one of the two is there
+            self._count_routes(routed, node_id, -1)
+            self._count_routes(routes, node_id, 1)
+
+    def _count_routes(self, routes: tuple[str, ...], node_id: str, sign: int) -> None:
+        for route in routes:
+            nodes = self.routes.setdefault(route, {})
+            if sign > 0:
+                nodes[node_id] = None
+            else:
+                nodes.pop(node_id, None)
+            if not nodes:
+                del self.routes[route]
 
     def _observe_seat(self, old: Node | None, new: Node | None) -> None:
         if new is None:
@@ -244,6 +276,7 @@ class Ledger:
                 self._count_addresses(vip.network_id, (vip.address,), sign)
             for config in service.endpoint.ports:
                 self._count_port((config.protocol, config.published_port), service.id, sign)
+        self._observe_static(old, new)
         if new is not None and new.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
             self.global_services[new.id] = None
         elif old is not None:
@@ -252,6 +285,18 @@ class Ledger:
         observe_awaited(self.awaited, old, new)
         if new is None and old is not None and not self.service_nodes.get(old.id):
             self.service_nodes.pop(old.id, None)
+
+    def _observe_static(self, old: Service | None, new: Service | None) -> None:
+        before = old.spec.task.networks if old is not None else ()
+        after = new.spec.task.networks if new is not None else ()
+        if before is after or before == after:
+            return
+        for attachment in after:
+            for number in numbers(attachment):
+                self.book(attachment.target).keep(number)
+        for attachment in before:
+            for number in numbers(attachment):
+                self.book(attachment.target).give_up(number)
 
     def _observe_wishes(self, old: Service | None, new: Service | None) -> None:
         if old is not None:
@@ -285,16 +330,17 @@ class Ledger:
             self.vnis.pop(old.vni, None)
         if new is None:
             assert old is not None
-            self.books.pop(old.id, None)
-            if old.id == self.ingress_id:
+            book = self.books.pop(old.id, None)
+            if old.id == self.ingress_id:  # nodes hold addresses of it until they get others
                 self.ingress_id = ""
+                self.book("").adopt(book)
             return
         if new.spec.ingress and not self.ingress_id:
             self.ingress_id = new.id
             self.book(new.id).adopt(self.books.pop("", None))
         if new.vni:
             self.vnis[new.vni] = new.id
-        if old is None or (old.subnets, old.gateways) != (new.subnets, new.gateways):
+        if old is None or (old.subnets, old.gateways, old.spec) != (new.subnets, new.gateways, new.spec):
             self.book(new.id).set_subnets(new)
 
 

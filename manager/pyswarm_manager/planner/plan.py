@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Service, Task, TaskState
 from pyswarm_manager.planner.allocate import allocator
+from pyswarm_manager.planner.allocate.attaching import allocate_task
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
 from pyswarm_manager.planner.draft import Draft, Rng, WakeKey
@@ -71,7 +72,7 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
         _add_waiting(draft, dirty, services, slots)
         for candidate in draft.candidates:
             if not candidate.allocated:
-                allocator.allocate_task(draft, candidate)
+                allocate_task(draft, candidate)
         hold(draft)
         schedule(draft)
         for candidate in tuple(draft.candidates):

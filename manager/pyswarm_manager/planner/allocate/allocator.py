@@ -14,25 +14,28 @@ from pyswarm_common.model import (
     Endpoint,
     EndpointMode,
     Network,
-    NetworkAttachment,
+    NetworkAttachmentSpec,
     Node,
     PortConfig,
-    PublishMode,
     Service,
     VirtualIP,
 )
-from pyswarm_manager.planner.allocate.addresses import Range
+from pyswarm_common.network_options import overlay_options
+from pyswarm_manager.planner.allocate.addresses import address_number
 from pyswarm_manager.planner.allocate.subnets import (
     FIRST_VNI,
     INGRESS_VNI,
-    default_gateway,
+    block,
+    families_of,
     free_subnet,
     free_vni,
+    gateways_of,
     is_overlay,
 )
-from pyswarm_manager.planner.candidate import Candidate
+from pyswarm_manager.planner.allocate.taking import give_back, no_address, take, take_family, texts
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.store.tables import HOST_NETWORK, ingress_ports
+from pyswarm_manager.store.static_addresses import text_of, virtual_address
+from pyswarm_manager.store.tables import ingress_ports
 
 FIRST_PORT = 30000
 LAST_PORT = 32767
@@ -42,20 +45,43 @@ def allocate_network(draft: Draft, network: Network) -> None:
     """A VNI, and subnets and gateways where the user gave none."""
     if network.vni or not is_overlay(network.spec):
         return
-    cluster = draft.tables.cluster
     try:
-        vni = free_vni(draft.ledger.vnis, INGRESS_VNI if network.spec.ingress else FIRST_VNI)
-        subnets = network.spec.subnets or (_free_subnet(draft, cluster.spec if cluster else ClusterSpec()),)
+        vni = _vni(draft, network)
+        subnets = _subnets(draft, network)
     except Exhausted as refusal:
         draft.explain(network.id, str(refusal))
         return
-    gateways = network.spec.gateways or tuple(default_gateway(subnet) for subnet in subnets)
+    gateways = gateways_of(network.spec, subnets)
     draft.put_network(msgspec.structs.replace(network, vni=vni, subnets=subnets, gateways=gateways))
 
 
-def _free_subnet(draft: Draft, cluster: ClusterSpec) -> str:
-    known = (draft.network(network_id) for network_id in draft.tables.networks)
-    return free_subnet(cluster, (network for network in known if network is not None))
+def _vni(draft: Draft, network: Network) -> int:
+    """The user's, or a free one: nobody is given what a network asks for that is not allocated yet."""
+    used = draft.ledger.vnis
+    asked = overlay_options(network.spec.options).vni
+    if not asked:
+        return free_vni(used, INGRESS_VNI if network.spec.ingress else FIRST_VNI)
+    if used.get(asked, network.id) != network.id:
+        holder = draft.network(used[asked])
+        raise Exhausted(f"VXLAN network identifier {asked} is in use by network {holder.spec.name if holder else '?'}")
+    return asked
+
+
+def _subnets(draft: Draft, network: Network) -> tuple[str, ...]:
+    """The user's, and one from the pools for each family that the network has no subnet of. IPv4 comes first."""
+    given = network.spec.subnets
+    present = {block(text).version for text in given}
+    missing = [version for version in families_of(network.spec) if version not in present]
+    if not missing:
+        return given
+    cluster = draft.tables.cluster
+    spec = cluster.spec if cluster is not None else ClusterSpec()
+    known = [found for network_id in draft.tables.networks if (found := draft.network(network_id)) is not None]
+    chosen = tuple(
+        free_subnet(spec, known, draft.ledger.routes, version=version, cluster_id=cluster.id if cluster else "")
+        for version in missing
+    )
+    return tuple(sorted((*given, *chosen), key=lambda text: block(text).version))
 
 
 def allocate_node(draft: Draft, node: Node) -> None:
@@ -65,14 +91,20 @@ def allocate_node(draft: Draft, node: Node) -> None:
         if node.ingress_addresses:
             draft.put_node(msgspec.structs.replace(node, ingress_addresses=()))
         return
-    if node.ingress_addresses or not network.vni:
+    if not network.vni or _is_of(node, network):
         return
-    taken = _take(draft, network)
+    taken = take(draft, network)
     if taken is None:
-        draft.explain(node.id, _no_address(network))
+        draft.explain(node.id, no_address(network))
         return
-    _release(taken)  # counted again when the node is put into the draft
-    draft.put_node(msgspec.structs.replace(node, ingress_addresses=_texts(taken)))
+    give_back(taken)  # counted again when the node is put into the draft
+    draft.put_node(msgspec.structs.replace(node, ingress_addresses=texts(taken)))
+
+
+def _is_of(node: Node, network: Network) -> bool:
+    """Whether the node's addresses are of this ingress network, and not of one that was before it."""
+    held = [block(address) for address in node.ingress_addresses]
+    return bool(held) and all(any(block(subnet).covers(part) for subnet in network.subnets) for part in held)
 
 
 def _ingress_network(draft: Draft) -> Network | None:
@@ -89,25 +121,47 @@ def allocate_service(draft: Draft, service: Service) -> None:
 def _vips(draft: Draft, service: Service) -> tuple[VirtualIP, ...]:
     if service.spec.endpoint.mode is not EndpointMode.VIP:
         return ()
-    held = {vip.network_id: vip for vip in service.endpoint.vips}
-    vips = []
+    held = {(vip.network_id, block(vip.address).version): vip for vip in service.endpoint.vips}
+    vips: list[VirtualIP] = []
     for attachment in service.spec.task.networks:
         network = draft.network(attachment.target)
         if network is None or not network.vni:
             continue
-        vip = held.get(network.id) or _new_vip(draft, service, network)
-        if vip is not None:
-            vips.append(vip)
+        for version in dict.fromkeys(block(subnet).version for subnet in network.subnets):
+            vip = _vip(draft, service, network, attachment, version, held.get((network.id, version)))
+            if vip is not None:
+                vips.append(vip)
     return tuple(vips)
 
 
-def _new_vip(draft: Draft, service: Service, network: Network) -> VirtualIP | None:
-    taken = _take(draft, network)
+def _vip(
+    draft: Draft,
+    service: Service,
+    network: Network,
+    attachment: NetworkAttachmentSpec,
+    version: int,
+    held: VirtualIP | None,
+) -> VirtualIP | None:
+    """The service's address of one family on one network: the user's, the one that it has, or a free one."""
+    asked = virtual_address(attachment, version)
+    if asked is None:
+        return held or _new_vip(draft, service, network, version)
+    if held is not None and address_number(held.address) == asked:
+        return held
+    text = text_of(version, asked)
+    if draft.ledger.book(network.id).is_held(asked):
+        draft.explain(service.id, f"address {text} of network {network.spec.name} is still in use")
+        return held
+    return VirtualIP(network_id=network.id, address=text)
+
+
+def _new_vip(draft: Draft, service: Service, network: Network, version: int) -> VirtualIP | None:
+    taken = take_family(draft, network, version)
     if taken is None:
-        draft.explain(service.id, _no_address(network))
+        draft.explain(service.id, no_address(network, version))
         return None
-    _release(taken)  # counted again when the service is put into the draft
-    part, number = taken[0]
+    give_back([taken])  # counted again when the service is put into the draft
+    part, number = taken
     return VirtualIP(network_id=network.id, address=part.text(number))
 
 
@@ -148,63 +202,3 @@ def _free_port(draft: Draft, config: PortConfig, taken: dict[tuple[int, int], No
 def needs_ingress(draft: Draft, service: Service) -> bool:
     """Whether tasks of the service must be reachable over the ingress network."""
     return bool(ingress_ports(service)) and bool(draft.ledger.ingress_id)
-
-
-def allocate_task(draft: Draft, candidate: Candidate) -> None:
-    """Addresses on every network of the task. All or none: half-attached tasks would hold what others need."""
-    targets = [(attachment.target, attachment.aliases) for attachment in candidate.spec.networks]
-    targets = [target for target in targets if target[0] != HOST_NETWORK]
-    if any(port.publish_mode is PublishMode.INGRESS for port in candidate.ports) and draft.ledger.ingress_id:
-        targets.append((draft.ledger.ingress_id, ()))
-    attachments = []
-    given: list[tuple[Range, int]] = []
-    for network_id, aliases in targets:
-        network = draft.network(network_id)
-        taken = _addresses(draft, candidate, network_id, network)
-        if taken is None:
-            _release(given)
-            return
-        given += taken
-        attachments.append(NetworkAttachment(network_id=network_id, addresses=_texts(taken), aliases=aliases))
-    candidate.networks = tuple(attachments)
-    candidate.allocated = True
-
-
-def _addresses(
-    draft: Draft, candidate: Candidate, network_id: str, network: Network | None
-) -> list[tuple[Range, int]] | None:
-    if network is None:
-        candidate.message = f"network {network_id} not found"
-        return None
-    if not is_overlay(network.spec):
-        return []
-    taken = _take(draft, network) if network.vni else None
-    if taken is None:
-        candidate.message = _no_address(network) if network.vni else f"network {network.spec.name} is not allocated yet"
-    return taken
-
-
-def _take(draft: Draft, network: Network) -> list[tuple[Range, int]] | None:
-    """One address of each subnet of the network, or None."""
-    taken: list[tuple[Range, int]] = []
-    for part in draft.ledger.book(network.id).ranges:
-        number = part.take()
-        if number is None:
-            _release(taken)
-            return None
-        taken.append((part, number))
-    return taken or None
-
-
-def _release(taken: list[tuple[Range, int]]) -> None:
-    for part, number in taken:
-        part.used.pop(number, None)
-
-
-def _texts(taken: list[tuple[Range, int]]) -> tuple[str, ...]:
-    return tuple(f"{part.text(number)}/{part.prefix_length}" for part, number in taken)
-
-
-def _no_address(network: Network) -> str:
-    subnets = ", ".join(network.subnets)
-    return f"no free address left in network {network.spec.name} ({subnets})"

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pyswarm_common.model import ClusterSpec, Node, NodeState, Task, TaskState, TaskStatus, UpdateState
+from pyswarm_manager.planner.allocate.attaching import waits_for_addresses_of
 from pyswarm_manager.planner.orchestrate.restart import next_restart
 from pyswarm_manager.planner.orchestrate.work import Loss, Work
 from pyswarm_manager.planner.schedule.swap import swap
@@ -257,8 +258,11 @@ def _is_prepared(work: Work, keep: Task) -> bool:
 def _must_stop_first(work: Work, keep: Task, old: tuple[Task, ...]) -> bool:
     """Whether there is no other way to room for the successor than the end of its predecessor.
 
-    With start-first the successor would not wait for that end, so the two cannot be beside each other.
+    With start-first the successor would not wait for that end, so the two cannot be beside each other. Nor can two
+    tasks with the one static address of their slot.
     """
+    if keep.status.state is TaskState.NEW:
+        return waits_for_addresses_of(work.draft, keep, old)
     return _stopping_helps(work, keep, old) and (work.starts_first or not swap(work.draft, keep, old))
 
 

@@ -4,6 +4,8 @@ A task sees its container, its resources and its networks. It does not see where
 or with which credentials its image is fetched; nor the difference between "nothing said" and the default said aloud, or
 between two orders of what has no order. Who acts next: `Work.is_clean` asks, once for each pair of specs in a plan.
 
+Of static addresses it sees its own only, which `Work.is_by_the_spec` compares.
+
 A new field of the container's spec that no container sees, or that has a default to be said aloud, belongs here.
 """
 
@@ -30,7 +32,8 @@ def looks_the_same(a: TaskSpec, b: TaskSpec) -> bool:
 def _seen(spec: TaskSpec) -> TaskSpec:
     """The spec as its task sees it, spelled in one way."""
     container = _seen_container(spec.container)
-    return replace(spec, container=container, restart=RestartPolicy(), placement=Placement())
+    networks = tuple(replace(item, virtual_addresses=(), addresses=()) for item in spec.networks)
+    return replace(spec, container=container, networks=networks, restart=RestartPolicy(), placement=Placement())
 
 
 def _seen_container(container: ContainerSpec) -> ContainerSpec:

@@ -19,6 +19,7 @@ from pyswarm_common.model import (
     UpdateOrder,
 )
 from pyswarm_manager.planner.allocate.allocator import needs_ingress
+from pyswarm_manager.planner.allocate.attaching import has_its_addresses
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.orchestrate.drain import Drain
@@ -27,6 +28,7 @@ from pyswarm_manager.planner.orchestrate.visibility import looks_the_same
 from pyswarm_manager.planner.schedule.constraints import parse_constraints, satisfies
 from pyswarm_manager.planner.schedule.taints import evicts, repels
 from pyswarm_manager.planner.seat import takes_tasks
+from pyswarm_manager.store.static_addresses import is_static
 from pyswarm_manager.store.tables import SlotKey
 
 _RUNNING = TaskState.RUNNING
@@ -66,6 +68,7 @@ class Work:
         self._host_ports = _host_ports(service.endpoint.ports)
         self.has_host_ports = bool(self._host_ports)
         self._needs_ingress = needs_ingress(draft, service)
+        self._is_static = is_static(service.spec.task.networks)
 
     def node(self, task: Task) -> Node | None:
         return self.draft.tables.nodes.get(task.node_id)
@@ -136,7 +139,7 @@ class Work:
         clean = self._clean_specs.get(id(spec))
         if clean is None:
             clean = self._clean_specs[id(spec)] = looks_the_same(spec, self.spec.task)
-        if not clean:
+        if not clean or (self._is_static and not has_its_addresses(task, self._task_spec.networks)):
             return False
         if task.ports is self._ports and not self._needs_ingress:
             return True

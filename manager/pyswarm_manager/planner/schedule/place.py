@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from heapq import heapify, heappop, heappush, heapreplace
 
-from pyswarm_manager.planner.allocate.allocator import allocate_task
+from pyswarm_manager.planner.allocate.attaching import allocate_task
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.schedule.board import Board, explain, fits, may_host
