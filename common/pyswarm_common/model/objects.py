@@ -247,7 +247,9 @@ class Task(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """What docker calls it: `web.1`, or `web.<node id>` for a global service."""
+        """What docker calls it: `web.1`, or `web.<node id>` for a global service. A plain container has its own."""
+        if self.spec.attachment is not None and not self.service_id:
+            return self.spec.attachment.container_name or self.spec.attachment.container_id
         return f"{self.service_name}.{self.slot or self.node_id}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Service, Task, TaskState
+from pyswarm_manager.planner import attachments
 from pyswarm_manager.planner.allocate import allocator
 from pyswarm_manager.planner.allocate.attaching import allocate_task
 from pyswarm_manager.planner.candidate import Candidate
@@ -61,7 +62,11 @@ def plan(state: State, dirty: Dirty, now: float, rng: Rng, new_id: IdSource) -> 
     draft = Draft(state.tables, state.ledger, now, rng, new_id, state.is_told)
     try:
         services, slots = _to_look_at(state, dirty)
+        plain = slots.pop(attachments.NO_SERVICE, [])
+        is_plain_dirty = attachments.NO_SERVICE in services
+        services.pop(attachments.NO_SERVICE, None)
         _allocate_common(draft, dirty, services)
+        attachments.settle(draft, dirty, None if is_plain_dirty else plain)
         for service_id in services:
             if draft.tasks_left() > 0:
                 orchestrate_service(draft, service_id)

@@ -52,6 +52,7 @@ from pyswarm_manager.store.dependencies import cycle_sentence, find_cycle
 from pyswarm_manager.store.file_references import check_files, refuse_if_used
 from pyswarm_manager.store.revisions import author_of, limit_of, present_revision, revisions_of
 from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
+from pyswarm_manager.store.static_addresses import check_static
 from pyswarm_manager.store.tables import HOST_NETWORK, KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
 
 
@@ -121,6 +122,7 @@ class _Transaction:
             if service is not None:
                 self._check_networks(service, self._tables.services.get(service_id))
                 self._check_dependencies(service, self._tables.services.get(service_id))
+                self._check_static_addresses(service, self._tables.services.get(service_id))
                 check_files(service, self._tables.services.get(service_id), self._get)
         for kind in (Kind.SECRET, Kind.CONFIG):
             gone = [object_id for object_id, item in self._pending[kind].items() if item is None]
@@ -261,10 +263,20 @@ class _Transaction:
             )
 
     def _shared(self, task: Task, old: Task | None) -> Task:
+        if old is None or old.networks != task.networks:
+            self._check_attached(task)
+        if task.spec.attachment is not None and not task.service_id:
+            return task  # a plain container
         service: Service | None = self._get(Kind.SERVICE, task.service_id)
         if service is None:
             raise NotFound(f"service {task.service_id} not found")
         return share_task(task, {service.id: service}, old, self._sharing)
+
+    def _check_attached(self, task: Task) -> None:
+        """Nobody is given addresses of a network that was removed meanwhile."""
+        for attachment in task.networks:
+            if attachment.addresses and self._get(Kind.NETWORK, attachment.network_id) is None:
+                raise NotFound(f"network {attachment.network_id} not found")
 
     def _touched(self, item: AnyObject, old: AnyObject) -> AnyObject:
         meta = Meta(version=self._index, created_at=old.meta.created_at, updated_at=self._now)
@@ -338,6 +350,13 @@ class _Transaction:
         if cycle:
             raise InvalidArgument(cycle_sentence(cycle))
 
+    def _check_static_addresses(self, service: Service, old: Service | None) -> None:
+        others = (self._get(Kind.SERVICE, service_id) for service_id in (*self._tables.services, *self._new_services()))
+        check_static(service, old, (found for found in others if found), lambda key: self._get(Kind.NETWORK, key))
+
+    def _new_services(self) -> list[str]:
+        return [found for found in self._pending[Kind.SERVICE] if found not in self._tables.services]
+
     def _service_named(self, name: str) -> Service | None:
         service_id = self._names.get((Kind.SERVICE, name)) or self._tables.ids_by_name.get((Kind.SERVICE, name))
         service: Service | None = None if service_id is None else self._get(Kind.SERVICE, service_id)
@@ -360,7 +379,8 @@ class _Transaction:
             if task is None or task.status.state.is_terminal:
                 continue
             if any(attachment.network_id == network.id for attachment in task.networks):
-                raise FailedPrecondition(f"network {network.spec.name} is in use by task {task.name}")
+                user = "task" if task.service_id else "container"
+                raise FailedPrecondition(f"network {network.spec.name} is in use by {user} {task.name}")
 
 
 def _before(service: Service) -> Service:

@@ -28,7 +28,7 @@ class Span(NamedTuple):
     high: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         return self.high - self.low + 1
 
     def overlap(self, other: Span) -> int | None:
@@ -76,15 +76,15 @@ def address_of_slot(attachment: NetworkAttachmentSpec, version: int, slot: int) 
     for span in known_spans(attachment.addresses):
         if span.version != version:
             continue
-        if left < span.count:
+        if left < span.size:
             return span.low + left
-        left -= span.count
+        left -= span.size
     return None
 
 
 def count_of(attachment: NetworkAttachmentSpec, version: int) -> int:
     """For how many slots there are addresses of the family; zero: they are chosen."""
-    return sum(span.count for span in known_spans(attachment.addresses) if span.version == version)
+    return sum(span.size for span in known_spans(attachment.addresses) if span.version == version)
 
 
 def virtual_address(attachment: NetworkAttachmentSpec, version: int) -> int | None:

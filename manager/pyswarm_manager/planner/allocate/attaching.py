@@ -122,7 +122,10 @@ def _who_has_it(draft: Draft, candidate: Candidate, network: Network, version: i
 
 
 def _slot_of(draft: Draft, candidate: Candidate) -> tuple[Task, ...]:
+    """Of a plain container there are no predecessors."""
     key = candidate.slot or candidate.node_id
+    if not candidate.service.id:
+        return ()
     return draft.tables.slots.get(candidate.service.id, {}).get(key, ())
 
 
