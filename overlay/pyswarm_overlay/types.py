@@ -51,6 +51,14 @@ class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Replica index from 1: its name is `<slot>.<service>`; 0 where there is none."""
 
 
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port that a service's tasks listen on; clients may ask for it by SRV."""
+
+    name: str = ""
+    protocol: Protocol = "tcp"
+    target: int
+
+
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One service's names and virtual addresses on a network."""
 
@@ -62,6 +70,7 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     session_affinity: SessionAffinity = "none"
     allow_from: tuple[str, ...] = ()
     """Services whose tasks may open connections to this one's, by name; "ingress"; "none" alone. Empty: everybody."""
+    ports: tuple[ServicePort, ...] = ()
 
 
 class NetworkTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +87,12 @@ class NetworkTable(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "overlay"
     options: dict[str, str] = {}
     """Of the driver, as the user gave them."""
+    config_from: str = ""
+    """The configuration-only network of each node that says what this one is there."""
+    ip_ranges: tuple[str, ...] = ()
+    auxiliary_addresses: dict[str, str] = {}
+    ipam_driver: str = ""
+    ipam_options: dict[str, str] = {}
     version: int = 0
     endpoints: tuple[EndpointRecord, ...] = ()
     services: tuple[ServiceRecord, ...] = ()

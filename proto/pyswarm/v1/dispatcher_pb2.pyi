@@ -705,6 +705,7 @@ class ServiceRecord(_message.Message):
     ENDPOINT_MODE_FIELD_NUMBER: _builtins.int
     SESSION_AFFINITY_FIELD_NUMBER: _builtins.int
     ALLOW_FROM_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     service_id: _builtins.str
     name: _builtins.str
     endpoint_mode: _types_pb2.EndpointMode.ValueType
@@ -717,6 +718,10 @@ class ServiceRecord(_message.Message):
     def allow_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in its EndpointSpec: names of services, "ingress", "none"."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServicePort]:
+        """What its tasks listen on, for SRV records."""
+
     def __init__(
         self,
         *,
@@ -727,14 +732,40 @@ class ServiceRecord(_message.Message):
         endpoint_mode: _types_pb2.EndpointMode.ValueType = ...,
         session_affinity: _types_pb2.SessionAffinity.ValueType = ...,
         allow_from: _abc.Iterable[_builtins.str] | None = ...,
+        ports: _abc.Iterable[Global___ServicePort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "allow_from", b"allow_from", "endpoint_mode", b"endpoint_mode", "name", b"name", "service_id", b"service_id", "session_affinity", b"session_affinity", "vips", b"vips"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "allow_from", b"allow_from", "endpoint_mode", b"endpoint_mode", "name", b"name", "ports", b"ports", "service_id", b"service_id", "session_affinity", b"session_affinity", "vips", b"vips"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ServiceRecord: _TypeAlias = ServiceRecord  # noqa: Y015
+
+@_typing.final
+class ServicePort(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    TARGET_PORT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    protocol: _types_pb2.Protocol.ValueType
+    target_port: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        protocol: _types_pb2.Protocol.ValueType = ...,
+        target_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "protocol", b"protocol", "target_port", b"target_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServicePort: _TypeAlias = ServicePort  # noqa: Y015
 
 @_typing.final
 class IngressTable(_message.Message):

@@ -64,6 +64,11 @@ class KnownTable:
             ingress=network.spec.ingress,
             driver=network.spec.driver or "overlay",
             options=dict(network.spec.options),
+            config_from=network.spec.config_from,
+            ip_ranges=tuple(network.spec.ip_ranges),
+            auxiliary_addresses=dict(network.spec.auxiliary_addresses),
+            ipam_driver=network.spec.ipam_driver,
+            ipam_options=dict(network.spec.ipam_options),
             version=self.version,
             endpoints=tuple(endpoint(record) for record in self.endpoints.values()),
             services=tuple(service(record) for record in self.services.values()),
@@ -105,6 +110,10 @@ def service(record: pb.ServiceRecord) -> overlay.ServiceRecord:
         endpoint_mode=_ENDPOINT_MODES.get(record.endpoint_mode, "vip"),
         session_affinity=_AFFINITIES.get(record.session_affinity, "none"),
         allow_from=tuple(record.allow_from),
+        ports=tuple(
+            overlay.ServicePort(name=port.name, protocol=PROTOCOLS[Protocol(port.protocol)], target=port.target_port)
+            for port in record.ports
+        ),
     )
 
 

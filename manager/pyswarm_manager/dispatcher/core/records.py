@@ -85,6 +85,12 @@ def service_records(service: Service, ingress_network_id: str) -> dict[str, byte
             endpoint_mode=types_pb2.EndpointMode.ValueType(spec.endpoint.mode),
             session_affinity=types_pb2.SessionAffinity.ValueType(spec.endpoint.session_affinity),
             allow_from=spec.endpoint.allow_from,
+            ports=[
+                pb.ServicePort(
+                    name=port.name, protocol=types_pb2.Protocol.ValueType(port.protocol), target_port=port.target_port
+                )
+                for port in spec.endpoint.ports
+            ],
         ).SerializeToString()
         for network_id in network_ids
     }
