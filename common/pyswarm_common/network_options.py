@@ -16,6 +16,10 @@ from typing import Literal, TypeVar, cast
 OVERLAY = "overlay"
 BRIDGE = "bridge"
 MACVLAN = "macvlan"
+HOST = "host"
+NONE = "none"
+BUILT_IN = frozenset({OVERLAY, BRIDGE, MACVLAN, HOST, NONE})
+DEFAULT_IPAM = "default"
 
 MTU = "com.docker.network.driver.mtu"
 ENCRYPTED = "encrypted"
@@ -65,6 +69,14 @@ class MacvlanOptions:
     parent: str = ""
     """The host's interface; empty: one that leads nowhere, so that the containers only see one another."""
     mode: MacvlanMode = "bridge"
+
+
+def are_addresses_of_cluster(driver: str, ipam_driver: str = "", config_from: str = "") -> bool:
+    """Whether the managers give out a network's addresses; otherwise each node does, for its own containers.
+
+    A bridge is another network on every node; a lent configuration is the node's own; a plugin knows best.
+    """
+    return driver not in (BRIDGE, HOST, NONE) and ipam_driver in ("", DEFAULT_IPAM) and not config_from
 
 
 def is_encrypted(options: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_interface
 
 from pyswarm_common.errors import InvalidArgument
+from pyswarm_common.network_options import OVERLAY
 
 from .core import names
 from .types import EndpointRecord, IngressPort, NetworkTable, Sandbox, ServiceRecord
@@ -16,7 +17,7 @@ _MAC = re.compile(r"(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}")
 
 def check_table(table: NetworkTable) -> None:
     names.check_id("network", table.network_id)
-    if not 0 < table.vni < 1 << 24:
+    if table.driver in ("", OVERLAY) and not 0 < table.vni < 1 << 24:
         raise InvalidArgument(f"network {table.name}: VNI {table.vni} is outside 1..16777215")
     check_records(table.name, table.endpoints, table.services)
 

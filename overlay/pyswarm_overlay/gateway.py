@@ -21,9 +21,9 @@ from pyswarm_common.errors import Exhausted
 
 from .core import names, rules
 from .core.names import mac_of
+from .drivers.interface import NetworkDevices
 from .ground import Ground
 from .kernel import rtnl, sysctl
-from .network import Devices
 
 _PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
@@ -106,7 +106,7 @@ class IngressDevice:
         self.port = names.network_port(self.name, "host")
         """Its other end, on the ingress network's bridge."""
 
-    def ensure(self, devices: Devices, addresses: tuple[str, ...]) -> list[str]:
+    def ensure(self, devices: NetworkDevices, addresses: tuple[str, ...]) -> list[str]:
         """Blocking; an end without its port on the ingress bridge is made anew."""
         netlink = self._ground.netlink
         link = rtnl.read_link(netlink, self.name)
@@ -128,7 +128,7 @@ class IngressDevice:
         netlink.transact([*messages, rtnl.allow_loopback_routes(link.index)])
         return done or [f"device {self.name}: {message.what}" for message in messages]
 
-    def _create(self, devices: Devices, addresses: tuple[str, ...]) -> None:
+    def _create(self, devices: NetworkDevices, addresses: tuple[str, ...]) -> None:
         """Made from inside the ingress network's namespace, its other end sent to ours."""
         with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123  (a descriptor, not a file to read)
             devices.join(self.port, rtnl.VethEnd(self.name, devices.mtu, mac_of(addresses), netns=home.fileno()))

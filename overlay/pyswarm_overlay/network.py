@@ -12,10 +12,12 @@ import os
 from contextlib import suppress
 from ipaddress import ip_address
 
-from .core.dns_answer import Names
+from .core.local import is_local, localised
 from .core.names import BRIDGE, VXLAN, mac_of
 from .core.plan import diff
 from .core.tables import TableState, Tunnels
+from .core.zone import Zone
+from .drivers.interface import NetworkDevices
 from .ground import Ground
 from .kernel import libc, netns, rtnl, sysctl
 from .kernel.netlink import Message, Netlink
@@ -106,6 +108,9 @@ class Devices:
         self.tunnels = wanted
         return [message.what for message in messages]
 
+    def own_mac(self, mac: str) -> str:
+        return mac
+
     def join(self, port: str, peer: rtnl.VethEnd) -> None:
         """A new pair: `port` on our bridge, the other end where `peer` says."""
         assert peer.mac is not None
@@ -172,11 +177,12 @@ class Network:
     """A network that this host has a table of, whether it has devices or not."""
 
     def __init__(self, state: TableState) -> None:
-        self.state = state
-        self.names = Names(state)
+        self.local: dict[str, tuple[str, ...]] | None = {} if is_local(state.table) else None
+        """Endpoint -> the addresses that this node gave it; None where the managers give them."""
+        self.replace(state)
         self.lock = asyncio.Lock()
         self.users: set[str] = set()
-        self.devices: Devices | None = None
+        self.devices: NetworkDevices | None = None
         self.synced: dict[str, tuple[str, ...]] = {}
         """The VIPs that the sandboxes on this network were last brought to."""
         self.lingering: set[str] = set()
@@ -187,8 +193,17 @@ class Network:
         return self.state.table.network_id
 
     def replace(self, state: TableState) -> None:
-        self.state = state
-        self.names = Names(state)
+        self.state = state if self.local is None else localised(state, self.local)
+        self.names = Zone(self.state.to_table())
+
+    def give(self, endpoint_id: str, addresses: tuple[str, ...]) -> None:
+        """Its addresses, with prefix length, on a network whose addresses are this node's to give; none: take back."""
+        assert self.local is not None, "addresses of a network that the managers give them on"
+        if addresses:
+            self.local[endpoint_id] = tuple(address.partition("/")[0] for address in addresses)
+        else:
+            self.local.pop(endpoint_id, None)
+        self.replace(self.state)
 
     def turn_over(self) -> tuple[frozenset[str], frozenset[str]]:
         """Backends (withdrawn, gone) since the last call; a withdrawn one counts as gone once its endpoint is."""

@@ -20,10 +20,12 @@ from pyswarm_common.errors import NotFound, Unavailable
 from .checks import check_records, check_table, check_unchanged
 from .core import names
 from .core.tables import TableState
+from .drivers.drivers import Drivers
+from .drivers.interface import NetworkDevices
 from .ground import Ground
 from .kernel import libc, netns, rtnl
 from .kernel.netlink import Netlink
-from .network import Devices, Network
+from .network import Network
 from .policy import Guard, Policies
 from .records import Records
 from .refusals import kernel_errors
@@ -42,10 +44,12 @@ class Networks:
         self._lives = lives
         self._rules_table = names.sandbox_table(ground.config.prefix)
         self._by_id: dict[str, Network] = {}
+        self.drivers = Drivers(ground, lambda: [network.state.table for network in self.all()])
         self.policies = Policies(names.policy_table(ground.config.prefix), self._state_of, ground.threads)
 
     def load(self) -> None:
         """The tables of an earlier daemon."""
+        self.drivers.load()
         for table in self._records.networks():
             self._by_id[table.network_id] = Network(TableState.of(table))
 
@@ -139,7 +143,9 @@ class Networks:
                 changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
         return changes
 
-    def _write(self, devices: Devices | None, state: TableState, changes: list[VipChange | Guard]) -> dict[str, None]:
+    def _write(
+        self, devices: NetworkDevices | None, state: TableState, changes: list[VipChange | Guard]
+    ) -> dict[str, None]:
         """Blocking; returns the sandboxes that could not be written, which holds up no other. One that has just gone
         has no rules."""
         failed: dict[str, None] = {}
@@ -156,7 +162,7 @@ class Networks:
                 failed[change.sandbox_id] = None
         return failed
 
-    async def use(self, network: Network, user: str) -> Devices:
+    async def use(self, network: Network, user: str) -> NetworkDevices:
         """The network's devices, made if this is their first user."""
         async with network.lock:
             if network.devices is None:
@@ -164,8 +170,8 @@ class Networks:
             network.users.add(user)
             return network.devices
 
-    def _open(self, state: TableState) -> Devices:
-        devices = Devices(self._ground, state)
+    def _open(self, state: TableState) -> NetworkDevices:
+        devices = self.drivers.open(state)
         try:
             devices.ensure()
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
@@ -193,7 +199,7 @@ class Networks:
             found = await self._ground.threads.run(work)
         return [f"network {network.state.table.name}: {problem}" for problem in found]
 
-    def _verify(self, devices: Devices, state: TableState, ports: set[str]) -> list[str]:
+    def _verify(self, devices: NetworkDevices, state: TableState, ports: set[str]) -> list[str]:
         found = []
         if not devices.is_kept():
             devices.keep()
@@ -216,6 +222,17 @@ class Networks:
                 if network is None or network.devices is None:
                     await threads.run(partial(_remove_at, path))
                     done.append(f"removed stray network {path.name}")
+        return done + await self._remove_stray_interfaces()
+
+    async def _remove_stray_interfaces(self) -> list[str]:
+        """Those in the host's own namespace."""
+        done: list[str] = []
+        for network_id in self.drivers.known():
+            network = self._by_id.get(network_id)
+            async with network.lock if network is not None else asyncio.Lock():
+                if network is None or network.devices is None:
+                    forget = partial(self.drivers.remove_stray, network_id, is_forgotten=network is None)
+                    done += await self._ground.threads.run(forget)
         return done
 
     async def close(self) -> None:

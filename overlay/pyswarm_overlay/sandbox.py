@@ -18,15 +18,16 @@ from pathlib import Path
 
 from .core import names, nft_wire, plan, rules
 from .core.plan import WantedInterface
+from .drivers.interface import NetworkDevices
 from .gateway import Gateway
 from .kernel import conntrack, libc, netns, nft, rtnl, sysctl
 from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
-from .network import Devices
 from .records import SandboxRecord
 from .types import Sandbox
 
 Vips = Mapping[str, tuple[str, ...]]
 _DNS_BACKLOG = 16
+_OUR_KINDS = frozenset({"veth", "macvlan"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Builder:
     table: str
     sandbox_id: str
     interfaces: tuple[WantedInterface, ...]
-    networks: Mapping[str, Devices]
+    networks: Mapping[str, NetworkDevices]
     gateway: Gateway
     vips: Vips
     sockets: Sockets | None
@@ -144,7 +145,9 @@ class Builder:
         return rules.observed_sandbox(found) != rules.wanted_sandbox(self.sandbox_id, self.vips, dns_ports)
 
     def _observe(self, netlink: Netlink) -> plan.ObservedSandbox:
-        links = {name: link for name, link in rtnl.read_links(netlink).items() if link.kind == "veth"}
+        wanted = {interface.name for interface in self.interfaces}
+        found = rtnl.read_links(netlink).items()
+        links = {name: link for name, link in found if link.kind in _OUR_KINDS or name in wanted}
         addresses = rtnl.read_addresses(netlink)
         name_of = {link.index: name for name, link in links.items()}
         gateways = rtnl.read_default_gateways(netlink)

@@ -19,11 +19,12 @@ from pyswarm_common.errors import NotFound, PyswarmError
 from .checks import check_sandbox
 from .core import names
 from .core.dns_answer import View
+from .core.local import with_default_routes
+from .drivers.interface import NetworkDevices
 from .gateway import Gateway
 from .ground import Ground
 from .kernel import netns, tcp
 from .locks import KeyedLocks
-from .network import Devices
 from .networks import Networks
 from .publisher import Publisher
 from .records import Records, SandboxRecord
@@ -126,19 +127,28 @@ class Sandboxes:
 
         Returns the path of its network namespace.
         """
-        check_sandbox(sandbox)
+        names.check_id("sandbox", sandbox.sandbox_id)
         async with self._locks.hold(sandbox.sandbox_id):
             for attachment in sandbox.attachments:
                 self._networks.get(attachment.network_id)
             fresh = sandbox.sandbox_id not in self._known
             try:
                 with kernel_errors(f"sandbox {sandbox.sandbox_id}"):
-                    await self._attach(sandbox)
+                    placed = await self._place(sandbox)
+                    check_sandbox(placed)
+                    await self._attach(placed)
             except BaseException:
                 if fresh:
+                    self._networks.drivers.leave(sandbox.attachments, self._networks.find)
                     await self._detach(sandbox.sandbox_id)
                 raise
         return str(self._ground.sandbox_path(sandbox.sandbox_id))
+
+    async def _place(self, sandbox: Sandbox) -> Sandbox:
+        """With its addresses on the networks where this node gives them."""
+        known = self._known.get(sandbox.sandbox_id)
+        before = None if known is None else known.sandbox
+        return await self._networks.drivers.place(sandbox, before, self._networks.get)
 
     async def _attach(self, sandbox: Sandbox) -> None:
         self._publisher.reserve(sandbox)
@@ -149,6 +159,9 @@ class Sandboxes:
         if before is not None:
             for network_id in set(before.network_ids).difference(self._live[sandbox.sandbox_id].network_ids):
                 await self._networks.release(self._networks.get(network_id), sandbox.sandbox_id)
+        for attachment in sandbox.attachments:
+            if self._networks.get(attachment.network_id).local is not None:
+                await self._networks.sync(self._networks.get(attachment.network_id))
         self._publisher.open_host_ports(sandbox, record.gateway_address)
         await self._publisher.sync()
 
@@ -156,7 +169,8 @@ class Sandboxes:
         """The sandbox with its gateway address: the one it has, or a new one if it needs one."""
         known = self._known.get(sandbox.sandbox_id)
         address = known.gateway_address if known is not None else None
-        needed = sandbox.egress or bool(sandbox.host_ports)
+        routes = self._networks.drivers.default_routes(sandbox)
+        needed = (sandbox.egress and not routes) or bool(sandbox.host_ports)
         if needed and address is None:
             address = self._gateway.allocate()
         elif not needed and address is not None:
@@ -187,7 +201,7 @@ class Sandboxes:
     def _builder(
         self,
         record: SandboxRecord,
-        devices: dict[str, Devices],
+        devices: dict[str, NetworkDevices],
         vips: dict[str, dict[str, tuple[str, ...]]],
         sockets: Sockets | None,
     ) -> Builder:
@@ -195,14 +209,17 @@ class Sandboxes:
         places = {}
         for attachment in sandbox.attachments:
             network = self._networks.get(attachment.network_id)
-            mtu, mac = devices[attachment.network_id].mtu, network.mac(attachment.addresses)
-            places[attachment.network_id] = (network.state.table.ingress, mtu, mac)
+            place = devices[attachment.network_id]
+            mac = place.own_mac(network.mac(attachment.addresses))
+            places[attachment.network_id] = (network.state.table.ingress, place.mtu, mac)
         way_out = (record.gateway_address, gateway.address, gateway.mtu)
         return Builder(
             path=self._ground.sandbox_path(sandbox.sandbox_id),
             table=names.sandbox_table(prefix),
             sandbox_id=sandbox.sandbox_id,
-            interfaces=interfaces_of(sandbox, places, prefix, way_out),
+            interfaces=with_default_routes(
+                interfaces_of(sandbox, places, prefix, way_out), self._networks.drivers.default_routes(sandbox)
+            ),
             networks=devices,
             gateway=gateway,
             vips={vip: backends for table in vips.values() for vip, backends in table.items()},
@@ -249,6 +266,8 @@ class Sandboxes:
         for network in self._networks.all():
             if sandbox_id in network.users:
                 await self._networks.release(network, sandbox_id)
+        if record is not None:
+            self._networks.drivers.leave(record.sandbox.attachments, self._networks.find)
         if record is not None and record.gateway_address is not None:
             self._gateway.release(record.gateway_address)
         self._known.pop(sandbox_id, None)

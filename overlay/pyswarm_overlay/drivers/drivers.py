@@ -1,0 +1,278 @@
+"""The drivers of this host: opens a network's devices, and gives out addresses where that is this node's business.
+
+An address is given when a sandbox is attached and is the sandbox's until it is detached; it is kept in the sandbox's
+own record, so who holds what follows from the sandboxes and nothing can leak. What a network was given here (a subnet,
+a bridge) is kept in a file of its own until the network is forgotten. `networks` calls this with its locks held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from ipaddress import ip_interface, ip_network
+from pathlib import Path
+
+import msgspec
+
+from pyswarm_common.documents import Malformed, decode_json
+from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition
+from pyswarm_common.files import write_whole
+from pyswarm_common.network_options import BRIDGE, MACVLAN, OVERLAY, bridge_options, macvlan_options
+from pyswarm_overlay.core import names, subnets
+from pyswarm_overlay.core.tables import TableState
+from pyswarm_overlay.ground import Ground
+from pyswarm_overlay.kernel import rtnl
+from pyswarm_overlay.network import Devices, Network
+from pyswarm_overlay.types import Attachment, NetworkTable, Sandbox
+
+from .addresses import Pool, free_address, pools_of
+from .bridge import BridgeDevices, BridgeTable
+from .configs import Configs
+from .interface import NetworkDevices
+from .macvlan import MacvlanDevices
+from .settings import LocalRecord, Settings, settings_of
+
+_FIRST_BRIDGE_SUBNET = "172.17.0.0/16"
+
+
+class Drivers:
+    """Of one host. `tables` tells all networks that it has tables of: their subnets are not taken for bridges."""
+
+    def __init__(self, ground: Ground, tables: Callable[[], Iterable[NetworkTable]]) -> None:
+        self._ground = ground
+        self._tables = tables
+        self._directory = ground.config.state_dir / "drivers"
+        self._bridges = BridgeTable(ground)
+        self._settings: dict[str, Settings] = {}
+        self._records: dict[str, LocalRecord] = {}
+        self._last: dict[str, int] = {}
+        """The last address given, by subnet."""
+        self.configs = Configs(ground.config.state_dir / "configs")
+
+    # -- devices -------------------------------------------------------------------------------------------------------
+
+    def open(self, state: TableState) -> NetworkDevices:
+        """Blocking. The network's devices, not yet ensured."""
+        table = state.table
+        if table.driver in ("", OVERLAY):
+            return Devices(self._ground, state)
+        settings = self._settle(table)
+        if table.driver == BRIDGE:
+            return self._open_bridge(settings)
+        if table.driver == MACVLAN:
+            return self._open_macvlan(settings)
+        raise FailedPrecondition(f"network {table.name}: this node has no network driver {table.driver}")
+
+    def _open_bridge(self, settings: Settings) -> BridgeDevices:
+        record = self._records[settings.network_id]
+        lengths = [ip_network(subnet).prefixlen for subnet in record.subnets]
+        gateways = tuple(f"{gateway}/{length}" for gateway, length in zip(record.gateways, lengths, strict=False))
+        options = bridge_options(settings.options)
+        return BridgeDevices(self._ground, self._bridges, options, record.bridge, gateways)
+
+    def _open_macvlan(self, settings: Settings) -> MacvlanDevices:
+        name = self._own_name("m", settings.network_id)
+        options = macvlan_options(settings.options)
+        if not options.parent:
+            self._save(LocalRecord(network_id=settings.network_id, driver=MACVLAN, bridge=name))
+        return MacvlanDevices(self._ground, settings.name, options, name)
+
+    def _own_name(self, kind: str, network_id: str) -> str:
+        return f"{self._ground.config.prefix}-{kind}{names.short(network_id)}"
+
+    # -- what a network is here ----------------------------------------------------------------------------------------
+
+    def _settle(self, table: NetworkTable) -> Settings:
+        """Blocking. Its settings on this node; a bridge gets its name and its subnet, once."""
+        config = self.configs.named(table.config_from) if table.config_from else None
+        settings = settings_of(table, config)
+        if settings.driver == BRIDGE:
+            record = self._records.get(settings.network_id)
+            if record is None or (settings.subnets and record.subnets != settings.subnets):
+                self._save(self._new_bridge(settings))
+        self._settings[settings.network_id] = settings
+        return settings
+
+    def _new_bridge(self, settings: Settings) -> LocalRecord:
+        name = bridge_options(settings.options).name or self._own_name("b", settings.network_id)
+        known = self._records.get(settings.network_id)
+        if (known is None or known.bridge != name) and rtnl.read_link(self._ground.netlink, name) is not None:
+            raise AlreadyExists(
+                f"network {settings.name}: an interface {name} exists on this node already: choose another "
+                f"com.docker.network.bridge.name"
+            )
+        chosen = settings.subnets or (self._free_subnet(settings),)
+        gateways = tuple(
+            (settings.gateways[index] if index < len(settings.gateways) else "") or str(ip_network(subnet)[1])
+            for index, subnet in enumerate(chosen)
+        )
+        return LocalRecord(
+            network_id=settings.network_id, driver=BRIDGE, subnets=chosen, gateways=gateways, bridge=name
+        )
+
+    def _free_subnet(self, settings: Settings) -> str:
+        taken = rtnl.read_routed_networks(self._ground.netlink)
+        taken.add(self._ground.gateway_subnet)
+        taken.update(subnet for table in self._tables() for subnet in table.subnets)
+        taken.update(subnet for record in self._records.values() for subnet in record.subnets)
+        found = subnets.choose(_FIRST_BRIDGE_SUBNET, taken)
+        if found is None:
+            raise Exhausted(f"network {settings.name}: every private subnet is in use on this node: give it a subnet")
+        return found
+
+    # -- addresses -----------------------------------------------------------------------------------------------------
+
+    async def place(self, sandbox: Sandbox, before: Sandbox | None, find: Callable[[str], Network]) -> Sandbox:
+        """The sandbox with an address on each of its networks where this node gives them; `before`: as it was attached.
+
+        Called with the sandbox's lock held. What was given is taken back by `leave`.
+        """
+        known = {a.network_id: a.addresses for a in before.attachments} if before is not None else {}
+        if before is not None:
+            staying = {attachment.network_id for attachment in sandbox.attachments}
+            left = tuple(attachment for attachment in before.attachments if attachment.network_id not in staying)
+            self.leave(left, find)
+        attachments: list[Attachment] = []
+        for attachment in sandbox.attachments:
+            network = find(attachment.network_id)
+            if network.state.table.driver not in ("", OVERLAY):
+                await self._ground.threads.run(partial(self._settle, network.state.table))
+            if network.local is not None:
+                wanted = attachment.addresses or known.get(attachment.network_id, ())
+                addresses = self._give(network, attachment.endpoint_id, wanted, is_fixed=bool(attachment.addresses))
+                attachment = msgspec.structs.replace(attachment, addresses=addresses)  # noqa: PLW2901
+            attachments.append(attachment)
+        return self._bound(msgspec.structs.replace(sandbox, attachments=tuple(attachments)))
+
+    def _give(self, network: Network, endpoint_id: str, wanted: tuple[str, ...], *, is_fixed: bool) -> tuple[str, ...]:
+        """Those wanted if they can be had; if they are only what it had before, others will do."""
+        assert network.local is not None
+        table = network.state.table
+        taken = {a for key, held in network.local.items() if key != endpoint_id for a in held}
+        pools = self._pools(table.network_id)
+        if wanted and all(_has(pools, address) and _bare(address) not in taken for address in wanted):
+            addresses = wanted
+        elif is_fixed and wanted:
+            raise FailedPrecondition(
+                f"network {table.name}: address {', '.join(map(_bare, wanted))} is in use on this node, or in none of "
+                f"its subnets here ({', '.join(str(pool.subnet) for pool in pools)})"
+            )
+        else:
+            addresses = tuple(self._free(table.name, pool, taken) for pool in pools)
+        network.give(endpoint_id, addresses)
+        return addresses
+
+    def _pools(self, network_id: str) -> tuple[Pool, ...]:
+        settings, record = self._settings[network_id], self._records.get(network_id)
+        own_subnets = record.subnets if record is not None and record.subnets else settings.subnets
+        gateways = record.gateways if record is not None and record.subnets else settings.gateways
+        if not own_subnets:
+            raise FailedPrecondition(
+                f"network {settings.name} has no subnet on this node: give one to its configuration"
+            )
+        return pools_of(own_subnets, settings.ip_ranges, gateways, settings.auxiliary_addresses.values())
+
+    def _free(self, network: str, pool: Pool, taken: set[str]) -> str:
+        key = f"{pool.subnet} {pool.part}"
+        found = free_address(pool, lambda text: _bare(text) in taken, self._last.get(key, 0))
+        if found is None:
+            raise Exhausted(f"network {network}: no free address left on this node in {pool.part}")
+        self._last[key] = int(ip_interface(found).ip)
+        return found
+
+    def _bound(self, sandbox: Sandbox) -> Sandbox:
+        """Its published ports, at the address of the host that a bridge of it says."""
+        found = [self._settings.get(attachment.network_id) for attachment in sandbox.attachments]
+        bindings = [bridge_options(s.options).host_binding for s in found if s is not None and s.driver == BRIDGE]
+        binding = next((binding for binding in bindings if binding), "")
+        if not binding or not sandbox.host_ports:
+            return sandbox
+        ports = tuple(msgspec.structs.replace(port, host_ip=port.host_ip or binding) for port in sandbox.host_ports)
+        return msgspec.structs.replace(sandbox, host_ports=ports)
+
+    @staticmethod
+    def leave(attachments: Iterable[Attachment], find: Callable[[str], Network | None]) -> None:
+        """Take back what was given to a sandbox on its networks."""
+        for attachment in attachments:
+            network = find(attachment.network_id)
+            if network is not None and network.local is not None:
+                network.give(attachment.endpoint_id, ())
+
+    def default_routes(self, sandbox: Sandbox) -> dict[str, tuple[str, ...]]:
+        """Network -> the gateways that this sandbox's way out is by, in place of the one that every sandbox has.
+
+        A routed bridge is one always; a macvlan only where nothing is published, since what comes in by the host must
+        go back by the host.
+        """
+        if not sandbox.egress:
+            return {}
+        for attachment in sandbox.attachments:
+            settings = self._settings.get(attachment.network_id)
+            gateways = () if settings is None or settings.internal else self._gateways_of(settings, sandbox)
+            if gateways:
+                return {attachment.network_id: gateways}
+        return {}
+
+    def _gateways_of(self, settings: Settings, sandbox: Sandbox) -> tuple[str, ...]:
+        if settings.driver == BRIDGE and not bridge_options(settings.options).has_masquerade:
+            return self._records[settings.network_id].gateways
+        if settings.driver == MACVLAN and macvlan_options(settings.options).parent and not sandbox.host_ports:
+            return tuple(gateway for gateway in settings.gateways if gateway)
+        return ()
+
+    # -- the disk ------------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """What an earlier daemon gave to networks."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                record = decode_json(path.read_bytes(), LocalRecord)
+            except (OSError, Malformed):
+                path.unlink(missing_ok=True)
+            else:
+                self._records[record.network_id] = record
+
+    def _save(self, record: LocalRecord) -> None:
+        """Before anything is made that carries the name."""
+        if self._records.get(record.network_id) != record:
+            write_whole(self._file(record.network_id), msgspec.json.encode(record))
+            self._records[record.network_id] = record
+
+    def _file(self, network_id: str) -> Path:
+        return self._directory / f"{network_id[:64]}-{names.short(network_id)}.json"
+
+    def known(self) -> list[str]:
+        """Networks that have, or had, an interface of ours in the host's namespace."""
+        return sorted(self._records)
+
+    def remove_stray(self, network_id: str, *, is_forgotten: bool) -> list[str]:
+        """Blocking. The interface of a network that has no devices here; its record too, once nobody knows it."""
+        record = self._records[network_id]
+        done = []
+        if record.bridge and rtnl.read_link(self._ground.netlink, record.bridge) is not None:
+            self._ground.netlink.transact([rtnl.delete_link_named(record.bridge)])
+            self._bridges.drop(record.bridge)
+            done.append(f"removed stray bridge {record.bridge}")
+        if is_forgotten:
+            self._file(network_id).unlink(missing_ok=True)
+            self._records.pop(network_id)
+            self._settings.pop(network_id, None)
+        return done
+
+    def destroy(self) -> None:
+        """Blocking: the rules, and all files but the user's configurations."""
+        self._bridges.remove()
+        for network_id in list(self._records):
+            self.remove_stray(network_id, is_forgotten=True)
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
+
+
+def _has(pools: tuple[Pool, ...], address: str) -> bool:
+    try:
+        return any(pool.contains(address) for pool in pools)
+    except ValueError:
+        return False
