@@ -114,10 +114,11 @@ def service(
     network_id: str = "",
     constraints: tuple[str, ...] = (),
     ports: tuple[PortConfig, ...] = (),
+    command: tuple[str, ...] = (),
 ) -> ServiceSpec:
     """With SIGKILL as stop signal: `sleep` as pid 1 ignores SIGTERM, and its grace period would be measured instead."""
     task = TaskSpec(
-        container=ContainerSpec(image=image, stop_signal="SIGKILL"),
+        container=ContainerSpec(image=image, stop_signal="SIGKILL", command=command),
         networks=(NetworkAttachmentSpec(target=network_id),) if network_id else (),
         placement=Placement(constraints=constraints),
     )

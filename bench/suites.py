@@ -6,67 +6,23 @@ moment the Watch API tells of the last task. Nothing here is asserted.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.client import Client, running, service, wait_for
 from bench.docker_swarm.measure import Results, locked
-from bench.memory import host_cpu_s, host_memory
+from bench.labs import IMAGE, Accounting, client, cluster, warm
+from bench.memory import host_memory
+from bench.network import suite_net, suite_tables
 from pyswarm.v1 import types_pb2
 from pyswarm_lab import Lab
 from pyswarm_lab.cluster import wait_ready
-from pyswarm_lab.image import write_rootfs
 
-IMAGE = "bench:1"
 OVERLAY_SUBNET = "10.90.0.0/20"
-
-
-class Accounting:
-    """CPU of all hosts of a lab, in the form that `locked` expects."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-
-    def cpu_seconds(self) -> float:
-        return sum(host_cpu_s(host.init.pid) for host in self._lab.hosts if host.init is not None)
-
-
-@contextlib.contextmanager
-def cluster(managers: int = 1, workers: int = 0) -> Iterator[Lab]:
-    """A lab with a cluster in it, and the image on its first host."""
-    lab = Lab.up(f"bench{os.getpid()}", managers, workers)
-    try:
-        with tempfile.TemporaryDirectory() as directory:
-            archive = Path(directory) / "rootfs.tar"
-            write_rootfs(archive)
-            inside = lab.root("n1") / "run/rootfs.tar"
-            inside.write_bytes(archive.read_bytes())
-            change = 'CMD ["sleep", "1000000"]'
-            lab.exec("n1", ["pyswarm", "image", "import", "--change", change, "/run/rootfs.tar", IMAGE], check=True)
-            inside.unlink()
-        yield lab
-    finally:
-        lab.down()
-
-
-def client(lab: Lab, host: str = "n1", timeout_s: float = 30.0) -> Client:
-    return Client(str(lab.root(host) / "run/pyswarm/pyswarm.sock"), timeout_s)
-
-
-def warm(lab: Lab, api: Client) -> None:
-    """Every node has the image, as after `docker load` on every node."""
-    nodes = len(lab.hosts)
-    sid = api.create_service(service("warm", IMAGE, nodes * 2))
-    api.wait_running(sid, nodes * 2)
-    api.remove_service(sid)
-    api.wait_gone(sid)
 
 
 def suite_single(results: Results, repetitions: int) -> None:
@@ -243,7 +199,10 @@ SUITES = {
     "leader": suite_leader,
     "worker": suite_worker,
     "memory": suite_memory,
+    "net": suite_net,
+    "tables": suite_tables,
 }
+_OURS_ALONE = {"tables"}
 DOCKER_SWARM = Path(__file__).parent / "docker_swarm" / "run.py"
 
 
@@ -257,6 +216,8 @@ _DOCKER_OPTIONS = {
 
 
 def docker_suite(name: str, out: Path, repetitions: int) -> bool:
-    """The same suite of a real Docker Swarm, into a JSON file; False when it failed."""
+    """The same suite of a real Docker Swarm, into a JSON file; False when it failed, or there is none."""
+    if name in _OURS_ALONE:
+        return False
     options = ["--reps", str(repetitions), "--out", str(out), *_DOCKER_OPTIONS.get(name, [])]
     return subprocess.run([sys.executable, str(DOCKER_SWARM), name, *options], check=False).returncode == 0
