@@ -9,14 +9,15 @@ Who acts next: the store's shell publishes the events, or raises the refusal to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from pyswarm_common.errors import (
     AlreadyExists,
-    FailedPrecondition,
     InvalidArgument,
     NotFound,
     OutOfSequence,
@@ -27,7 +28,6 @@ from pyswarm_common.model import (
     Availability,
     Cluster,
     Meta,
-    Network,
     Node,
     NodeState,
     Service,
@@ -50,10 +50,13 @@ from pyswarm_manager.store.changes import (
 )
 from pyswarm_manager.store.dependencies import cycle_sentence, find_cycle
 from pyswarm_manager.store.file_references import check_files, refuse_if_used
+from pyswarm_manager.store.network_claims import check_claims
+from pyswarm_manager.store.network_references import check_attached, check_networks
+from pyswarm_manager.store.network_references import refuse_if_used as refuse_network_if_used
 from pyswarm_manager.store.revisions import author_of, limit_of, present_revision, revisions_of
 from pyswarm_manager.store.sharing import SpecSharing, share_service, share_task
 from pyswarm_manager.store.static_addresses import check_static
-from pyswarm_manager.store.tables import HOST_NETWORK, KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
+from pyswarm_manager.store.tables import KIND_OF, Kind, Port, Tables, ingress_ports, unique_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +119,21 @@ class _Transaction:
     def check_references(self) -> None:
         """What must hold once everything is in: no network goes while it is used, no service names a missing one."""
         for network_id, network in self._pending[Kind.NETWORK].items():
-            if network is None and network_id in self._tables.networks:
-                self._refuse_if_used(self._tables.networks[network_id])
+            old = self._tables.networks.get(network_id)
+            if network is not None:
+                check_claims(network, old, self._all(Kind.NETWORK))
+            elif old is not None:
+                refuse_network_if_used(old, self._all(Kind.SERVICE), self._all(Kind.TASK))
         for service_id, service in self._pending[Kind.SERVICE].items():
             if service is not None:
-                self._check_networks(service, self._tables.services.get(service_id))
-                self._check_dependencies(service, self._tables.services.get(service_id))
-                self._check_static_addresses(service, self._tables.services.get(service_id))
-                check_files(service, self._tables.services.get(service_id), self._get)
+                before = self._tables.services.get(service_id)
+                check_networks(service, before, self._get)
+                self._check_dependencies(service, before)
+                check_static(service, before, self._all(Kind.SERVICE), partial(self._get, Kind.NETWORK))
+                check_files(service, before, self._get)
         for kind in (Kind.SECRET, Kind.CONFIG):
             gone = [object_id for object_id, item in self._pending[kind].items() if item is None]
-            services = (self._get(Kind.SERVICE, service_id) for service_id in self._tables.services)
-            refuse_if_used(kind, gone, self._tables.table(kind), (found for found in services if found is not None))
+            refuse_if_used(kind, gone, self._tables.table(kind), self._all(Kind.SERVICE))
 
     def commit(self) -> tuple[Event, ...]:
         events = []
@@ -150,6 +156,12 @@ class _Transaction:
         if object_id in pending:
             return pending[object_id]
         return self._tables.table(kind).get(object_id)
+
+    def _all(self, kind: Kind) -> Iterator[Any]:
+        """Every object of the kind as it is after the changes."""
+        pending = self._pending[kind]
+        yield from (item for object_id, item in self._tables.table(kind).items() if object_id not in pending)
+        yield from (item for item in pending.values() if item is not None)
 
     def _create(self, item: AnyObject) -> None:
         kind = KIND_OF[type(item)]
@@ -264,19 +276,13 @@ class _Transaction:
 
     def _shared(self, task: Task, old: Task | None) -> Task:
         if old is None or old.networks != task.networks:
-            self._check_attached(task)
+            check_attached(task, self._get)
         if task.spec.attachment is not None and not task.service_id:
             return task  # a plain container
         service: Service | None = self._get(Kind.SERVICE, task.service_id)
         if service is None:
             raise NotFound(f"service {task.service_id} not found")
         return share_task(task, {service.id: service}, old, self._sharing)
-
-    def _check_attached(self, task: Task) -> None:
-        """Nobody is given addresses of a network that was removed meanwhile."""
-        for attachment in task.networks:
-            if attachment.addresses and self._get(Kind.NETWORK, attachment.network_id) is None:
-                raise NotFound(f"network {attachment.network_id} not found")
 
     def _touched(self, item: AnyObject, old: AnyObject) -> AnyObject:
         meta = Meta(version=self._index, created_at=old.meta.created_at, updated_at=self._now)
@@ -350,37 +356,10 @@ class _Transaction:
         if cycle:
             raise InvalidArgument(cycle_sentence(cycle))
 
-    def _check_static_addresses(self, service: Service, old: Service | None) -> None:
-        others = (self._get(Kind.SERVICE, service_id) for service_id in (*self._tables.services, *self._new_services()))
-        check_static(service, old, (found for found in others if found), lambda key: self._get(Kind.NETWORK, key))
-
-    def _new_services(self) -> list[str]:
-        return [found for found in self._pending[Kind.SERVICE] if found not in self._tables.services]
-
     def _service_named(self, name: str) -> Service | None:
         service_id = self._names.get((Kind.SERVICE, name)) or self._tables.ids_by_name.get((Kind.SERVICE, name))
         service: Service | None = None if service_id is None else self._get(Kind.SERVICE, service_id)
         return service
-
-    def _check_networks(self, service: Service, old: Service | None) -> None:
-        if old is not None and old.spec.task.networks == service.spec.task.networks:
-            return
-        for attachment in service.spec.task.networks:
-            if attachment.target != HOST_NETWORK and self._get(Kind.NETWORK, attachment.target) is None:
-                raise NotFound(f"network {attachment.target} not found")
-
-    def _refuse_if_used(self, network: Network) -> None:
-        for known in self._tables.services.values():
-            service: Service | None = self._get(Kind.SERVICE, known.id)
-            if service and any(attachment.target == network.id for attachment in service.spec.task.networks):
-                raise FailedPrecondition(f"network {network.spec.name} is in use by service {service.spec.name}")
-        for known_task in self._tables.tasks.values():
-            task: Task | None = self._get(Kind.TASK, known_task.id)
-            if task is None or task.status.state.is_terminal:
-                continue
-            if any(attachment.network_id == network.id for attachment in task.networks):
-                user = "task" if task.service_id else "container"
-                raise FailedPrecondition(f"network {network.spec.name} is in use by {user} {task.name}")
 
 
 def _before(service: Service) -> Service:

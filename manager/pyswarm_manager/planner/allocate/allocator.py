@@ -25,15 +25,14 @@ from pyswarm_manager.planner.allocate.addresses import address_number
 from pyswarm_manager.planner.allocate.subnets import (
     FIRST_VNI,
     INGRESS_VNI,
-    block,
     families_of,
     free_subnet,
     free_vni,
     gateways_of,
-    is_overlay,
 )
 from pyswarm_manager.planner.allocate.taking import give_back, no_address, take, take_family, texts
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.store.network_claims import block, is_overlay
 from pyswarm_manager.store.static_addresses import text_of, virtual_address
 from pyswarm_manager.store.tables import ingress_ports
 

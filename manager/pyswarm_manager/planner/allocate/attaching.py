@@ -22,7 +22,6 @@ from pyswarm_common.model import (
     TaskState,
 )
 from pyswarm_manager.planner.allocate.addresses import address_number
-from pyswarm_manager.planner.allocate.subnets import is_overlay
 from pyswarm_manager.planner.allocate.taking import (
     Taken,
     families,
@@ -35,6 +34,7 @@ from pyswarm_manager.planner.allocate.taking import (
 )
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.store.network_claims import is_overlay
 from pyswarm_manager.store.static_addresses import address_of_slot, count_of, text_of
 from pyswarm_manager.store.tables import HOST_NETWORK
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import lru_cache
-from typing import NamedTuple
 
-from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition, InvalidArgument
+from pyswarm_common.errors import Exhausted, FailedPrecondition, InvalidArgument
 from pyswarm_common.model import ClusterSpec, Network, NetworkSpec, Node
+from pyswarm_common.network_options import overlay_options
+from pyswarm_manager.store.network_claims import Block, block, check_apart, is_overlay, subnets_of
 
 FIRST_VNI = 4097
 INGRESS_VNI = 4096
@@ -24,31 +24,6 @@ IPV6_SUBNET_SIZE = 64
 
 _IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-class Block(NamedTuple):
-    """The addresses of a subnet."""
-
-    version: int
-    low: int
-    high: int
-
-    def touches(self, other: Block) -> bool:
-        return self.version == other.version and self.low <= other.high and other.low <= self.high
-
-    def covers(self, other: Block) -> bool:
-        return self.version == other.version and self.low <= other.low and other.high <= self.high
-
-
-@lru_cache(maxsize=1 << 16)
-def block(text: str) -> Block:
-    subnet = ipaddress.ip_network(text, strict=False)
-    return Block(subnet.version, int(subnet.network_address), int(subnet.broadcast_address))
-
-
-def is_overlay(spec: NetworkSpec) -> bool:
-    """Whether the network spans nodes, so that the cluster gives out its addresses."""
-    return spec.driver in ("", "overlay")
 
 
 def parse_subnet(text: str) -> _IPNetwork:
@@ -62,11 +37,6 @@ def parse_subnet(text: str) -> _IPNetwork:
     return subnet
 
 
-def subnets_of(network: Network) -> tuple[str, ...]:
-    """Those it has, or will have."""
-    return network.subnets or network.spec.subnets
-
-
 def check_subnets(spec: NetworkSpec, networks: Iterable[Network], nodes: Iterable[Node] = ()) -> None:
     """Whether the spec's subnets and gateways can be had beside the existing networks and the nodes' own routes.
 
@@ -77,18 +47,11 @@ def check_subnets(spec: NetworkSpec, networks: Iterable[Network], nodes: Iterabl
         if any(_overlap(subnet, other) for other in wanted[:position]):
             raise InvalidArgument(f"invalid subnet {subnet}: it overlaps another subnet of the same network")
     _check_gateways(spec, wanted)
-    _check_networks(spec.subnets, networks)
-    _check_routes(spec.subnets, nodes)
-
-
-def _check_networks(subnets: Iterable[str], networks: Iterable[Network]) -> None:
+    vni = overlay_options(spec.options).vni
     for network in networks:
-        for text in subnets_of(network):
-            for subnet in subnets:
-                if block(subnet).touches(block(text)):
-                    raise AlreadyExists(
-                        f"subnet {subnet} overlaps {text} of network {network.spec.name}: choose another subnet"
-                    )
+        if is_overlay(network.spec):
+            check_apart(spec.subnets, vni, network)
+    _check_routes(spec.subnets, nodes)
 
 
 def _check_routes(subnets: Iterable[str], nodes: Iterable[Node]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from pyswarm_common.model import Network
 from pyswarm_manager.planner.allocate.addresses import Range
-from pyswarm_manager.planner.allocate.subnets import block
 from pyswarm_manager.planner.draft import Draft
+from pyswarm_manager.store.network_claims import block
 
 Taken = tuple[Range, int]
 
