@@ -9,6 +9,7 @@ from pyswarm_common.errors import FailedPrecondition
 
 from .core import subnets
 from .core.names import check_id
+from .encryption.inner import Inner
 from .kernel import rtnl
 from .kernel.netlink import Netlink
 from .kernel.nft import Context
@@ -29,6 +30,8 @@ class Ground:
     threads: Threads
     underlay: Underlay
     gateway_subnet: str
+    inner: Inner
+    """Where encrypted networks send."""
 
     def close(self) -> None:
         self.netlink.close()

@@ -17,6 +17,8 @@ from functools import partial
 from pyswarm_common.errors import FailedPrecondition
 
 from . import preflight
+from .encryption.encryption import Encryption
+from .encryption.inner import Inner
 from .following import Following
 from .gateway import Gateway
 from .ground import Ground, gateway_subnet
@@ -45,7 +47,8 @@ class OverlayHost:
         self._records = records
         live: dict[str, LiveSandbox] = {}
         self._gateway = Gateway(ground)
-        self._networks = Networks(ground, records, live.values)
+        self.encryption = Encryption(ground, self._tables)
+        self._networks = Networks(ground, records, live.values, self.encryption.ready)
         self._publisher = Publisher(ground, partial(gateways, live), self._networks.ingress_addresses)
         self._resolver = Resolver(Upstreams(ground.config.upstream_dns))
         self._sandboxes = Sandboxes(
@@ -70,8 +73,12 @@ class OverlayHost:
             raise
         return host
 
+    def _tables(self) -> list[NetworkTable]:
+        return [network.state.table for network in self._networks.all()]
+
     async def _take_over(self) -> None:
         self._networks.load()
+        await self.encryption.look()
         await self._ground.threads.run(partial(self._ground.underlay.look, self._networks.peers()))
         await self._ground.threads.run(self._gateway.ensure)
         await self._sandboxes.take_over()
@@ -88,6 +95,7 @@ class OverlayHost:
         await self._resolver.close()
         self._publisher.close()
         await self._networks.close()
+        await self.encryption.close()
         await self._ground.threads.run(self._close_rest)
 
     def _close_rest(self) -> None:
@@ -102,6 +110,7 @@ class OverlayHost:
             await self._networks.release(network, HOST_USER)
             self._networks.forget(network)
         await self._remove_strays()
+        await self.encryption.destroy()
         await self._ground.threads.run(self._destroy_rest)
         await self.close()
 
@@ -122,6 +131,7 @@ class OverlayHost:
     async def apply_table(self, table: NetworkTable) -> None:
         """Take a network's full state."""
         await self._networks.apply_table(table)
+        self.encryption.heed(table)
         await self._following.heed(record.node_address for record in table.endpoints)
         if table.ingress:
             await self._ingress.again()
@@ -203,6 +213,7 @@ class OverlayHost:
         for sandbox_id in self._sandboxes.ids():
             found += await self._sandboxes.verify(sandbox_id)
         found += await self._publisher.verify()
+        found += await self.encryption.verify()
         found += await self._remove_strays()
         self._sandboxes.forget_dying(dying)
         return found
@@ -213,7 +224,8 @@ def _ground(config: OverlayConfig, threads: Threads) -> tuple[Ground, Records]:
     underlay = Underlay(netlink, config.node_address)
     records = Records(config.state_dir)
     subnet = gateway_subnet(netlink, config.gwbridge_subnet, records)
-    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, underlay, subnet)
+    inner = Inner(config.run_dir)
+    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, underlay, subnet, inner)
     for directory in (ground.sandbox_dir, ground.network_dir):
         netns.prepare_directory(directory)
     return ground, records

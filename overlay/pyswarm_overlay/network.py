@@ -22,7 +22,7 @@ from .ground import Ground
 from .kernel import libc, netns, rtnl, sysctl
 from .kernel.netlink import Message, Netlink
 
-_BRIDGE_MAC = "02:42:ff:ff:ff:fe"
+BRIDGE_MAC = "02:42:ff:ff:ff:fe"
 _NO_TUNNELS = Tunnels({}, {})
 
 
@@ -44,6 +44,12 @@ class Devices:
         """The network's own, or what the underlay leaves now."""
         return self._own_mtu or self._ground.overlay_mtu
 
+    @property
+    def tunnel(self) -> tuple[int, str, int, bool, bool]:
+        """As `core.facts` tells of one: VNI, own address, UDP port, learning, proxy."""
+        config = self._ground.config
+        return self._vni, str(ip_address(config.node_address)), config.data_path_port, False, True
+
     def _enter(self) -> Netlink:
         """Take the namespace over, or make it. This thread stays in it, so it must end with the job."""
         fd = netns.open_existing(self._path)
@@ -62,9 +68,9 @@ class Devices:
             self.netlink.transact([rtnl.set_link_up(1)])
         if BRIDGE not in links:
             sysctl.quiet_bridge()
-            self.netlink.transact([rtnl.new_bridge(BRIDGE, self.mtu, _BRIDGE_MAC)])
+            self.netlink.transact([rtnl.new_bridge(BRIDGE, self.mtu, BRIDGE_MAC)])
             done.append(f"bridge {BRIDGE} was missing")
-        if VXLAN in links and links[VXLAN].tunnel_address != str(ip_address(self._ground.config.node_address)):
+        if VXLAN in links and links[VXLAN].tunnel_address != self._own_end:
             self.netlink.transact([rtnl.delete_link_named(VXLAN)])
             self._create_vxlan()
             done.append(f"device {VXLAN} was of another node address")
@@ -80,6 +86,11 @@ class Devices:
         self.netlink.transact(wrong)
         self.tunnels = Tunnels(rtnl.read_fdb(self.netlink, self.vxlan), rtnl.read_neighbours(self.netlink, self.vxlan))
         return done
+
+    @property
+    def _own_end(self) -> str:
+        """The tunnel's own address."""
+        return str(ip_address(self._ground.config.node_address))
 
     def _create_vxlan(self) -> None:
         config = self._ground.config

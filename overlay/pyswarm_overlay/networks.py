@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -36,12 +36,19 @@ log = logging.getLogger(__name__)
 
 
 class Networks:
-    """`lives` tells the sandboxes that are up."""
+    """`lives` tells the sandboxes that are up; `ready` is waited for before a network's devices are made."""
 
-    def __init__(self, ground: Ground, records: Records, lives: Callable[[], Iterable[LiveSandbox]]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        records: Records,
+        lives: Callable[[], Iterable[LiveSandbox]],
+        ready: Callable[[NetworkTable], Awaitable[None]],
+    ) -> None:
         self._ground = ground
         self._records = records
         self._lives = lives
+        self._ready = ready
         self._rules_table = names.sandbox_table(ground.config.prefix)
         self._by_id: dict[str, Network] = {}
         self.drivers = Drivers(ground, lambda: [network.state.table for network in self.all()])
@@ -166,6 +173,7 @@ class Networks:
         """The network's devices, made if this is their first user."""
         async with network.lock:
             if network.devices is None:
+                await self._ready(network.state.table)
                 network.devices = await self._ground.threads.run(partial(self._open, network.state))
             network.users.add(user)
             return network.devices

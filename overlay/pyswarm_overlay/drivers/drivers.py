@@ -7,6 +7,7 @@ a bridge) is kept in a file of its own until the network is forgotten. `networks
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from ipaddress import ip_interface, ip_network
@@ -17,9 +18,10 @@ import msgspec
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition
 from pyswarm_common.files import write_whole
-from pyswarm_common.network_options import BRIDGE, MACVLAN, OVERLAY, bridge_options, macvlan_options
+from pyswarm_common.network_options import BRIDGE, MACVLAN, OVERLAY, bridge_options, is_encrypted, macvlan_options
 from pyswarm_overlay.core import names, subnets
 from pyswarm_overlay.core.tables import TableState
+from pyswarm_overlay.encryption.sealed import SealedDevices
 from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel import rtnl
 from pyswarm_overlay.network import Devices, Network
@@ -47,6 +49,8 @@ class Drivers:
         self._records: dict[str, LocalRecord] = {}
         self._last: dict[str, int] = {}
         """The last address given, by subnet."""
+        self._lock = threading.Lock()
+        """Around choosing: two sandboxes may be the first on a network, or networks choose a subnet, at once."""
         self.configs = Configs(ground.config.state_dir / "configs")
 
     # -- devices -------------------------------------------------------------------------------------------------------
@@ -55,7 +59,7 @@ class Drivers:
         """Blocking. The network's devices, not yet ensured."""
         table = state.table
         if table.driver in ("", OVERLAY):
-            return Devices(self._ground, state)
+            return (SealedDevices if is_encrypted(table.options) else Devices)(self._ground, state)
         settings = self._settle(table)
         if table.driver == BRIDGE:
             return self._open_bridge(settings)
@@ -84,14 +88,15 @@ class Drivers:
 
     def _settle(self, table: NetworkTable) -> Settings:
         """Blocking. Its settings on this node; a bridge gets its name and its subnet, once."""
-        config = self.configs.named(table.config_from) if table.config_from else None
-        settings = settings_of(table, config)
-        if settings.driver == BRIDGE:
-            record = self._records.get(settings.network_id)
-            if record is None or (settings.subnets and record.subnets != settings.subnets):
-                self._save(self._new_bridge(settings))
-        self._settings[settings.network_id] = settings
-        return settings
+        with self._lock:
+            config = self.configs.named(table.config_from) if table.config_from else None
+            settings = settings_of(table, config)
+            if settings.driver == BRIDGE:
+                record = self._records.get(settings.network_id)
+                if record is None or (settings.subnets and record.subnets != settings.subnets):
+                    self._save(self._new_bridge(settings))
+            self._settings[settings.network_id] = settings
+            return settings
 
     def _new_bridge(self, settings: Settings) -> LocalRecord:
         name = bridge_options(settings.options).name or self._own_name("b", settings.network_id)

@@ -15,6 +15,7 @@ import uvloop
 
 from pyswarm_common.errors import PyswarmError
 from pyswarm_overlay import IngressPort, NetworkTable, OverlayConfig, OverlayHost, Sandbox, TableDelta
+from pyswarm_overlay.encryption.types import TunnelPeer
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "apply_table": (NetworkTable,),
@@ -31,6 +32,9 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "destroy": (),
     "close": (),
     "sandboxes": (),
+    "tunnel_keys": (),
+    "update_peers": (tuple[TunnelPeer, ...], tuple[str, ...], bool),
+    "rotate": (),
 }
 
 
@@ -70,6 +74,10 @@ async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
         return await storm(host, *values)
     if method == "attach_all":
         return await asyncio.gather(*(host.attach(sandbox) for sandbox in values[0]))
+    if method == "update_peers":
+        return await host.encryption.update_peers(values[0], values[1], complete=values[2])
+    if method in ("rotate", "tunnel_keys"):
+        return host.encryption.rotate() if method == "rotate" else host.encryption.keys()
     result = getattr(host, method)(*values)
     return await result if asyncio.iscoroutine(result) else result
 
@@ -80,9 +88,11 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     answer: dict[str, Any]
+    background: list[asyncio.Task[None]] = []
     try:
         host = await OverlayHost.open(config)
         answer = {"ok": None}
+        background.append(loop.create_task(host.encryption.run()))
     except PyswarmError as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     print(msgspec.json.encode(answer).decode(), flush=True)

@@ -105,6 +105,8 @@ class Host:
         lab.sleepers.append(self.sleeper)
         lab.wait_for_namespace(self.sleeper)
         self.pid = self.sleeper.pid
+        mounted = ["mount", "-t", "tmpfs", "-o", "mode=755,size=1m", "tmpfs", "/run"]
+        subprocess.run(["nsenter", "-t", str(self.pid), "-m", *mounted], check=True)
         self.config = OverlayConfig(
             run_dir=directory / f"h{number}" / "run",
             state_dir=directory / f"h{number}" / "state",
@@ -196,6 +198,8 @@ class Lab:
             server.close()
         for host in getattr(self, "hosts", []):
             host.kill()
+            for tunnel in Path(f"/proc/{host.pid}/root/run/wireguard").glob("*.sock"):
+                tunnel.unlink(missing_ok=True)  # its process ends
         for process in self.sleepers:
             process.kill()
             process.wait()

@@ -1,0 +1,1 @@
+"""Encrypted overlay networks: WireGuard under VXLAN. `encryption.Encryption` is the way in."""
