@@ -141,10 +141,11 @@ class Resolver:
     def _local(self, client: _Client, query: dns.Query, limit: int) -> bytes | None:
         """The answer, or None when the query has to be forwarded."""
         self._turn += 1
-        decision = dns_answer.decide(query, client.view(), self._turn)
+        decision = dns_answer.decide(query, client.view())
         match decision:
-            case dns_answer.Answer(records):
-                return dns.reply(query, dns.NOERROR, records, limit)
+            case dns_answer.Answer(records, more):
+                start = self._turn % len(records) if records else 0
+                return dns.reply(query, dns.NOERROR, (*records[start:], *records[:start]), limit, more)
             case dns_answer.NoSuchName():
                 return dns.reply(query, dns.NXDOMAIN)
             case dns_answer.Forward():

@@ -9,8 +9,8 @@ import pytest
 from overlay_values import endpoint, service, table
 
 from pyswarm_overlay.core import dns_message as codec
-from pyswarm_overlay.core.dns_answer import FORWARD, NO_SUCH_NAME, Answer, Decision, Names, View, decide
-from pyswarm_overlay.core.tables import TableState
+from pyswarm_overlay.core.dns_answer import FORWARD, NO_SUCH_NAME, Answer, Decision, View, decide
+from pyswarm_overlay.core.zone import Zone
 
 FRONT = table(
     endpoint(5, aliases=("db",)),
@@ -22,12 +22,12 @@ BACK = table(endpoint(9, addresses=("10.0.2.9",), name="db"), network_id="n2", n
 
 
 def ask(
-    name: str, kind: str = "A", *tables: Any, turn: int = 0, own: dict[str, tuple[str, ...]] | None = None
+    name: str, kind: str = "A", *tables: Any, own: dict[str, tuple[str, ...]] | None = None
 ) -> Decision:
     query = codec.parse(dns.message.make_query(name, kind).to_wire())
     assert isinstance(query, codec.Query)
-    view = View([Names(TableState.of(one)) for one in tables or (FRONT,)], own or {})
-    return decide(query, view, turn)
+    view = View([Zone(one) for one in tables or (FRONT,)], own or {})
+    return decide(query, view)
 
 
 def found(decision: Decision) -> list[str]:
