@@ -6,6 +6,8 @@ import ipaddress
 import secrets
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from pyswarm.v1 import node_pb2
 from pyswarm_common.backup.keys import KEY_BYTES
 from pyswarm_common.errors import InvalidArgument
@@ -34,6 +36,8 @@ from pyswarm_common.model import (
 from pyswarm_common.random_ids import new_id, new_raft_id
 from pyswarm_manager.api.validate import check_cluster_spec
 from pyswarm_manager.bootstrap import Bootstrap
+from pyswarm_manager.planner.allocate.subnets import pools_of
+from pyswarm_manager.store.network_claims import block
 from pyswarm_manager.unlocking import key_for
 
 _MAX_POOLS = 64
@@ -42,9 +46,9 @@ _MAX_POOLS = 64
 def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
     """Checks what `init` was asked for. Raises InvalidArgument."""
     defaults = ClusterSpec()
-    pools = tuple(request.default_address_pools) or defaults.default_address_pools
     subnet_size = request.subnet_size or defaults.subnet_size
-    _check_pools(pools, subnet_size)
+    _check_pools(tuple(request.default_address_pools), subnet_size)
+    pools = _of_both_families(tuple(request.default_address_pools), defaults.default_address_pools)
     port = request.data_path_port or defaults.data_path_port
     if not 1024 <= port <= 49151:
         raise InvalidArgument(f"Datapath port number must be in valid range (1024-49151): {port}")
@@ -56,7 +60,8 @@ def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
         node_cert_expiry_s=expiry_s,
         autolock=request.autolock,
     )
-    wrong = [text for field, text in check_cluster_spec(spec) if field == "node_cert_expiry_s"]
+    judged = ("node_cert_expiry_s", "default_address_pools")
+    wrong = [text for field, text in check_cluster_spec(spec) if field.startswith(judged)]
     if wrong:
         raise InvalidArgument(wrong[0])
     return spec
@@ -72,20 +77,26 @@ def cluster_root(request: node_pb2.InitRequest, now: float) -> RootAuthority | N
 def _check_pools(pools: tuple[str, ...], subnet_size: int) -> None:
     if len(pools) > _MAX_POOLS:
         raise InvalidArgument(f"{len(pools)} default address pools: more than {_MAX_POOLS}")
-    networks: list[ipaddress.IPv4Network] = []
+    networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
     for pool in pools:
         try:
-            network = ipaddress.IPv4Network(pool)
+            network = ipaddress.ip_network(pool)
         except ValueError as error:
             raise InvalidArgument(f"invalid default address pool {pool!r}: {error}") from error
-        if not network.prefixlen <= subnet_size <= 29:
+        if network.version == 4 and not network.prefixlen <= subnet_size <= 29:
             raise InvalidArgument(
                 f"subnet size {subnet_size} is out of range: it must be from {network.prefixlen} to 29"
             )
         for other in networks:
-            if network.overlaps(other):
+            if block(str(network)).touches(block(str(other))):
                 raise InvalidArgument(f"default address pools {other} and {network} overlap")
         networks.append(network)
+
+
+def _of_both_families(given: tuple[str, ...], defaults: tuple[str, ...]) -> tuple[str, ...]:
+    """The pools asked for, with docker's of IPv4 where there are none; those of IPv6 follow from the cluster's id."""
+    has_ipv4 = any(block(pool).version == 4 for pool in given)
+    return given if has_ipv4 else (*defaults, *given)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -118,7 +129,7 @@ def found(
         now=now,
         lifetime_s=min(spec.node_cert_expiry_s, root.signing_certificate.not_valid_after_utc.timestamp() - now),
     )
-    cluster = _cluster(cluster_id, spec, root)
+    cluster = _cluster(cluster_id, _with_ipv6_pool(spec, cluster_id), root)
     node = Node(
         id=node_id,
         spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
@@ -130,6 +141,12 @@ def found(
     )
     identity = NodeIdentity(certificate, key_to_pem(key), root.cert_pem)
     return Founding(Bootstrap(cluster, node), identity, raft_id)
+
+
+def _with_ipv6_pool(spec: ClusterSpec, cluster_id: str) -> ClusterSpec:
+    """Written out, so that its users see it and can change it."""
+    ipv4 = [pool for pool in spec.default_address_pools if block(pool).version == 4]
+    return replace(spec, default_address_pools=(*ipv4, *pools_of(spec, cluster_id, 6)))
 
 
 def _cluster(cluster_id: str, spec: ClusterSpec, root: RootAuthority) -> Cluster:

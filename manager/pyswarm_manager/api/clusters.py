@@ -17,8 +17,6 @@ from pyswarm_manager.unlocking import key_for
 from pyswarm_manager.writes import Writer
 
 _FIXED = {
-    "default_address_pools": "the default address pools are chosen at init and cannot change",
-    "subnet_size": "the subnet size is chosen at init and cannot change",
     "data_path_port": "the data path port is chosen at init and cannot change",
 }
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 
 from pyswarm_common.model import ClusterSpec
+from pyswarm_manager.api.validate.addressing import IPNetwork, parse_subnet
 from pyswarm_manager.api.validate.fields import Violation, check_count, check_name, each
-from pyswarm_manager.api.validate.network import parse_subnet
+from pyswarm_manager.planner.allocate.subnets import subnet_size
+from pyswarm_manager.store.network_claims import block
 
 MIN_CERT_EXPIRY_S = 3600.0
 _MAX_CERT_EXPIRY_S = 10 * 365 * 24 * 3600.0
@@ -60,9 +62,18 @@ def _check_pools(spec: ClusterSpec) -> Iterator[Violation]:
     yield from check_count(spec.default_address_pools, _MAX_POOLS, "default_address_pools", "address pools")
     if not 8 <= spec.subnet_size <= 30:
         yield "subnet_size", "the subnet size must be between 8 and 30"
+    pools: list[IPNetwork] = []
     for index, text in enumerate(spec.default_address_pools[:_MAX_POOLS]):
         pool = parse_subnet(text)
         if isinstance(pool, str):
             yield from each("default_address_pools", index, [("", pool)])
-        elif pool.prefixlen > spec.subnet_size:
-            yield f"default_address_pools[{index}]", f"pool {pool} is smaller than a subnet of size {spec.subnet_size}"
+            continue
+        size = subnet_size(spec, pool.version)
+        if pool.prefixlen > size:
+            yield f"default_address_pools[{index}]", f"pool {pool} is smaller than a subnet of size {size}"
+        twin = next((other for other in pools if block(str(other)).touches(block(text))), None)
+        if twin is not None:
+            yield f"default_address_pools[{index}]", f"default address pools {twin} and {pool} overlap"
+        pools.append(pool)
+    if pools and not any(pool.version == 4 for pool in pools):
+        yield "default_address_pools", "one of the default address pools must be of IPv4"
