@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pyswarm_common.errors import AlreadyExists
 from pyswarm_common.model import Network, NetworkSpec
-from pyswarm_common.network_options import overlay_options
+from pyswarm_common.network_options import are_addresses_of_cluster, overlay_options
 
 
 class Block(NamedTuple):
@@ -39,6 +39,16 @@ def block(text: str) -> Block:
 def is_overlay(spec: NetworkSpec) -> bool:
     """Whether the network spans nodes, so that the cluster gives out its addresses."""
     return spec.driver in ("", "overlay") and not spec.config_only
+
+
+def has_addresses(spec: NetworkSpec) -> bool:
+    """Whether the managers give out its addresses, whatever its driver."""
+    return not spec.config_only and are_addresses_of_cluster(spec.driver, spec.ipam_driver, spec.config_from)
+
+
+def is_allocated(network: Network) -> bool:
+    """Whether its addresses can be given out."""
+    return bool(network.vni) if is_overlay(network.spec) else has_addresses(network.spec) and bool(network.subnets)
 
 
 def subnets_of(network: Network) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyswarm_common.errors import FailedPrecondition, NotFound
 from pyswarm_common.model import Network, Service, Task
-from pyswarm_manager.store.tables import HOST_NETWORK, Kind, ingress_ports
+from pyswarm_manager.store.tables import NODE_NETWORKS, Kind, ingress_ports
 
 Get = Callable[[Kind, str], Any]
 """An object as it is after the changes; None if there is none."""
@@ -22,7 +22,7 @@ def check_networks(service: Service, old: Service | None, get: Get) -> None:
     if old is not None and old.spec.task.networks == service.spec.task.networks:
         return
     for attachment in service.spec.task.networks:
-        if attachment.target != HOST_NETWORK and get(Kind.NETWORK, attachment.target) is None:
+        if attachment.target not in NODE_NETWORKS and get(Kind.NETWORK, attachment.target) is None:
             raise NotFound(f"network {attachment.target} not found")
 
 

@@ -37,6 +37,9 @@ SlotKey = int | str
 Port = tuple[Protocol, int]
 
 HOST_NETWORK: Final = "host"
+NO_NETWORK: Final = "none"
+NODE_NETWORKS: Final = frozenset({HOST_NETWORK, NO_NETWORK})
+"""Names that stand for themselves among the networks of a service: every node has them."""
 """What a service attaches to for the network of each task's host. No Network object stands for it, and nothing is
 allocated on it."""
 

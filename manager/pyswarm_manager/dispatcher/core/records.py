@@ -9,7 +9,7 @@ from __future__ import annotations
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm.v1 import types_pb2
 from pyswarm_common.model import Network, NetworkAttachment, Node, NodeState, PublishMode, Service, Task, TaskState
-from pyswarm_manager.store.tables import HOST_NETWORK
+from pyswarm_manager.store.tables import NODE_NETWORKS
 
 
 def node_address(node: Node | None) -> str:
@@ -32,13 +32,19 @@ def takes_part(node: Node) -> bool:
     return node.status.state in (NodeState.READY, NodeState.SUSPECT)
 
 
-def task_record(task: Task, attachment: NetworkAttachment, address_of_node: str) -> bytes | None:
-    """The EndpointRecord of a task on one of its networks; None while it is not on it."""
-    if not holds_addresses(task) or not attachment.addresses:
+def task_record(
+    task: Task, attachment: NetworkAttachment, address_of_node: str, *, is_local: bool = False
+) -> bytes | None:
+    """The EndpointRecord of a task on one of its networks; None while it is not on it.
+
+    `is_local`: its node gives the addresses of that network. They are not known here: that node fills them in.
+    """
+    if not holds_addresses(task) or not (attachment.addresses or is_local):
         return None
+    plain = task.spec.attachment
     record = pb.EndpointRecord(
         endpoint_id=task.id,
-        name=f"{task.name}.{task.id}",
+        name=plain.container_name if plain is not None else f"{task.name}.{task.id}",
         hostname=task.spec.container.hostname,
         addresses=[_bare(address) for address in attachment.addresses],
         node_address=address_of_node,
@@ -68,7 +74,7 @@ def service_records(service: Service, ingress_network_id: str) -> dict[str, byte
     spec = service.spec
     aliases: dict[str, list[str]] = {}
     for attachment in spec.task.networks:
-        if attachment.target != HOST_NETWORK:
+        if attachment.target not in NODE_NETWORKS:
             aliases.setdefault(attachment.target, []).extend(attachment.aliases)
     vips: dict[str, list[str]] = {}
     for vip in service.endpoint.vips:

@@ -32,7 +32,7 @@ from pyswarm_manager.planner.allocate.subnets import (
 )
 from pyswarm_manager.planner.allocate.taking import give_back, no_address, take, take_family, texts
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.store.network_claims import block, is_overlay
+from pyswarm_manager.store.network_claims import block, has_addresses, is_allocated, is_overlay
 from pyswarm_manager.store.static_addresses import text_of, virtual_address
 from pyswarm_manager.store.tables import ingress_ports
 
@@ -42,10 +42,10 @@ LAST_PORT = 32767
 
 def allocate_network(draft: Draft, network: Network) -> None:
     """A VNI, and subnets and gateways where the user gave none."""
-    if network.vni or not is_overlay(network.spec):
+    if is_allocated(network) or not has_addresses(network.spec):
         return
     try:
-        vni = _vni(draft, network)
+        vni = _vni(draft, network) if is_overlay(network.spec) else 0
         subnets = _subnets(draft, network)
     except Exhausted as refusal:
         draft.explain(network.id, str(refusal))
@@ -124,7 +124,7 @@ def _vips(draft: Draft, service: Service) -> tuple[VirtualIP, ...]:
     vips: list[VirtualIP] = []
     for attachment in service.spec.task.networks:
         network = draft.network(attachment.target)
-        if network is None or not network.vni:
+        if network is None or not is_allocated(network):
             continue
         for version in dict.fromkeys(block(subnet).version for subnet in network.subnets):
             vip = _vip(draft, service, network, attachment, version, held.get((network.id, version)))

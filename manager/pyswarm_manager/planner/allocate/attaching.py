@@ -34,14 +34,14 @@ from pyswarm_manager.planner.allocate.taking import (
 )
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
-from pyswarm_manager.store.network_claims import is_overlay
+from pyswarm_manager.store.network_claims import has_addresses, is_allocated
 from pyswarm_manager.store.static_addresses import address_of_slot, count_of, text_of
-from pyswarm_manager.store.tables import HOST_NETWORK
+from pyswarm_manager.store.tables import NODE_NETWORKS
 
 
 def allocate_task(draft: Draft, candidate: Candidate) -> None:
     """Addresses on every network of the task; or its message says what is missing."""
-    wanted = [attachment for attachment in candidate.spec.networks if attachment.target != HOST_NETWORK]
+    wanted = [attachment for attachment in candidate.spec.networks if attachment.target not in NODE_NETWORKS]
     if any(port.publish_mode is PublishMode.INGRESS for port in candidate.ports) and draft.ledger.ingress_id:
         wanted.append(NetworkAttachmentSpec(target=draft.ledger.ingress_id))
     attachments = []
@@ -63,9 +63,9 @@ def _addresses(draft: Draft, candidate: Candidate, attachment: NetworkAttachment
     network = draft.network(attachment.target)
     if network is None:
         return f"network {attachment.target} not found"
-    if not is_overlay(network.spec):
-        return []
-    if not network.vni:
+    if not has_addresses(network.spec):
+        return []  # its node gives it some
+    if not is_allocated(network):
         return f"network {network.spec.name} is not allocated yet"
     if attachment.addresses:
         return _static_addresses(draft, candidate, attachment, network)
@@ -158,7 +158,7 @@ def waits_for_addresses_of(draft: Draft, task: Task, others: Iterable[Task]) -> 
     waits = False
     for attachment in task.spec.networks:
         network = draft.network(attachment.target)
-        if network is None or not is_overlay(network.spec):
+        if network is None or not has_addresses(network.spec):
             continue
         for version in families(draft, network):
             number = address_of_slot(attachment, version, max(task.slot, 1))

@@ -9,14 +9,14 @@ from __future__ import annotations
 from pyswarm_common.model import PublishMode, ServiceSpec
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.store.dependencies import cycle_sentence, find_cycle
-from pyswarm_manager.store.tables import HOST_NETWORK, Kind
+from pyswarm_manager.store.tables import NODE_NETWORKS, Kind
 
 
 def obstacle(draft: Draft, service_id: str, spec: ServiceSpec) -> str:
     """Why the service cannot have the spec (again); empty if it can."""
     tables = draft.tables
     for attachment in spec.task.networks:
-        if attachment.target != HOST_NETWORK and attachment.target not in tables.networks:
+        if attachment.target not in NODE_NETWORKS and attachment.target not in tables.networks:
             return f"network {attachment.target} not found"
     for port in spec.endpoint.ports:
         owner = tables.published.get((port.protocol, port.published_port), service_id)
