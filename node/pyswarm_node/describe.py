@@ -8,7 +8,11 @@ import socket
 from importlib import metadata
 from pathlib import Path
 
-from pyswarm_common.model import GenericResource, NodeDescription, Plugin, Resources
+from msgspec.structs import replace
+
+from pyswarm_common.model import GenericResource, NodeDescription, Plugin, Resources, TunnelKey
+from pyswarm_common.network_options import ENCRYPTED
+from pyswarm_overlay.encryption.encryption import Encryption
 from pyswarm_runtime.devices import device_paths
 from pyswarm_runtime.log_drivers import log_drivers
 from pyswarm_runtime.types import Preflight
@@ -43,6 +47,13 @@ def describe(
         plugins=plugins(),
         devices=device_paths(MAX_DEVICES),
     )
+
+
+def with_tunnels(description: NodeDescription, encryption: Encryption) -> NodeDescription:
+    """With what this node can encrypt by, and the keys that its peers must know."""
+    able = () if encryption.unable else (Plugin("Network", ENCRYPTED),)
+    keys = tuple(TunnelKey(key.public_key, key.port, key.number) for key in encryption.announced())
+    return replace(description, plugins=(*description.plugins, *able), tunnel_keys=keys)
 
 
 def plugins() -> tuple[Plugin, ...]:

@@ -20,7 +20,7 @@ from pyswarm_worker.agent import Agent
 from pyswarm_worker.settings import AgentConfig, AgentHooks, AgentWires
 
 from .addresses import everywhere
-from .describe import describe
+from .describe import describe, with_tunnels
 from .identity import CurrentIdentity
 from .network_watch import watch_networks
 from .paths import NodeRecord, Options, join_host_port
@@ -49,6 +49,7 @@ class Member:
         self.overlay = overlay
         self.agent = agent
         self._on_failed = on_failed
+        overlay.encryption.on_keys = agent.description_changed
         self._run = asyncio.create_task(self._run_parts(check_period_s))
 
     @classmethod
@@ -59,11 +60,11 @@ class Member:
         try:
             agent = await Agent.open(
                 _agent_config(options, record),
-                _agent_hooks(options, record, identity, runtime, hooks),
+                _agent_hooks(options, record, identity, runtime, hooks, overlay),
                 runtime,
                 runtime.images,
                 overlay,
-                wires=AgentWires(access=runtime.access, pull=registry_pull(runtime.images)),
+                wires=AgentWires(access=runtime.access, pull=registry_pull(runtime.images), tunnels=overlay.encryption),
             )
         except BaseException:
             await overlay.close()
@@ -74,6 +75,7 @@ class Member:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.agent.run())
+                group.create_task(self.overlay.encryption.run())
                 group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)
@@ -125,12 +127,18 @@ def _agent_config(options: Options, record: NodeRecord) -> AgentConfig:
 
 
 def _agent_hooks(
-    options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
+    options: Options,
+    record: NodeRecord,
+    identity: CurrentIdentity,
+    runtime: Runtime,
+    hooks: MemberHooks,
+    overlay: OverlayHost,
 ) -> AgentHooks:
     agent_address = join_host_port(record.address, options.agent_port)
 
     def description() -> NodeDescription:
-        return describe(runtime.preflight, record.data_path_address, agent_address, options.generic_resources)
+        said = describe(runtime.preflight, record.data_path_address, agent_address, options.generic_resources)
+        return with_tunnels(said, overlay.encryption)
 
     return AgentHooks(
         identity=identity,

@@ -22,6 +22,7 @@ from .ports import ContainerAccess
 from .server import AgentServer, AgentServicer
 from .session import Dial
 from .task_files import TaskFiles
+from .tunnels import Tunnels
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class AgentWires:
     """From registries; without it images come from other nodes only."""
     files: Callable[[Path, Callable[[], NodeFacts]], TaskFiles] = TaskFiles
     """Where secrets and configs are put."""
+    tunnels: Tunnels | None = None
+    """Of encrypted networks; without them there are none."""
 
 
 REAL = AgentWires()

@@ -32,6 +32,8 @@ class Session:
         self.id = session_id
         self.node_id = node_id
         self.images: frozenset[str] = frozenset()
+        self.address = ""
+        """Where the node said that it is."""
         self._view, self._tables = view, tables
         self._given = Given(node_id)
         self._tasks: dict[str, None] = {}

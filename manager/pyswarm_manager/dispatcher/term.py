@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
 from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm.v1.types_pb2 import NodeDescription as NodeDescriptionMessage
 from pyswarm_common.codec import from_proto, to_proto
 from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unavailable
 from pyswarm_common.ids import IdSource
@@ -117,22 +118,27 @@ class Term:
         node = self._store.view.nodes.get(node_id)
         if node is None:
             raise NotFound(f"node {node_id} is not part of the swarm any more: leave, then join again")
-        if hello.ByteSize() > HELLO_BYTES_LIMIT:
-            raise InvalidArgument(f"the description of the node is larger than {HELLO_BYTES_LIMIT} bytes")
+        _check_size(hello.ByteSize())
         session = Session(self._new_id(), node_id, self._store.view, self._tables, self._turns)
         older = self._sessions.get(node_id)
         self._sessions[node_id] = session
         if older is not None:
             older.end(Unavailable("a newer session of this node took over"))
         self._heartbeats.heard(node_id, self._monotonic())
-        description = from_proto(NodeDescription, hello.description)
-        address = hello.address
-        self._writer.observe(node_id, lambda node: reports.opened(node, description, address, self._clock()))
+        session.address = hello.address
+        self._described(session, hello.description)
         self._tell_trust(session)
         if (statistics := self._statistics_desk.wanted()) is not None:
             session.tell_statistics(statistics)
         _log.info("session of node %s opened", node_id)
         return session
+
+    def _described(self, session: Session, message: NodeDescriptionMessage) -> None:
+        """What the node says of itself, as its session begins and when that changes."""
+        description = from_proto(NodeDescription, message)
+        self._writer.observe(
+            session.node_id, lambda node: reports.opened(node, description, session.address, self._clock())
+        )
 
     def started(self, session: Session) -> bytes:
         """The first message of the session, serialised."""
@@ -193,6 +199,9 @@ class Term:
                 session.resync(message.resync_network_id)
             case "statistics":
                 self._statistics_desk.accept(session.node_id, message.statistics)
+            case "description":
+                _check_size(message.description.ByteSize())
+                self._described(session, message.description)
             case "hello":
                 raise InvalidArgument("a session has one hello")
 
@@ -294,6 +303,7 @@ class Term:
                 case Service() if self._statistics_desk.apply(event):
                     for session in self._sessions.values():
                         session.tell_statistics(self._statistics_desk.message())
+        self._mark_peers()
         if has_moved:
             self._tell_managers()
         self._tell_period()
@@ -302,6 +312,12 @@ class Term:
         if self._tables.has_withdrawn:
             self._withdrawn.set()
         self._tell_told()
+
+    def _mark_peers(self) -> None:
+        """Of nodes whose tunnels lead elsewhere than before, or are to."""
+        for node_id in self._tables.tunnel_peers.take_changed():
+            if node_id in self._sessions:
+                self._sessions[node_id].mark()
 
     def _tell_trust(self, session: Session) -> None:
         view = self._store.view
@@ -359,3 +375,8 @@ class Term:
         view = self._store.view
         configured_s = 1.0 if view.cluster is None else view.cluster.spec.heartbeat_period_s
         return heartbeat_period_s(configured_s, len(view.nodes))
+
+
+def _check_size(description: int) -> None:
+    if description > HELLO_BYTES_LIMIT:
+        raise InvalidArgument(f"the description of the node is larger than {HELLO_BYTES_LIMIT} bytes")

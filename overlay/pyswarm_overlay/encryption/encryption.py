@@ -66,13 +66,13 @@ class Encryption:
         self._watched: dict[str, tuple[int, int]] = {}
         """Device -> its process, and the descriptor of that."""
         self.on_keys: Callable[[], None] = lambda: None
-        """Called when what `keys` says has changed."""
+        """Called when what `announced` says has changed."""
         self.unable = ""
         """Why this node cannot encrypt; empty: it can."""
 
     # -- what others say and ask -----------------------------------------------------------------------------------
 
-    def keys(self) -> tuple[TunnelKey, ...]:
+    def announced(self) -> tuple[TunnelKey, ...]:
         """To be announced to the managers, the newest last. None until an encrypted network was needed here."""
         return tuple(key.announced for key in self._keys if not key.retired_at)
 
@@ -302,6 +302,8 @@ class Encryption:
             return []
         await self._bring()
         assert self._seen is not None
+        if len(self._keys) > 1 or not self._seen.is_settled:
+            return []  # what was written is what the handshakes of these moments ask for
         return [f"encryption: {problem}" for problem in self._seen.repaired]
 
     async def close(self) -> None:

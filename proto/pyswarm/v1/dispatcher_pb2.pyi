@@ -505,8 +505,11 @@ class Assignments(_message.Message):
     REMOVE_FILE_IDS_FIELD_NUMBER: _builtins.int
     UPDATE_PEERS_FIELD_NUMBER: _builtins.int
     REMOVE_PEER_IDS_FIELD_NUMBER: _builtins.int
+    TUNNEL_KEY_ROTATION_S_FIELD_NUMBER: _builtins.int
     type: Global___Assignments.Type.ValueType
     sequence: _builtins.int
+    tunnel_key_rotation_s: _builtins.float
+    """How old a tunnel key may become; zero: as it was told before."""
     @_builtins.property
     def update_tasks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Task]: ...
     @_builtins.property
@@ -550,10 +553,11 @@ class Assignments(_message.Message):
         remove_file_ids: _abc.Iterable[_builtins.str] | None = ...,
         update_peers: _abc.Iterable[Global___TunnelPeer] | None = ...,
         remove_peer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        tunnel_key_rotation_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_file_ids", b"remove_file_ids", "remove_network_ids", b"remove_network_ids", "remove_peer_ids", b"remove_peer_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "type", b"type", "update_configs", b"update_configs", "update_peers", b"update_peers", "update_secrets", b"update_secrets", "update_tasks", b"update_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ingress", b"ingress", "networks", b"networks", "remove_file_ids", b"remove_file_ids", "remove_network_ids", b"remove_network_ids", "remove_peer_ids", b"remove_peer_ids", "remove_task_ids", b"remove_task_ids", "sequence", b"sequence", "tunnel_key_rotation_s", b"tunnel_key_rotation_s", "type", b"type", "update_configs", b"update_configs", "update_peers", b"update_peers", "update_secrets", b"update_secrets", "update_tasks", b"update_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

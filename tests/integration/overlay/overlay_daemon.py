@@ -77,7 +77,7 @@ async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
     if method == "update_peers":
         return await host.encryption.update_peers(values[0], values[1], complete=values[2])
     if method in ("rotate", "tunnel_keys"):
-        return host.encryption.rotate() if method == "rotate" else host.encryption.keys()
+        return host.encryption.rotate() if method == "rotate" else host.encryption.announced()
     result = getattr(host, method)(*values)
     return await result if asyncio.iscoroutine(result) else result
 

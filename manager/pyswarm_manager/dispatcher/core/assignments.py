@@ -34,6 +34,7 @@ _ASSIGNMENTS = pb.Assignments.DESCRIPTOR
 _TASK = key_of(_ASSIGNMENTS, "update_tasks")
 _NETWORK = key_of(_ASSIGNMENTS, "networks")
 _INGRESS = key_of(_ASSIGNMENTS, "ingress")
+_PEER = key_of(_ASSIGNMENTS, "update_peers")
 _MESSAGE = key_of(pb.ManagerMessage.DESCRIPTOR, "assignments")
 
 
@@ -49,6 +50,9 @@ class Given:
     users: dict[str, set[str]] = field(default_factory=dict)
     """Network id -> the assigned tasks that are on it."""
     files: NeededFiles = field(default_factory=NeededFiles)
+    peers: dict[str, bytes] = field(default_factory=dict)
+    """Node id -> what was told of its tunnel keys."""
+    peers_revision: int = 0
     ingress: tuple[int, tuple[str, ...]] | None = None
     """Version of the ingress table, and the node's own addresses in it."""
 
@@ -93,7 +97,8 @@ def complete(given: Given, view: Tables, tables: NetworkTables) -> bytes:
     shown = (_shown(given, task, view, tables) for task in tasks)
     changes = _TaskChanges([task for task in shown if _give(given, task)])
     networks = _network_changes(given, tables, frozenset())
-    return _message(given, changes, networks, _new_ingress(given, view, tables), given.files.take(view))
+    peers = _peer_changes(given, tables)
+    return _message(given, changes, networks, _new_ingress(given, view, tables), given.files.take(view), peers)
 
 
 def increment(
@@ -107,14 +112,22 @@ def increment(
     changes = _task_changes(given, task_ids, view, tables)
     networks = _network_changes(given, tables, resync)
     ingress = _new_ingress(given, view, tables)
-    if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress):
+    peers = _peer_changes(given, tables)
+    if not (changes.updated or changes.removed or networks.framed or networks.removed or ingress or peers):
         return None  # secrets and configs come and go with tasks only
-    return _message(given, changes, networks, ingress, given.files.take(view))
+    return _message(given, changes, networks, ingress, given.files.take(view), peers)
 
 
 @dataclass(slots=True)
 class _TaskChanges:
     updated: list[Task] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _PeerChanges:
+    rotation_s: float
+    updated: list[bytes] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
 
 
@@ -204,6 +217,23 @@ def _network_changes(given: Given, tables: NetworkTables, resync: frozenset[str]
     return changes
 
 
+def _peer_changes(given: Given, tables: NetworkTables) -> _PeerChanges | None:
+    """Tunnel keys of the nodes that this one shares an encrypted network with; None if there is no news."""
+    peers = tables.tunnel_peers
+    revision = peers.revision(given.node_id)
+    if given.peers_revision == revision:
+        return None
+    given.peers_revision = revision
+    now = peers.peers_of(given.node_id)
+    changes = _PeerChanges(
+        peers.rotation_s,
+        [framed(_PEER, record) for node_id, record in now.items() if given.peers.get(node_id) != record],
+        [node_id for node_id in given.peers if node_id not in now],
+    )
+    given.peers = now
+    return changes
+
+
 def _new_ingress(given: Given, view: Tables, tables: NetworkTables) -> bytes:
     """The ingress table, framed, if the node does not have it yet; else nothing."""
     node = view.nodes.get(given.node_id)
@@ -220,6 +250,7 @@ def _message(
     networks: _NetworkChanges,
     ingress: bytes,
     files: tuple[list[bytes], list[str]],
+    peers: _PeerChanges | None,
 ) -> bytes:
     is_first = given.sequence == 0
     given.sequence += 1
@@ -229,9 +260,12 @@ def _message(
         remove_task_ids=tasks.removed,
         remove_network_ids=networks.removed,
         remove_file_ids=files[1],
+        remove_peer_ids=peers.removed if peers is not None else (),
+        tunnel_key_rotation_s=peers.rotation_s if peers is not None else 0.0,
     )
     parts = [head.SerializeToString(), *files[0]]
     parts += [framed(_TASK, to_proto(task).SerializeToString()) for task in tasks.updated]
     parts += networks.framed
     parts.append(ingress)
+    parts += peers.updated if peers is not None else ()
     return framed(_MESSAGE, b"".join(parts))

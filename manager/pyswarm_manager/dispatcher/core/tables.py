@@ -14,11 +14,13 @@ from typing import cast
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
-from pyswarm_common.model import Network, NetworkAttachment, Node, Service, Task
+from pyswarm_common.model import Cluster, Network, NetworkAttachment, Node, Service, Task
 from pyswarm_manager.dispatcher.core import records
 from pyswarm_manager.dispatcher.core.framing import framed, key_of
 from pyswarm_manager.dispatcher.core.programmed import Programmed
+from pyswarm_manager.dispatcher.core.tunnel_peers import TunnelPeers
 from pyswarm_manager.store.changes import Event
+from pyswarm_manager.store.network_claims import has_addresses
 from pyswarm_manager.store.tables import Tables
 
 JOURNAL_MINIMUM = 512
@@ -134,6 +136,9 @@ class NetworkTables:
         self._changed: dict[str, None] = {}
         self._has_withdrawn = False
         self.programmed = Programmed()
+        self.tunnel_peers = TunnelPeers(view.cluster.spec.tunnel_key_rotation_s if view.cluster is not None else 0.0)
+        for network in view.networks.values():
+            self.tunnel_peers.set_network(network)
         self.unheld: set[str] = set()
         """Nodes whose tasks are not held back when they are to stop."""
         self.ingress_network_id = next((n.id for n in view.networks.values() if records.is_ingress(n)), "")
@@ -214,6 +219,8 @@ class NetworkTables:
                 self.service_changed(cast("Service | None", old), cast("Service | None", new), version)
             case Network():
                 self.network_changed(cast("Network | None", old), cast("Network | None", new), version)
+            case Cluster() as cluster:
+                self.tunnel_peers.set_rotation(cluster.spec.tunnel_key_rotation_s)
 
     def network_changed(self, old: Network | None, new: Network | None, version: int) -> None:
         """A network appears, changes or goes."""
@@ -221,6 +228,7 @@ class NetworkTables:
             assert old is not None
             self._tables.pop(old.id, None)
             self.programmed.forget_network(old.id)
+            self.tunnel_peers.forget_network(old.id)
             self._changed[old.id] = None
             self._set_ingress("" if records.is_ingress(old) else self.ingress_network_id, version)
         elif (table := self._tables.get(new.id)) is not None:
@@ -228,6 +236,7 @@ class NetworkTables:
             self._changed[new.id] = None
         else:
             self._tables[new.id] = Table(new, version)
+            self.tunnel_peers.set_network(new)
             self._changed[new.id] = None
             self._set_ingress(new.id if records.is_ingress(new) else self.ingress_network_id, version)
             self._fill(version)
@@ -266,6 +275,7 @@ class NetworkTables:
 
     def _put_node(self, node_id: str, node: Node | None, version: int) -> None:
         self.programmed.set_up(node_id, node is not None and records.takes_part(node))
+        self.tunnel_peers.set_node(node_id, node)
         ingress = self._tables.get(self.ingress_network_id)
         record = None if node is None else records.node_record(node)
         if ingress is not None:
@@ -280,7 +290,10 @@ class NetworkTables:
             return
         record = None
         if new is not None and attachment is not None:
-            record = records.task_record(new, attachment, records.node_address(self._view.nodes.get(new.node_id)))
+            network = self._view.networks.get(network_id)
+            is_local = network is not None and not has_addresses(network.spec)
+            address = records.node_address(self._view.nodes.get(new.node_id))
+            record = records.task_record(new, attachment, address, is_local=is_local)
         self._put_record(table, network_id, task.node_id, task.id, record, version)
 
     def _put_record(
@@ -293,6 +306,7 @@ class NetworkTables:
         self._changed[network_id] = None
         if was_there != (record is not None):
             self.programmed.use(node_id, network_id, -1 if was_there else 1)
+            self.tunnel_peers.use(node_id, network_id, -1 if was_there else 1)
 
     def _set_ingress(self, network_id: str, version: int) -> None:
         if network_id != self.ingress_network_id:

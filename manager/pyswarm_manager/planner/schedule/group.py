@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pyswarm_common.model import PlacementStrategy, PortConfig, PublishMode, Service, TaskSpec
+from pyswarm_common.network_options import ENCRYPTED, is_encrypted
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.schedule.affinity import Affinities, affinities_of
@@ -13,7 +14,7 @@ from pyswarm_manager.planner.schedule.board import AFFINITY, MAX_REPLICAS, fits
 from pyswarm_manager.planner.schedule.demand import Demand
 from pyswarm_manager.planner.schedule.taints import is_second_choice
 from pyswarm_manager.planner.seat import Seat
-from pyswarm_manager.store.tables import HOST_NETWORK, Port
+from pyswarm_manager.store.tables import NODE_NETWORKS, Port
 
 NO_LIMIT = 1 << 62
 OVERLAY = "overlay"
@@ -100,9 +101,11 @@ def packed_load(seat: Seat) -> float:
 
 def demand_of(draft: Draft, spec: TaskSpec, ports: tuple[Port, ...]) -> Demand:
     def driver_of(network_id: str) -> str:
-        network = draft.network(network_id) if network_id != HOST_NETWORK else None
+        network = draft.network(network_id) if network_id not in NODE_NETWORKS else None
         driver = network.spec.driver if network is not None else ""
-        return "" if driver == OVERLAY else driver
+        if driver != OVERLAY or network is None:
+            return driver
+        return ENCRYPTED if is_encrypted(network.spec.options) else ""
 
     return Demand.of(spec, ports, driver_of)
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pyswarm_common.model import Affinity, Availability, Node, NodeState, TaintEffect
+from pyswarm_common.model import Affinity, Availability, Node, NodeState, Plugin, TaintEffect
+from pyswarm_common.network_options import ENCRYPTED
 from pyswarm_manager.planner.schedule import board
 from pyswarm_manager.planner.schedule.constraints import Operator, parse_constraint
 from pyswarm_manager.planner.schedule.group import Group
@@ -141,7 +142,7 @@ def _taints(seat: Seat, group: Group) -> Iterator[Refusal]:
 def _plugins(seat: Seat, group: Group) -> Iterator[Refusal]:
     for plugin in group.demand.fixed.plugins:
         if not board.has_plugin(seat.node, plugin):
-            what = f"the {plugin.type.lower()} plugin {plugin.name}"
+            what = _what_is_missing(plugin)
             fix = Fix(
                 Kind.PLUGIN,
                 plugin.type,
@@ -150,6 +151,12 @@ def _plugins(seat: Seat, group: Group) -> Iterator[Refusal]:
                 text=f"install {what} on node {name_of(seat.node)}",
             )
             yield Refusal(f"missing {what.removeprefix('the ')}", of_node=fix)
+
+
+def _what_is_missing(plugin: Plugin) -> str:
+    if plugin == Plugin("Network", ENCRYPTED):
+        return "encryption of networks (WireGuard in the kernel, or wireguard-go)"
+    return f"the {plugin.type.lower()} plugin {plugin.name}"
 
 
 def _devices(seat: Seat, group: Group) -> Iterator[Refusal]:

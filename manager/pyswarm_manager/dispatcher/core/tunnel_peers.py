@@ -1,0 +1,126 @@
+"""Which nodes share an encrypted network, and so must know one another's tunnel keys. Nobody else is told.
+
+Follows the network tables: a node is on a network while it has an endpoint there. Every node has a revision, which
+rises when something changed that it must hear of: its peers, or one of them, or how old keys may become. So a session
+whose node's revision is as before needs no look at peers, and a change costs something only to the nodes that share a
+network with it. Decides nothing about keys: nodes make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyswarm.v1 import dispatcher_pb2 as pb
+from pyswarm_common.codec import to_proto
+from pyswarm_common.model import Network, Node
+from pyswarm_common.network_options import OVERLAY, is_encrypted
+from pyswarm_manager.dispatcher.core import records
+
+DEFAULT_ROTATION_S = 12 * 3600.0
+
+
+class TunnelPeers:
+    """Of one term."""
+
+    def __init__(self, rotation_s: float) -> None:
+        self._rotation_s = rotation_s
+        self._users: dict[str, dict[str, int]] = {}
+        """Encrypted network -> node -> how many endpoints it has there."""
+        self._networks: dict[str, dict[str, None]] = {}
+        """Node -> its encrypted networks."""
+        self._records: dict[str, bytes] = {}
+        self._revisions: dict[str, int] = {}
+        self._revision = 0
+        self._changed: dict[str, None] = {}
+
+    @property
+    def rotation_s(self) -> float:
+        """How old a tunnel key may become."""
+        return self._rotation_s or DEFAULT_ROTATION_S
+
+    def revision(self, node_id: str) -> int:
+        """Rises with what the node must hear of; zero for a node without encrypted networks."""
+        return self._revisions.get(node_id, 0)
+
+    def peers_of(self, node_id: str) -> dict[str, bytes]:
+        """Node id -> serialised TunnelPeer, of all nodes on its encrypted networks that have keys, but itself."""
+        return {
+            other: self._records[other]
+            for other in self._neighbours(node_id)
+            if other != node_id and other in self._records
+        }
+
+    def take_changed(self) -> list[str]:
+        """Nodes whose revision rose since the last call."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
+
+    def set_network(self, network: Network) -> None:
+        """A network appears, or changes in what cannot concern us: whether it is encrypted never changes."""
+        if network.spec.driver in ("", OVERLAY) and is_encrypted(network.spec.options):
+            self._users.setdefault(network.id, {})
+
+    def forget_network(self, network_id: str) -> None:
+        """It is gone, and nobody is on it any more."""
+        for node_id in list(self._users.pop(network_id, {})):
+            self._leave(node_id, network_id)
+
+    def use(self, node_id: str, network_id: str, step: int) -> None:
+        """The node has one endpoint more (or fewer) on the network."""
+        users = self._users.get(network_id)
+        if users is None:
+            return
+        before = users.get(node_id, 0)
+        users[node_id] = before + step
+        if before == 0:
+            self._networks.setdefault(node_id, {})[network_id] = None
+            self._raise(users)
+        elif users[node_id] == 0:
+            del users[node_id]
+            self._leave(node_id, network_id)
+            self._raise((*users, node_id))
+
+    def set_node(self, node_id: str, node: Node | None) -> None:
+        """A node appears, changes or goes: with it its key, at once and wherever it was known."""
+        record = None if node is None else _record(node)
+        if self._records.get(node_id) == record:
+            return
+        self._records.pop(node_id, None)
+        if record is not None:
+            self._records[node_id] = record
+        if node is None:
+            self._revisions.pop(node_id, None)
+        self._raise(other for other in self._neighbours(node_id) if other != node_id)
+
+    def set_rotation(self, rotation_s: float) -> None:
+        """What the cluster's specification says."""
+        if rotation_s != self._rotation_s:
+            self._rotation_s = rotation_s
+            self._raise(list(self._networks))
+
+    def _leave(self, node_id: str, network_id: str) -> None:
+        networks = self._networks.get(node_id, {})
+        networks.pop(network_id, None)
+        if not networks:
+            self._networks.pop(node_id, None)
+
+    def _neighbours(self, node_id: str) -> dict[str, None]:
+        """In the order in which they came; itself too."""
+        networks = self._networks.get(node_id, {})
+        return {other: None for network_id in networks for other in self._users[network_id]}
+
+    def _raise(self, node_ids: Iterable[str]) -> None:
+        self._revision += 1
+        for node_id in node_ids:
+            self._revisions[node_id] = self._revision
+            self._changed[node_id] = None
+
+
+def _record(node: Node) -> bytes | None:
+    """What peers are told; None while there is no key, or no address to reach it at."""
+    address = records.node_address(node)
+    if not node.description.tunnel_keys or not address:
+        return None
+    keys = [to_proto(key) for key in node.description.tunnel_keys]
+    return pb.TunnelPeer(node_id=node.id, data_path_address=address, keys=keys).SerializeToString()
