@@ -26,7 +26,7 @@ PORTS = 32
 _MAX_FILE = 1 << 16
 
 
-class _Saved(msgspec.Struct, frozen=True, kw_only=True):
+class SavedKey(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     slot: int
     private: bytes
@@ -49,7 +49,7 @@ class KeyFile:
         try:
             if self._path.stat().st_size > _MAX_FILE:
                 return ()
-            saved = decode_json(self._path.read_bytes(), tuple[_Saved, ...])
+            saved = decode_json(self._path.read_bytes(), tuple[SavedKey, ...])
             keys = tuple(_restored(one) for one in saved)
         except (OSError, Malformed, ValueError):
             return ()
@@ -59,7 +59,7 @@ class KeyFile:
     def save(self, keys: Sequence[OwnKey]) -> None:
         """Replaces the file: a key that went is nowhere any more."""
         saved = [
-            _Saved(
+            SavedKey(
                 number=key.number,
                 slot=key.slot,
                 private=key.private,
@@ -76,7 +76,7 @@ class KeyFile:
             self._path.unlink()
 
 
-def _restored(saved: _Saved) -> OwnKey:
+def _restored(saved: SavedKey) -> OwnKey:
     public = X25519PrivateKey.from_private_bytes(saved.private).public_key().public_bytes_raw()
     return OwnKey(saved.number, saved.slot, saved.private, public, saved.port, saved.made_at, saved.retired_at)
 

@@ -40,6 +40,9 @@ from pyswarm_manager.keyring import DataKey, Keyring
 from pyswarm_manager.raft.core.types import Entry, EntryKind, Snapshot
 from pyswarm_manager.store.changes import ChangeSet, Create, Event
 from pyswarm_manager.store.tables import Tables
+from pyswarm_overlay.encryption.core.peers import OwnKey
+from pyswarm_overlay.encryption.core.wireguard import Device, DeviceChange, FoundDevice
+from pyswarm_overlay.encryption.keys import SavedKey
 from pyswarm_runtime.registry_auth import Credentials
 from pyswarm_worker.core.materials import File, Materials
 
@@ -96,6 +99,11 @@ HOLDERS = (
     Materials((File("/run/secrets/password", RAW, 0, 0, 0o400),), (f"PASSWORD={TEXT}",)),
     Event(CLUSTER, CLUSTER),
     TABLES,
+    OwnKey(1, 0, RAW, b"public", 51820, 0.0),
+    SavedKey(number=1, slot=0, private=RAW, port=51820, made_at=0.0),
+    Device(RAW, 51820, {}),
+    FoundDevice(RAW),
+    DeviceChange(RAW),
 )
 _SUSPICIOUS = re.compile(r"(^|_)(key|keys|secret|token|tokens|password|passphrase|master|unlock)($|_)")
 NO_SECRETS = {
@@ -117,6 +125,9 @@ NO_SECRETS = {
     "ClusterSpec.tunnel_key_rotation_s": "a time",
     "TunnelKey.public_key": "a public key",
     "NodeDescription.tunnel_keys": "objects with public keys",
+    "TunnelPeer.keys": "the same",
+    "Pair.public_key": "a public key",
+    "PeerChange.public_key": "a public key",
     "Link.master": "a bridge",
     "VethEnd.master": "a bridge",
 }
