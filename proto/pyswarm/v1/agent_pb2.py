@@ -24,32 +24,33 @@ _sym_db = _symbol_database.Default()
 
 from pyswarm.v1 import exec_pb2 as pyswarm_dot_v1_dot_exec__pb2
 from pyswarm.v1 import logs_pb2 as pyswarm_dot_v1_dot_logs__pb2
+from pyswarm.v1 import network_checks_pb2 as pyswarm_dot_v1_dot_network__checks__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/agent.proto\x12\npyswarm.v1\x1a\x15pyswarm/v1/exec.proto\x1a\x15pyswarm/v1/logs.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\x13ReadTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x11\n\x04tail\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_tail\"$\n\x0fGetImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\"H\n\x0e\x42lobDescriptor\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"b\n\x10GetImageResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12)\n\x05\x62lobs\x18\x03 \x03(\x0b\x32\x1a.pyswarm.v1.BlobDescriptor\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x19\n\tBlobChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x14\n\x12GetManagersRequest\"(\n\x13GetManagersResponse\x12\x11\n\taddresses\x18\x01 \x03(\t2\xfb\x03\n\x05\x41gent\x12I\n\x0cReadTaskLogs\x12\x1f.pyswarm.v1.ReadTaskLogsRequest\x1a\x16.pyswarm.v1.LogMessage0\x01\x12>\n\tRunInTask\x12\x15.pyswarm.v1.ExecInput\x1a\x16.pyswarm.v1.ExecOutput(\x01\x30\x01\x12G\n\x0c\x43opyFromTask\x12\x1b.pyswarm.v1.CopyFromRequest\x1a\x18.pyswarm.v1.ArchiveChunk0\x01\x12\x45\n\nCopyToTask\x12\x19.pyswarm.v1.CopyToRequest\x1a\x1a.pyswarm.v1.CopyToResponse(\x01\x12\x45\n\x08GetImage\x12\x1b.pyswarm.v1.GetImageRequest\x1a\x1c.pyswarm.v1.GetImageResponse\x12@\n\x08ReadBlob\x12\x1b.pyswarm.v1.ReadBlobRequest\x1a\x15.pyswarm.v1.BlobChunk0\x01\x12N\n\x0bGetManagers\x12\x1e.pyswarm.v1.GetManagersRequest\x1a\x1f.pyswarm.v1.GetManagersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pyswarm/v1/agent.proto\x12\npyswarm.v1\x1a\x15pyswarm/v1/exec.proto\x1a\x15pyswarm/v1/logs.proto\x1a\x1fpyswarm/v1/network_checks.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"}\n\x13ReadTaskLogsRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x11\n\x04tail\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_tail\"$\n\x0fGetImageRequest\x12\x11\n\treference\x18\x01 \x01(\t\"H\n\x0e\x42lobDescriptor\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"b\n\x10GetImageResponse\x12\x11\n\treference\x18\x01 \x01(\t\x12\x10\n\x08manifest\x18\x02 \x01(\x0c\x12)\n\x05\x62lobs\x18\x03 \x03(\x0b\x32\x1a.pyswarm.v1.BlobDescriptor\"1\n\x0fReadBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"\x19\n\tBlobChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x14\n\x12GetManagersRequest\"(\n\x13GetManagersResponse\x12\x11\n\taddresses\x18\x01 \x03(\t2\xea\x05\n\x05\x41gent\x12I\n\x0cReadTaskLogs\x12\x1f.pyswarm.v1.ReadTaskLogsRequest\x1a\x16.pyswarm.v1.LogMessage0\x01\x12>\n\tRunInTask\x12\x15.pyswarm.v1.ExecInput\x1a\x16.pyswarm.v1.ExecOutput(\x01\x30\x01\x12G\n\x0c\x43opyFromTask\x12\x1b.pyswarm.v1.CopyFromRequest\x1a\x18.pyswarm.v1.ArchiveChunk0\x01\x12\x45\n\nCopyToTask\x12\x19.pyswarm.v1.CopyToRequest\x1a\x1a.pyswarm.v1.CopyToResponse(\x01\x12M\n\x0eVerifyNetworks\x12!.pyswarm.v1.VerifyNetworksRequest\x1a\x18.pyswarm.v1.NodeNetworks\x12N\n\x0bTraceSource\x12\x1e.pyswarm.v1.TraceSourceRequest\x1a\x1f.pyswarm.v1.TraceSourceResponse\x12N\n\x0bTraceTarget\x12\x1e.pyswarm.v1.TraceTargetRequest\x1a\x1f.pyswarm.v1.TraceTargetResponse\x12\x45\n\x08GetImage\x12\x1b.pyswarm.v1.GetImageRequest\x1a\x1c.pyswarm.v1.GetImageResponse\x12@\n\x08ReadBlob\x12\x1b.pyswarm.v1.ReadBlobRequest\x1a\x15.pyswarm.v1.BlobChunk0\x01\x12N\n\x0bGetManagers\x12\x1e.pyswarm.v1.GetManagersRequest\x1a\x1f.pyswarm.v1.GetManagersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pyswarm.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READTASKLOGSREQUEST']._serialized_start=117
-  _globals['_READTASKLOGSREQUEST']._serialized_end=242
-  _globals['_GETIMAGEREQUEST']._serialized_start=244
-  _globals['_GETIMAGEREQUEST']._serialized_end=280
-  _globals['_BLOBDESCRIPTOR']._serialized_start=282
-  _globals['_BLOBDESCRIPTOR']._serialized_end=354
-  _globals['_GETIMAGERESPONSE']._serialized_start=356
-  _globals['_GETIMAGERESPONSE']._serialized_end=454
-  _globals['_READBLOBREQUEST']._serialized_start=456
-  _globals['_READBLOBREQUEST']._serialized_end=505
-  _globals['_BLOBCHUNK']._serialized_start=507
-  _globals['_BLOBCHUNK']._serialized_end=532
-  _globals['_GETMANAGERSREQUEST']._serialized_start=534
-  _globals['_GETMANAGERSREQUEST']._serialized_end=554
-  _globals['_GETMANAGERSRESPONSE']._serialized_start=556
-  _globals['_GETMANAGERSRESPONSE']._serialized_end=596
-  _globals['_AGENT']._serialized_start=599
-  _globals['_AGENT']._serialized_end=1106
+  _globals['_READTASKLOGSREQUEST']._serialized_start=150
+  _globals['_READTASKLOGSREQUEST']._serialized_end=275
+  _globals['_GETIMAGEREQUEST']._serialized_start=277
+  _globals['_GETIMAGEREQUEST']._serialized_end=313
+  _globals['_BLOBDESCRIPTOR']._serialized_start=315
+  _globals['_BLOBDESCRIPTOR']._serialized_end=387
+  _globals['_GETIMAGERESPONSE']._serialized_start=389
+  _globals['_GETIMAGERESPONSE']._serialized_end=487
+  _globals['_READBLOBREQUEST']._serialized_start=489
+  _globals['_READBLOBREQUEST']._serialized_end=538
+  _globals['_BLOBCHUNK']._serialized_start=540
+  _globals['_BLOBCHUNK']._serialized_end=565
+  _globals['_GETMANAGERSREQUEST']._serialized_start=567
+  _globals['_GETMANAGERSREQUEST']._serialized_end=587
+  _globals['_GETMANAGERSRESPONSE']._serialized_start=589
+  _globals['_GETMANAGERSRESPONSE']._serialized_end=629
+  _globals['_AGENT']._serialized_start=632
+  _globals['_AGENT']._serialized_end=1378
 # @@protoc_insertion_point(module_scope)

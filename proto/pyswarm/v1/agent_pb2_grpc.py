@@ -6,6 +6,7 @@ import warnings
 from pyswarm.v1 import agent_pb2 as pyswarm_dot_v1_dot_agent__pb2
 from pyswarm.v1 import exec_pb2 as pyswarm_dot_v1_dot_exec__pb2
 from pyswarm.v1 import logs_pb2 as pyswarm_dot_v1_dot_logs__pb2
+from pyswarm.v1 import network_checks_pb2 as pyswarm_dot_v1_dot_network__checks__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -56,6 +57,21 @@ class AgentStub:
                 request_serializer=pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.SerializeToString,
                 response_deserializer=pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.FromString,
                 _registered_method=True)
+        self.VerifyNetworks = channel.unary_unary(
+                '/pyswarm.v1.Agent/VerifyNetworks',
+                request_serializer=pyswarm_dot_v1_dot_network__checks__pb2.VerifyNetworksRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.NodeNetworks.FromString,
+                _registered_method=True)
+        self.TraceSource = channel.unary_unary(
+                '/pyswarm.v1.Agent/TraceSource',
+                request_serializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceResponse.FromString,
+                _registered_method=True)
+        self.TraceTarget = channel.unary_unary(
+                '/pyswarm.v1.Agent/TraceTarget',
+                request_serializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetRequest.SerializeToString,
+                response_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetResponse.FromString,
+                _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/pyswarm.v1.Agent/GetImage',
                 request_serializer=pyswarm_dot_v1_dot_agent__pb2.GetImageRequest.SerializeToString,
@@ -97,6 +113,26 @@ class AgentServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CopyToTask(self, request_iterator, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyNetworks(self, request, context):
+        """Compare this node's kernel with what its networks should be. Managers only, as are the two that follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TraceSource(self, request, context):
+        """The near and the far side of a way through the networks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TraceTarget(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +181,21 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.CopyToTask,
                     request_deserializer=pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.FromString,
                     response_serializer=pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.SerializeToString,
+            ),
+            'VerifyNetworks': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyNetworks,
+                    request_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.VerifyNetworksRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_network__checks__pb2.NodeNetworks.SerializeToString,
+            ),
+            'TraceSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceSource,
+                    request_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceResponse.SerializeToString,
+            ),
+            'TraceTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.TraceTarget,
+                    request_deserializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetRequest.FromString,
+                    response_serializer=pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
@@ -270,6 +321,87 @@ class Agent:
             '/pyswarm.v1.Agent/CopyToTask',
             pyswarm_dot_v1_dot_exec__pb2.CopyToRequest.SerializeToString,
             pyswarm_dot_v1_dot_exec__pb2.CopyToResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyNetworks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Agent/VerifyNetworks',
+            pyswarm_dot_v1_dot_network__checks__pb2.VerifyNetworksRequest.SerializeToString,
+            pyswarm_dot_v1_dot_network__checks__pb2.NodeNetworks.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Agent/TraceSource',
+            pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceRequest.SerializeToString,
+            pyswarm_dot_v1_dot_network__checks__pb2.TraceSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TraceTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pyswarm.v1.Agent/TraceTarget',
+            pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetRequest.SerializeToString,
+            pyswarm_dot_v1_dot_network__checks__pb2.TraceTargetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,6 +8,7 @@ from grpc import aio as _aio
 from pyswarm.v1 import agent_pb2 as _agent_pb2
 from pyswarm.v1 import exec_pb2 as _exec_pb2
 from pyswarm.v1 import logs_pb2 as _logs_pb2
+from pyswarm.v1 import network_checks_pb2 as _network_checks_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -39,6 +40,11 @@ class AgentStub:
     """The same as the methods of Exec, for one task of this node. Managers only."""
     CopyFromTask: _grpc.UnaryStreamMultiCallable[_exec_pb2.CopyFromRequest, _exec_pb2.ArchiveChunk]
     CopyToTask: _grpc.StreamUnaryMultiCallable[_exec_pb2.CopyToRequest, _exec_pb2.CopyToResponse]
+    VerifyNetworks: _grpc.UnaryUnaryMultiCallable[_network_checks_pb2.VerifyNetworksRequest, _network_checks_pb2.NodeNetworks]
+    """Compare this node's kernel with what its networks should be. Managers only, as are the two that follow."""
+    TraceSource: _grpc.UnaryUnaryMultiCallable[_network_checks_pb2.TraceSourceRequest, _network_checks_pb2.TraceSourceResponse]
+    """The near and the far side of a way through the networks."""
+    TraceTarget: _grpc.UnaryUnaryMultiCallable[_network_checks_pb2.TraceTargetRequest, _network_checks_pb2.TraceTargetResponse]
     GetImage: _grpc.UnaryUnaryMultiCallable[_agent_pb2.GetImageRequest, _agent_pb2.GetImageResponse]
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _grpc.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]
@@ -55,6 +61,11 @@ class AgentAsyncStub(AgentStub):
     """The same as the methods of Exec, for one task of this node. Managers only."""
     CopyFromTask: _aio.UnaryStreamMultiCallable[_exec_pb2.CopyFromRequest, _exec_pb2.ArchiveChunk]  # type: ignore[assignment]
     CopyToTask: _aio.StreamUnaryMultiCallable[_exec_pb2.CopyToRequest, _exec_pb2.CopyToResponse]  # type: ignore[assignment]
+    VerifyNetworks: _aio.UnaryUnaryMultiCallable[_network_checks_pb2.VerifyNetworksRequest, _network_checks_pb2.NodeNetworks]  # type: ignore[assignment]
+    """Compare this node's kernel with what its networks should be. Managers only, as are the two that follow."""
+    TraceSource: _aio.UnaryUnaryMultiCallable[_network_checks_pb2.TraceSourceRequest, _network_checks_pb2.TraceSourceResponse]  # type: ignore[assignment]
+    """The near and the far side of a way through the networks."""
+    TraceTarget: _aio.UnaryUnaryMultiCallable[_network_checks_pb2.TraceTargetRequest, _network_checks_pb2.TraceTargetResponse]  # type: ignore[assignment]
     GetImage: _aio.UnaryUnaryMultiCallable[_agent_pb2.GetImageRequest, _agent_pb2.GetImageResponse]  # type: ignore[assignment]
     """The manifest of an image in this node's store. Any node of the cluster."""
     ReadBlob: _aio.UnaryStreamMultiCallable[_agent_pb2.ReadBlobRequest, _agent_pb2.BlobChunk]  # type: ignore[assignment]
@@ -92,6 +103,29 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_exec_pb2.CopyToRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_exec_pb2.CopyToResponse, _abc.Awaitable[_exec_pb2.CopyToResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def VerifyNetworks(
+        self,
+        request: _network_checks_pb2.VerifyNetworksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_network_checks_pb2.NodeNetworks, _abc.Awaitable[_network_checks_pb2.NodeNetworks]]:
+        """Compare this node's kernel with what its networks should be. Managers only, as are the two that follow."""
+
+    @_abc_1.abstractmethod
+    def TraceSource(
+        self,
+        request: _network_checks_pb2.TraceSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_network_checks_pb2.TraceSourceResponse, _abc.Awaitable[_network_checks_pb2.TraceSourceResponse]]:
+        """The near and the far side of a way through the networks."""
+
+    @_abc_1.abstractmethod
+    def TraceTarget(
+        self,
+        request: _network_checks_pb2.TraceTargetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_network_checks_pb2.TraceTargetResponse, _abc.Awaitable[_network_checks_pb2.TraceTargetResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetImage(
