@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
+        plain_pb2_grpc,
         plans_pb2_grpc,
         scheduling_pb2_grpc,
         secrets_pb2_grpc,
@@ -90,6 +91,15 @@ class Connection:
         from pyswarm.v1 import jobs_pb2_grpc  # noqa: PLC0415
 
         return jobs_pb2_grpc.JobsStub(self._channel)
+
+    @property
+    def plain(self) -> plain_pb2_grpc.PlainNetworksStub:
+        """Networks of this machine's plain containers. Raises a refusal where another machine was named."""
+        from pyswarm.v1 import plain_pb2_grpc  # noqa: PLC0415
+
+        if self.is_remote:
+            raise errors.Unsupported("a plain container is connected on its own node: leave -H out there")
+        return plain_pb2_grpc.PlainNetworksStub(self._channel)
 
     @property
     def scheduling(self) -> scheduling_pb2_grpc.SchedulingStub:

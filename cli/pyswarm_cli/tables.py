@@ -89,7 +89,9 @@ _TASK: Table = {
 }
 
 _NETWORK: Table = {
+    "connect": ("commands.network_connect:connect", "Connect a container to a network"),
     "create": ("commands.network:create", "Create a network"),
+    "disconnect": ("commands.network_connect:disconnect", "Disconnect a container from a network"),
     "inspect": ("commands.network:inspect", "Show everything about networks"),
     "ls": ("commands.network:list_networks", "List networks"),
     "rm": ("commands.network:remove", "Remove networks"),

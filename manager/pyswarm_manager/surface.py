@@ -18,6 +18,7 @@ import grpc
 
 from pyswarm.v1 import (
     access_pb2_grpc,
+    attachments_pb2_grpc,
     backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
@@ -42,6 +43,7 @@ from pyswarm_manager.access.connect import PeopleDoor, people_methods
 from pyswarm_manager.access.entering import EnteringServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
+from pyswarm_manager.api.attachments import AttachmentsServicer
 from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
@@ -156,6 +158,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     access = AccessServicer(store, raft, forwarder, new_id, time.time)
     control = ControlServicer(store, raft, forwarder, new_id, time.time, parts.manager_changes)
     entering = EnteringServicer(store, raft, forwarder, identity)
+    attachments = AttachmentsServicer(store, raft, forwarder, new_id, time.time)
     jobs = JobsServicer(store, raft, forwarder, new_id, time.time)
     locking = LockingServicer(store, raft, parts.at_rest, identity)
     members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
@@ -166,6 +169,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     security = SecurityServicer(store, raft, forwarder, new_id, time.time)
     return {
         "Access": partial(access_pb2_grpc.add_AccessServicer_to_server, access),
+        "Attachments": partial(attachments_pb2_grpc.add_AttachmentsServicer_to_server, attachments),
         "Backup": partial(backup_pb2_grpc.add_BackupServicer_to_server, backup),
         "CA": partial(ca_pb2_grpc.add_CAServicer_to_server, ca),
         "Control": partial(control_pb2_grpc.add_ControlServicer_to_server, control),

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from pyswarm.v1 import node_pb2, node_pb2_grpc
+from pyswarm.v1 import node_pb2, node_pb2_grpc, plain_pb2_grpc
 from pyswarm_common.errors import FailedPrecondition
 from pyswarm_common.rpc import SERVER_OPTIONS, Caller, GuardInterceptor, Table
 from pyswarm_runtime import Runtime
@@ -27,6 +27,7 @@ from .lock import DirectoryLock
 from .membership import Membership
 from .notify import notify
 from .paths import Options
+from .plain_servicer import PLAIN_TABLE, PlainServicer
 from .recovery import Recovery
 
 _log = logging.getLogger(__name__)
@@ -81,13 +82,14 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise FailedPrecondition(f"the path of the socket {path} is too long: choose a shorter --run-dir")
     path.unlink(missing_ok=True)  # a crash left it: the lock says that nobody serves it
-    guard = GuardInterceptor({**OWN_TABLE, **FORWARD_TABLE})
+    guard = GuardInterceptor({**OWN_TABLE, **PLAIN_TABLE, **FORWARD_TABLE})
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
     standing = membership.standing
     recovery = Recovery(options, runtime, standing, membership.joining, membership.standstill)
     node_pb2_grpc.add_DaemonServicer_to_server(DaemonServicer(membership, recovery, runtime), server)
     images = ImagesServicer(runtime.images, standing.images_changed, standing.is_in_cluster)
     node_pb2_grpc.add_ImagesServicer_to_server(images, server)
+    plain_pb2_grpc.add_PlainNetworksServicer_to_server(PlainServicer(standing.plain_containers), server)
     server.add_generic_rpc_handlers((Forwarder(standing.channel, lambda: standing.node_id),))
     server.add_insecure_port(f"unix:{path}")
     path.chmod(0o600)

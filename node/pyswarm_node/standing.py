@@ -16,6 +16,7 @@ import grpc
 from pyswarm_common.errors import FailedPrecondition, Unavailable
 from pyswarm_common.identity.locks import Locked
 from pyswarm_common.model import NodeRole
+from pyswarm_worker.plain import PlainContainers
 
 from .forward import no_manager
 from .identity import CurrentIdentity
@@ -78,6 +79,12 @@ class Standing:
             return self.member is not None and await self.member.agent.is_in_cluster(reference)
         except Unavailable:
             return False
+
+    def plain_containers(self) -> PlainContainers:
+        """Those of this machine that are no tasks. Raises FailedPrecondition where it is in no swarm."""
+        if self.member is None:
+            raise FailedPrecondition(NOT_A_MEMBER)
+        return self.member.agent.plain
 
     # ---------------------------------------------------------------- what may be asked of it
 

@@ -20,14 +20,16 @@ from pyswarm_common.model import Node, Task, TaskStatus
 from pyswarm_runtime.reference import parse_reference
 from pyswarm_runtime.types import ContainerState
 
+from .attaching import asker
 from .core.assembly import sandbox, uses_host_network
-from .core.assignments import change_of
+from .core.assignments import AssignmentChange, change_of
 from .core.materials import NodeFacts
 from .images import ImageFetcher
 from .inquiries import Inquiries
 from .known_managers import KnownManagers
 from .networks import Networks
 from .peers import connector
+from .plain import PlainContainers
 from .ports import ContainerRuntime, ImageStore, Overlay
 from .server import AgentServicer
 from .session import Removed, Session
@@ -48,6 +50,7 @@ from .store import (
 )
 from .tasks import Host, Tasks, has_started, task_id_of
 from .trust import RemovedNodes
+from .tunnels import assign_peers
 
 _log = logging.getLogger(__name__)
 
@@ -88,12 +91,16 @@ class Agent:
         )
         self._session_log = SessionLog(asyncio.get_running_loop().time())
         self._networks = Networks(overlay, self._session.say, self._forget_network)
+        self._tunnels = wires.tunnels
         connect = wires.connect or connector(hooks.identity)
         self._inquiries = Inquiries(self._known, connect, wires.uniform)
         fetcher = ImageFetcher(images, self._locate_image, connect, wires.pull)
         self.files = wires.files(config.task_files, self._facts)
         host = Host(runtime, images, overlay, self._networks, fetcher, self.files)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
+        plain_file = config.state_dir / "plain.json"
+        ask = asker(hooks.identity, self._asked_managers)
+        self.plain = PlainContainers(plain_file, overlay, self._networks, ask, self._outbox.add, wires.clock)
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
         servicer = AgentServicer(
@@ -138,6 +145,7 @@ class Agent:
             group.create_task(self._networks.run_retries())
             group.create_task(self._inquiries.run())
             group.create_task(self._statistics.run())
+            group.create_task(self.plain.run())
             group.create_task(self._run_session())
 
     async def _run_session(self) -> None:
@@ -151,10 +159,12 @@ class Agent:
 
     async def stop_tasks(self) -> None:
         """Stop and remove every task's container, its networks and published ports."""
-        await self._store.write(operation for task_id in self.tasks.ids for operation in drop_task(task_id))
+        ids = (*self.tasks.ids, *self.plain.task_ids)
+        await self._store.write(operation for task_id in ids for operation in drop_task(task_id))
         for task_id in self.tasks.ids:
             self.tasks.forget(task_id)
         await self.tasks.wait_gone()
+        await self.plain.clear()
         await self._networks.apply((), self._networks.ids, pb.IngressTable())
 
     async def close(self) -> None:
@@ -179,6 +189,10 @@ class Agent:
     @property
     def managers(self) -> tuple[str, ...]:
         return self._known.addresses
+
+    def description_changed(self) -> None:
+        """The node says something else of itself than before."""
+        self._session.say(pb.AgentMessage(description=to_proto(self._hooks.describe())))
 
     def images_changed(self) -> None:
         """The image store has other references than before."""
@@ -233,7 +247,7 @@ class Agent:
         self.error = reason
 
     async def _assign(self, message: pb.Assignments) -> None:
-        change = change_of(message, self.tasks.ids, self._networks.ids)
+        change = change_of(message, (*self.tasks.ids, *self.plain.task_ids), self._networks.ids)
         tables = self._networks.fitting(change.tables)
         operations: list[Operation] = [put_task(task) for task in change.update_tasks]
         operations += [operation for task_id in change.remove_task_ids for operation in drop_task(task_id)]
@@ -243,6 +257,7 @@ class Agent:
         if operations:
             await self._store.write(operations)
         is_complete = message.type == pb.Assignments.TYPE_COMPLETE
+        await assign_peers(self._tunnels, message)
         self.files.learn(change.update_files, change.remove_file_ids, complete=is_complete)
         await self._networks.apply(tables, change.remove_network_ids, change.ingress)
         if is_complete:
@@ -251,7 +266,15 @@ class Agent:
         for task_id in change.remove_task_ids:
             self.tasks.forget(task_id)
         for task in change.update_tasks:
-            self.tasks.update(task)
+            if task.spec.attachment is None:
+                self.tasks.update(task)
+        await self._assign_plain(change)
+
+    async def _assign_plain(self, change: AssignmentChange) -> None:
+        for task_id in set(change.remove_task_ids).intersection(self.plain.task_ids):
+            self._outbox.forget(task_id)
+        await self.plain.forgotten(change.remove_task_ids)
+        await self.plain.assigned(task for task in change.update_tasks if task.spec.attachment is not None)
 
     async def _learn_managers(self, managers: pb.ManagerList) -> None:
         if kept := self._known.learn(managers):
@@ -269,6 +292,10 @@ class Agent:
     def _managers(self) -> Sequence[str]:
         local = self._hooks.local_manager()
         return (*((local,) if local else ()), *self._known.candidates())
+
+    def _asked_managers(self) -> Sequence[str]:
+        """Those to ask for something: first the one that leads."""
+        return (*((self._session.manager,) if self._session.is_up else ()), *self._managers())
 
     async def is_in_cluster(self, reference: str) -> bool:
         """Whether some node has an image under that name. Unavailable while no manager can tell."""
@@ -296,9 +323,14 @@ class Agent:
         await self._networks.restore(saved.tables, saved.ingress)
         containers = await self._adopted_containers(saved)
         running = [task_id for task_id, state in containers.items() if state.status != "exited"]
-        await self._overlay.retain(running)
+        plain = [task for task in saved.tasks.values() if task.spec.attachment is not None]
+        await asyncio.to_thread(self.plain.load, plain)
+        await self._overlay.retain([*running, *self.plain.container_ids])
+        await self.plain.take_up()
         await asyncio.gather(*(self._reattach(saved, task_id) for task_id in running))
         for task_id, task in saved.tasks.items():
+            if task.spec.attachment is not None:
+                continue
             self.tasks.resume(task, _known_status(saved, task), containers.get(task_id))
         if running:
             _log.info("%d running containers taken up again", len(running))

@@ -51,6 +51,8 @@ _GRANTS: Final[_Grants] = (
     # Which key this machine's files are locked with is between its daemon and its manager.
     ("pyswarm.v1.Locking", "FollowUnlockKey SealKeyring", frozenset({Caller.LOCAL})),
     ("pyswarm.v1.Dispatcher", "Session LocateImage", _NODES),
+    # For containers of the caller's own node, which asks again by itself whenever it has to.
+    ("pyswarm.v1.Attachments", "Attach", _NODES),
     # The root certificate is no secret; everything else in CA acts for the caller's own node.
     ("pyswarm.v1.CA", "GetRootCertificate", _VIEWERS | _NODES),
     ("pyswarm.v1.Raft", "Exchange InstallSnapshot Announce", _MANAGERS),

@@ -246,4 +246,10 @@ def _task_candidates(view: Tables, request: pb.ListTasksRequest) -> dict[str, Ta
 def _task_filter(request: pb.ListTasksRequest) -> Callable[[Task], bool]:
     node_ids = frozenset(request.node_ids)
     states: frozenset[int] = frozenset(request.desired_states)
-    return lambda task: (not node_ids or task.node_id in node_ids) and (not states or task.desired_state in states)
+
+    def is_wanted(task: Task) -> bool:
+        if task.spec.attachment is not None:
+            return False  # the place of a plain container: no work of a service
+        return (not node_ids or task.node_id in node_ids) and (not states or task.desired_state in states)
+
+    return is_wanted

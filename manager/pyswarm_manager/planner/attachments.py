@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pyswarm_common.model import ClusterSpec, Node, NodeState, Service, Task, TaskState
+from msgspec.structs import replace
+
+from pyswarm_common.model import ClusterSpec, Node, NodeState, Service, Task, TaskState, TaskStatus
 from pyswarm_manager.planner.allocate.attaching import allocate_task
 from pyswarm_manager.planner.candidate import Candidate
 from pyswarm_manager.planner.dirty import Dirty
@@ -18,6 +20,7 @@ from pyswarm_manager.store.tables import SlotKey
 
 NO_SERVICE = ""
 """Where the tables keep such tasks; within it by node."""
+ATTACHED = "the container has its addresses"
 
 
 def settle(draft: Draft, dirty: Dirty, keys: Iterable[SlotKey] | None) -> None:
@@ -36,7 +39,11 @@ def settle(draft: Draft, dirty: Dirty, keys: Iterable[SlotKey] | None) -> None:
 def _attach(draft: Draft, task: Task) -> None:
     candidate = Candidate(Service(id=NO_SERVICE), task.spec, node_id=task.node_id, task=task)
     allocate_task(draft, candidate)
-    candidate.placed = candidate.allocated
+    if candidate.allocated:
+        draft.ledger.release(candidate.networks)  # counted with the task from here on: no scheduler does it
+        status = TaskStatus(timestamp=draft.now, state=TaskState.ASSIGNED, message=ATTACHED)
+        draft.change(task, replace(task, networks=candidate.networks, status=status))
+        return
     draft.finish(candidate)
     if candidate.message:
         draft.explain(task.id, f"{task.name}: {candidate.message}")

@@ -147,6 +147,11 @@ class Draft:
         """Change the task. What it gives back by that stays counted during this plan, as what a deletion gives back."""
         self._updates.append(Update(task))
 
+    def change(self, task: Task, changed: Task) -> None:
+        """Change the task, what it uses from then on counted in."""
+        self._count(task, changed)
+        self._updates.append(Update(changed))
+
     def set_status(self, task: Task, status: TaskStatus) -> None:
         self._statuses[task.id] = status
 

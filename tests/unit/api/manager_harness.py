@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from pyswarm.v1 import (
     access_pb2_grpc,
+    attachments_pb2_grpc,
     backup_pb2_grpc,
     ca_pb2_grpc,
     control_pb2_grpc,
@@ -65,6 +66,7 @@ from pyswarm_manager.access.connect import PeopleDoor, people_methods
 from pyswarm_manager.access.entering import EnteringServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
+from pyswarm_manager.api.attachments import AttachmentsServicer
 from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_manager.api.control import ControlServicer
 from pyswarm_manager.api.forward import LeaderForwarder
@@ -207,6 +209,10 @@ class Swarm:
         access = AccessServicer(store, raft, forwarder, new_id, time.time)
         registrations: list[Callable[[Any], None]] = [
             partial(control_pb2_grpc.add_ControlServicer_to_server, control),
+            partial(
+                attachments_pb2_grpc.add_AttachmentsServicer_to_server,
+                AttachmentsServicer(store, raft, forwarder, new_id, time.time),
+            ),
             partial(jobs_pb2_grpc.add_JobsServicer_to_server, JobsServicer(store, raft, forwarder, new_id, time.time)),
             partial(
                 scheduling_pb2_grpc.add_SchedulingServicer_to_server,
