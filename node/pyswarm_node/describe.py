@@ -17,6 +17,8 @@ from pyswarm_runtime.devices import device_paths
 from pyswarm_runtime.log_drivers import log_drivers
 from pyswarm_runtime.types import Preflight
 
+from .routes import routed_subnets
+
 _NANO = 1_000_000_000
 MAX_DEVICES = 1024  # beyond it none is named, and the node is asked for any
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -46,6 +48,7 @@ def describe(
         capabilities=capabilities(preflight),
         plugins=plugins(),
         devices=device_paths(MAX_DEVICES),
+        routed_subnets=routed_subnets(),
     )
 
 

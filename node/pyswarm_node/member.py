@@ -24,6 +24,7 @@ from .describe import describe, with_tunnels
 from .identity import CurrentIdentity
 from .network_watch import watch_networks
 from .paths import NodeRecord, Options, join_host_port
+from .routes import watch_routes
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Member:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.agent.run())
                 group.create_task(self.overlay.encryption.run())
+                group.create_task(watch_routes(self.agent.description_changed))
                 group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)
