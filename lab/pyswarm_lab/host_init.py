@@ -26,6 +26,9 @@ _SIGNALS = {signal.SIGCHLD, signal.SIGUSR1, signal.SIGTERM}
 
 def main(argv: list[str]) -> int:
     """Set the host up, start the daemon, reap for ever."""
+    if os.getpid() != 1:
+        print("error: this sets up the host that it is started in, so it must be the first process of one", flush=True)
+        return 1
     host_dir, name, state_dir, run_dir, *daemon = argv
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

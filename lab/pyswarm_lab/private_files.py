@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 _EMPTY = ("/var/tmp", "/var/lib/docker", "/var/lib/containerd", "/var/lib/containers")  # noqa: S108 - each host's own
@@ -25,7 +26,8 @@ def make_private(host_dir: Path, name: str) -> None:
     files.mkdir(mode=0o700, exist_ok=True)
     _copy_etc(files, name)
     for place in filter(os.path.isdir, _EMPTY):
-        _bind_empty(files, Path(place))
+        if not _holds_us(Path(place)):
+            _bind_empty(files, Path(place))
     for place in _OVERLAID:
         if not files.is_relative_to(place) and not _has_mounts_below(place):
             _overlay(files, Path(place))
@@ -57,6 +59,12 @@ def _overlay(files: Path, place: Path) -> None:
     options = f"lowerdir={place},upperdir={upper},workdir={work}"
     # Refused where the host's folder is itself on an overlay (a lab inside a container).
     subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", str(place)], check=False, capture_output=True)
+
+
+def _holds_us(place: Path) -> bool:
+    """Whether pyswarm itself lies there: a checkout in /var/tmp would be gone for its own hosts."""
+    ours = (Path(__file__), Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
+    return any(path.is_relative_to(place) or path.resolve().is_relative_to(place) for path in ours)
 
 
 def _has_mounts_below(place: str) -> bool:
