@@ -28,10 +28,14 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     data_path_port: int = 4789
     gwbridge_subnet: str = "172.18.0.0/16"
     """Of the sandboxes' ways out; another private one is taken where this host already routes it."""
+    gwbridge_subnet6: str = "fd70:7973:7761:726d::/64"
+    """Likewise; empty: the ways out have no IPv6."""
     prefix: str = "ps"
     """Begins the name of every interface and nft table we make, and so marks what we may remove."""
     upstream_dns: tuple[str, ...] | None = None
     """Resolvers for names that are not ours; None: those of the host's /etc/resolv.conf."""
+    names_linger_s: float = 86400.0
+    """How long names are answered without a daemon."""
 
 
 class EndpointRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,6 +121,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: str
     addresses: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    interface: str = ""
+    """Its name in the sandbox; empty: by its place among the others, which a change of them may change."""
 
 
 class HostPort(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +132,7 @@ class HostPort(msgspec.Struct, frozen=True, kw_only=True):
     published: int
     target: int
     host_ip: str = ""
+    proxy_protocol: bool = False
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,15 +146,17 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
     """Has a way out: an interface on the gateway bridge and the default route."""
     dns: tuple[str, ...] = ()
     """Who is asked for names that are not ours; empty: the host's own servers."""
+    egress_interface: str = ""
+    """The name of that interface; empty: the one after the last network's."""
     service_id: str = ""
     """Whose policy holds for it; empty: that of the service which the tables name for its endpoints."""
 
 
 class IngressBackend(msgspec.Struct, frozen=True, kw_only=True):
-    """One task behind an ingress port; `ingress_address` is its address on the ingress network."""
+    """One task behind an ingress port, with its addresses on the ingress network."""
 
     endpoint_id: str
-    ingress_address: str
+    ingress_addresses: tuple[str, ...]
     node_address: str
 
 
