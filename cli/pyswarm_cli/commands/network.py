@@ -23,8 +23,11 @@ def get_network(connection: Connection, name: str) -> Any:
 
 @click.command(help="Create a network that spans the nodes of the swarm.")
 @click.option("-d", "--driver", default="overlay", show_default=True, help="Driver of the network")
-@click.option("--subnet", multiple=True, metavar="CIDR", help="Its subnet (default: chosen)")
+@click.option("--subnet", multiple=True, metavar="CIDR", help="A subnet, of IPv4 or IPv6 (default: chosen)")
 @click.option("--gateway", multiple=True, metavar="ADDRESS", help="The address its containers send to the outside by")
+@click.option("--ip-range", multiple=True, metavar="CIDR", help="Part of a subnet that containers get addresses from")
+@click.option("--aux-address", multiple=True, metavar="NAME=ADDRESS", help="An address that no container gets")
+@click.option("--ipv6", is_flag=True, help="An IPv6 subnet too, chosen unless --subnet gives one")
 @click.option("--attachable", is_flag=True, help="Let containers that are no tasks attach")
 @click.option("--internal", is_flag=True, help="No way to the outside")
 @click.option("--ingress", is_flag=True, help="The network of published ports")
@@ -38,6 +41,9 @@ def create(
     driver: str,
     subnet: tuple[str, ...],
     gateway: tuple[str, ...],
+    ip_range: tuple[str, ...],
+    aux_address: tuple[str, ...],
+    ipv6: bool,
     attachable: bool,
     internal: bool,
     ingress: bool,
@@ -55,6 +61,9 @@ def create(
         driver=driver,
         subnets=subnet,
         gateways=gateway,
+        ip_ranges=ip_range,
+        auxiliary_addresses=mapping(aux_address, "aux-address"),
+        ipv6=ipv6,
         internal=internal,
         attachable=attachable,
         ingress=ingress,

@@ -13,6 +13,7 @@ from pyswarm_cli.commands.unlock import UNLOCK_HELP
 from pyswarm_cli.confirmation import yes_option
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.params import AVAILABILITY, DURATION
+from pyswarm_cli.parse.pools import pools, pools_with
 from pyswarm_cli.pem_files import read_pem
 from pyswarm_cli.secret_lines import read_join_token
 from pyswarm_common import errors
@@ -74,7 +75,7 @@ def init(
         listen_addr=listen_addr,
         data_path_addr=data_path_addr,
         data_path_port=data_path_port or 0,
-        default_address_pools=default_addr_pool,
+        default_address_pools=pools(default_addr_pool),
         subnet_size=default_addr_pool_mask_length or 0,
         availability=_availability(availability),
         root_ca_cert=read_pem(root_ca_cert),
@@ -191,6 +192,8 @@ def _rotated(connection: Connection, role: str) -> Any:
     help="How tasks of services that say nothing are placed (default spread)",
 )
 @click.option("--orphan-after", type=DURATION, help="Tasks on a node that is down so long are given up (default 24h)")
+@click.option("--default-addr-pool", multiple=True, help="Where new networks get their subnets from, in CIDR format")
+@click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
 @click.pass_context
 def update(
     ctx: click.Context,
@@ -205,6 +208,8 @@ def update(
     manager_grace: float | None,
     orphan_after: float | None,
     placement_strategy: str | None,
+    default_addr_pool: tuple[str, ...],
+    default_addr_pool_mask_length: int | None,
 ) -> None:
     """Change settings of the swarm."""
     values = {
@@ -218,15 +223,17 @@ def update(
         "managers": managers,
         "dead_manager_grace_s": manager_grace,
         "orphan_after_s": orphan_after,
+        "subnet_size": default_addr_pool_mask_length,
         "placement_strategy": None
         if placement_strategy is None
         else PlacementStrategy[placement_strategy.upper()].value,
     }
     given = {name: value for name, value in values.items() if value is not None}
-    if not given:
+    if not given and not default_addr_pool:
         raise click.UsageError("nothing to change: give at least one flag")
 
     def change(spec: Any) -> None:
+        spec.default_address_pools[:] = pools_with(spec.default_address_pools, default_addr_pool)
         for name, value in given.items():
             setattr(spec, name, value)
 
