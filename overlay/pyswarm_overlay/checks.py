@@ -60,7 +60,7 @@ def check_ingress(addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) ->
     for port in ports:
         _check_ports(port.published_port, port.target_port)
         for backend in port.backends:
-            _check_addresses((backend.ingress_address,))
+            _check_addresses(backend.ingress_addresses)
 
 
 def _check_addresses(addresses: Iterable[str]) -> None:

@@ -1,31 +1,22 @@
-"""The host's own namespace: each sandbox's way out, the ingress device and the published ports.
+"""The host's own namespace: each sandbox's way out.
 
 The way out is a veth pair between sandbox and host with one address at each end: no bridge, so sandboxes meet on
 their networks and not here, and br_netfilter cannot take a packet for a bridged one. It is also the way in to a local
-task, without changing the client's address. The ingress device is this host's own foot on the ingress network, the way
-to tasks elsewhere. Published ports are translated in our own nft table; each is also held by a bound socket, so that
-nobody else can take it and a port that is taken is noticed.
+task, without changing the client's address. It has both families where the host has: a sandbox's IPv6 address there
+follows from its IPv4 one. Neither end asks for the other's hardware address: both are told.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Interface, IPv4Network, ip_interface
-from typing import Any
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_interface
 
 from pyswarm_common.errors import Exhausted
 
-from .core import names, rules
-from .core.names import mac_of
-from .drivers.interface import NetworkDevices
+from .core import names, subnets
 from .ground import Ground
-from .kernel import rtnl, sysctl
-
-_PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+from .kernel import policy_routes, rtnl, sysctl
 
 
 class Gateway:
@@ -34,7 +25,9 @@ class Gateway:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._network = IPv4Network(ground.gateway_subnet)
+        self._network6 = None if ground.gateway_subnet6 is None else IPv6Network(ground.gateway_subnet6)
         self.address = str(next(self._network.hosts()))
+        self.address6 = None if self._network6 is None else str(self._network6[1])
         self._group = names.link_group(ground.config.prefix)
         self._used: set[int] = {0, 1, self._network.num_addresses - 1}
         self._next = 2
@@ -42,6 +35,18 @@ class Gateway:
     @property
     def mtu(self) -> int:
         return self._ground.underlay_mtu
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Ours, in every family."""
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
+
+    def both(self, address: str | None) -> tuple[str, ...]:
+        """A sandbox's, in every family; () without a way out."""
+        if address is None:
+            return ()
+        twin = subnets.twin(address, self._ground.gateway_subnet6)
+        return (address,) if twin is None else (address, twin)
 
     def allocate(self) -> str:
         """An address that was not given lately: going round keeps late packets from a new owner."""
@@ -68,21 +73,48 @@ class Gateway:
 
     def ensure(self) -> list[str]:
         """Blocking. Says what was missing."""
-        return ["net.ipv4.ip_forward was off"] if sysctl.write("ipv4/ip_forward", "1") else []
+        done = ["net.ipv4.ip_forward was off"] if sysctl.write("ipv4/ip_forward", "1") else []
+        if self._network6 is not None and sysctl.forward_ipv6():
+            done.append("net.ipv6.conf.all.forwarding was off")
+        return done
 
-    def join(self, port: str, peer: rtnl.VethEnd, address: str) -> None:
-        """A new pair: `port` here with a route to the sandbox's `address`, the other end where `peer` says."""
+    def join(self, port: str, peer: rtnl.VethEnd, addresses: Sequence[str]) -> None:
+        """A new pair: `port` here with routes to the sandbox's `addresses`, the other end where `peer` says."""
         netlink = self._ground.netlink
         netlink.transact([rtnl.new_veth(rtnl.VethEnd(port, self.mtu, group=self._group), peer)])
         link = rtnl.read_link(netlink, port)
         assert link is not None, "a port that was just made"
-        route = rtnl.new_peer_address(link.index, self.address, plain(address))
-        netlink.transact([rtnl.allow_loopback_routes(link.index), route])
+        messages = [rtnl.allow_loopback_routes(link.index)]
+        for address in map(plain, addresses):
+            if ":" not in address:
+                messages.append(rtnl.new_peer_address(link.index, self.address, address))
+            elif self.address6 is not None and peer.mac is not None:
+                messages += [
+                    rtnl.new_address(link.index, f"{self.address6}/128"),
+                    policy_routes.new_device_route(link.index, address),
+                    rtnl.new_neighbour(link.index, address, peer.mac),
+                ]
+        netlink.transact(messages)
 
-    def has_port(self, port: str, address: str) -> bool:
+    def has_port(self, port: str, addresses: Sequence[str]) -> bool:
         netlink = self._ground.netlink
         link = rtnl.read_link(netlink, port)
-        return link is not None and link.up and plain(address) in rtnl.read_peers(netlink, link.index)
+        if link is None or not link.up:
+            return False
+        four = {plain(address) for address in addresses if ":" not in address}
+        six = {plain(address) for address in addresses if ":" in address}
+        if not four <= rtnl.read_peers(netlink, link.index):
+            return False
+        return not six or self._has_ipv6(link.index, six)
+
+    def _has_ipv6(self, index: int, addresses: set[str]) -> bool:
+        netlink = self._ground.netlink
+        own = f"{self.address6}/128"
+        return (
+            own in rtnl.read_addresses(netlink).get(index, ())
+            and addresses <= rtnl.read_neighbours(netlink, index).keys()
+            and addresses <= policy_routes.read_device_routes(netlink, index, policy_routes.family_of(own))
+        )
 
     def remove_port(self, port: str) -> None:
         self._ground.netlink.transact([rtnl.delete_link_named(port)])
@@ -95,120 +127,6 @@ class Gateway:
         """All ports in one go: one by one, each would cost the kernel a grace period."""
         if self.ports():
             self._ground.netlink.transact([rtnl.delete_group(self._group)])
-
-
-class IngressDevice:
-    """This host's own interface on the ingress network."""
-
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self.name = names.ingress_device(ground.config.prefix)
-        self.port = names.network_port(self.name, "host")
-        """Its other end, on the ingress network's bridge."""
-
-    def ensure(self, devices: NetworkDevices, addresses: tuple[str, ...]) -> list[str]:
-        """Blocking; an end without its port on the ingress bridge is made anew."""
-        netlink = self._ground.netlink
-        link = rtnl.read_link(netlink, self.name)
-        done: list[str] = []
-        if link is None or not devices.has_port(self.port) or link.mac != mac_of(addresses):
-            netlink.transact([rtnl.delete_link_named(self.name)])
-            devices.remove_port(self.port)
-            self._create(devices, addresses)
-            done.append(f"device {self.name} was missing")
-            link = rtnl.read_link(netlink, self.name)
-            assert link is not None, "a device that was just made"
-        found = rtnl.read_addresses(netlink).get(link.index, set())
-        messages = [rtnl.delete_address(link.index, address) for address in sorted(found.difference(addresses))]
-        messages += [rtnl.new_address(link.index, address) for address in addresses if address not in found]
-        if not link.up:
-            messages.append(rtnl.set_link_up(link.index))
-        if link.mtu != devices.mtu:
-            messages.append(rtnl.set_mtu(link.index, devices.mtu))
-        netlink.transact([*messages, rtnl.allow_loopback_routes(link.index)])
-        return done or [f"device {self.name}: {message.what}" for message in messages]
-
-    def _create(self, devices: NetworkDevices, addresses: tuple[str, ...]) -> None:
-        """Made from inside the ingress network's namespace, its other end sent to ours."""
-        with open("/proc/thread-self/ns/net", "rb") as home:  # noqa: PTH123  (a descriptor, not a file to read)
-            devices.join(self.port, rtnl.VethEnd(self.name, devices.mtu, mac_of(addresses), netns=home.fileno()))
-
-    def remove(self) -> None:
-        self._ground.netlink.transact([rtnl.delete_link_named(self.name)])
-
-
-@dataclass(frozen=True, slots=True)
-class PortKey:
-    """A port of this host, as the kernel hands it out."""
-
-    protocol: str
-    port: int
-    host_ip: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.host_ip or '0.0.0.0'}:{self.port}"  # noqa: S104  (wording, not a bind)
-
-
-class PortHolder:
-    """Sockets that hold published ports. They are bound and never listen."""
-
-    def __init__(self) -> None:
-        self._held: dict[PortKey, tuple[socket.socket | None, str]] = {}
-
-    def hold(self, key: PortKey, owner: str) -> bool:
-        """False when another owner, or another program of this host, has it."""
-        held = self._held.get(key)
-        if held is not None:
-            return held[1] == owner
-        kind = _PROTOCOLS.get(key.protocol)
-        bound = None
-        if kind is not None:
-            bound = _bind(kind, key)
-            if bound is None:
-                return False
-        self._held[key] = (bound, owner)
-        return True
-
-    def release(self, key: PortKey) -> None:
-        bound, _owner = self._held.pop(key, (None, ""))
-        if bound is not None:
-            bound.close()
-
-    def keep(self, owner_prefix: str, wanted: Iterable[PortKey]) -> None:
-        """Release what owners of that prefix hold beyond `wanted`."""
-        kept = set(wanted)
-        for key, (_bound, owner) in list(self._held.items()):
-            if owner.startswith(owner_prefix) and key not in kept:
-                self.release(key)
-
-    def release_owner(self, owner: str) -> None:
-        for key, (_bound, holder) in list(self._held.items()):
-            if holder == owner:
-                self.release(key)
-
-    def close(self) -> None:
-        for key in list(self._held):
-            self.release(key)
-
-
-def _bind(kind: int, key: PortKey) -> socket.socket | None:
-    bound = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-        bound.bind((key.host_ip or "0.0.0.0", key.port))  # noqa: S104  (published to everybody, on request)
-    except OSError as error:
-        bound.close()
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
-            return None
-        raise
-    return bound
-
-
-def differs(found: Mapping[str, Any], wanted: rules.HostRules) -> bool:
-    """Whether a listing of the host's table does something else than wanted."""
-    expected = rules.as_listing(rules.host_document(wanted))
-    same_targets = rules.observed_targets(found) == rules.observed_targets(expected)
-    return not (same_targets and rules.rule_counts(found) == rules.rule_counts(expected))
 
 
 @lru_cache(maxsize=4096)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from pyswarm_common.errors import FailedPrecondition
 
 from .core import subnets
 from .core.names import check_id
 from .encryption.inner import Inner
-from .kernel import rtnl
+from .kernel import rtnl, sysctl
 from .kernel.netlink import Netlink
 from .kernel.nft import Context
 from .kernel.threads import Threads
@@ -32,6 +34,8 @@ class Ground:
     gateway_subnet: str
     inner: Inner
     """Where encrypted networks send."""
+    gateway_subnet6: str | None = None
+    """None: this host has no IPv6, or is to use none for ways out."""
 
     def close(self) -> None:
         self.netlink.close()
@@ -72,4 +76,17 @@ def gateway_subnet(netlink: Netlink, configured: str, records: Records) -> str:
     if chosen is None:
         raise FailedPrecondition(f"every private subnet has a route on this host, {configured} too: free one of them")
     records.save_gateway(GatewayRecord(configured=configured, subnet=chosen))
+    return chosen
+
+
+def gateway_subnet6(netlink: Netlink, configured: str, records: Records) -> str | None:
+    """Likewise, once the IPv4 one is chosen; none where this host has no IPv6."""
+    known = records.gateway()
+    if not sysctl.has_ipv6() or not configured:
+        return None
+    if known is not None and known.subnet6 is not None and known.configured6 == configured:
+        return known.subnet6
+    chosen = subnets.choose_ipv6(configured, rtnl.read_routed_networks(netlink))
+    if known is not None and chosen is not None:
+        records.save_gateway(msgspec.structs.replace(known, subnet6=chosen, configured6=configured))
     return chosen

@@ -11,27 +11,32 @@ and the VIPs of its sandboxes). They are always taken in this order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 from pyswarm_common.errors import FailedPrecondition
 
 from . import preflight
+from .audit.parts import Kept, verification
 from .encryption.encryption import Encryption
 from .encryption.inner import Inner
 from .following import Following
 from .gateway import Gateway
-from .ground import Ground, gateway_subnet
+from .ground import Ground, gateway_subnet, gateway_subnet6
 from .ingress import HOST_USER, Ingress
 from .kernel import netns
 from .kernel.netlink import NETLINK_NETFILTER, Netlink
 from .kernel.nft import Context
+from .kernel.ruleset import Scratch
 from .kernel.threads import Threads
+from .network import Devices
 from .networks import Networks
 from .publisher import Publisher
 from .records import IngressRecord, Records
 from .refusals import kernel_errors
-from .resolver import Resolver, Upstreams
+from .reports import Finding, Held, Report
+from .resolving.link import ResolverLink
 from .sandbox import LiveSandbox
 from .sandboxes import Sandboxes, gateways
 from .types import IngressPort, NetworkTable, OverlayConfig, Sandbox, TableDelta
@@ -41,20 +46,23 @@ from .underlay import Underlay
 class OverlayHost:
     """The networks of the host (or lab host) in whose namespaces this process runs."""
 
-    def __init__(self, ground: Ground, records: Records) -> None:
+    def __init__(self, ground: Ground, records: Records, scratch: Scratch) -> None:
         """Use `open`."""
         self._ground = ground
         self._records = records
         live: dict[str, LiveSandbox] = {}
         self._gateway = Gateway(ground)
         self.encryption = Encryption(ground, self._tables)
-        self._networks = Networks(ground, records, live.values, self.encryption.ready)
-        self._publisher = Publisher(ground, partial(gateways, live), self._networks.ingress_addresses)
-        self._resolver = Resolver(Upstreams(ground.config.upstream_dns))
+        self._resolver = ResolverLink.of(ground.config)
+        self._networks = Networks(ground, records, live.values, self.encryption.ready, self._resolver)
+        self._publisher = Publisher(ground, partial(gateways, live), self._networks.ingress)
         self._sandboxes = Sandboxes(
             ground, records, live, self._networks, self._gateway, self._publisher, self._resolver
         )
         self._ingress = Ingress(ground, records, self._networks, self._publisher)
+        self._scratch = scratch
+        kept = Kept(ground, self._gateway, self._networks, self._sandboxes, self._ingress, self._publisher, live)
+        self._verification = verification(kept, scratch, self._sweep)
         self._following = Following(ground, self._networks, self._sandboxes, self._ingress)
 
     # -- life of the host ------------------------------------------------------------------------------------------
@@ -64,7 +72,7 @@ class OverlayHost:
         """Check the kernel, take over what an earlier daemon left, finish or remove what it left half made."""
         threads = Threads()
         await threads.run(partial(preflight.check, config))
-        host = cls(*await threads.run(partial(_ground, config, threads)))
+        host = cls(*await threads.run(partial(_ground, config, threads)), await threads.run(Scratch))
         try:
             with kernel_errors("this host's networks"):
                 await host._take_over()
@@ -77,6 +85,7 @@ class OverlayHost:
         return [network.state.table for network in self._networks.all()]
 
     async def _take_over(self) -> None:
+        self._resolver.start()
         self._networks.load()
         await self.encryption.look()
         await self._ground.threads.run(partial(self._ground.underlay.look, self._networks.peers()))
@@ -85,6 +94,7 @@ class OverlayHost:
         await self._ingress.apply(self._records.ingress())
         await self._publisher.start()
         await self._remove_strays()
+        await self._resolver.take_over(self._sandboxes.ids())
 
     async def _remove_strays(self) -> list[str]:
         """What carries our names and belongs to nothing we know."""
@@ -99,6 +109,7 @@ class OverlayHost:
         await self._ground.threads.run(self._close_rest)
 
     def _close_rest(self) -> None:
+        self._scratch.close()
         self._sandboxes.close()
         self._ground.close()
 
@@ -111,6 +122,7 @@ class OverlayHost:
             self._networks.forget(network)
         await self._remove_strays()
         await self.encryption.destroy()
+        await self._resolver.stop()
         await self._ground.threads.run(self._destroy_rest)
         await self.close()
 
@@ -141,7 +153,7 @@ class OverlayHost:
         network = await self._networks.apply_delta(delta)
         await self._following.heed(record.node_address for record in delta.upsert_endpoints)
         if network is not None and network.state.table.ingress:
-            await self._publisher.sync()
+            await self._ingress.heed()
         return network is not None
 
     async def remove_network(self, network_id: str) -> None:
@@ -197,23 +209,29 @@ class OverlayHost:
     # -- verification ----------------------------------------------------------------------------------------------
 
     async def verify(self) -> list[str]:
-        """Compare the kernel with what is wanted, repair it, and say what was wrong.
+        """Compare the kernel with what is wanted, repair it, and say what was wrong."""
+        report = await self.check(repair=True)
+        return [f"{' '.join(one.place).strip()}: {problem}" for one in report.findings for problem in one.problems]
 
-        Ports of sandboxes that were detached since the last time are left to the kernel, which is slow to remove them.
-        """
+    async def check(self, *, repair: bool) -> Report:
+        """Compare everything now; what is not as wanted is repaired if asked for."""
         with kernel_errors("this host's networks"):
-            return await self._verify()
+            report = await self._verification.check(repair=repair)
+        states = [network.state for network in self._networks.all()]
+        held = [Held(state.table.network_id, state.table.name, state.version) for state in states]
+        return replace(report, tables=tuple(held))
 
-    async def _verify(self) -> list[str]:
-        found = await self._ground.threads.run(self._gateway.ensure)
+    def watch(self, period_s: float, is_busy: Callable[[], bool]) -> AsyncIterator[Finding]:
+        """Verify continuously, for ever: says every problem once it was repaired, or could not be."""
+        return self._verification.watch(period_s, is_busy)
+
+    async def _sweep(self) -> list[str]:
+        """What drivers keep in the host's own namespace is compared and repaired in one; strays go."""
         dying = self._sandboxes.dying
+        found: list[str] = []
         for network in self._networks.all():
-            found += await self._networks.verify(network, {*dying, self._ingress.port})
-        found += await self._ingress.verify()
-        for sandbox_id in self._sandboxes.ids():
-            found += await self._sandboxes.verify(sandbox_id)
-        found += await self._publisher.verify()
-        found += await self.encryption.verify()
+            if not isinstance(network.devices, Devices):
+                found += await self._networks.verify(network, {*dying, self._ingress.port})
         found += await self._remove_strays()
         self._sandboxes.forget_dying(dying)
         return found
@@ -224,8 +242,9 @@ def _ground(config: OverlayConfig, threads: Threads) -> tuple[Ground, Records]:
     underlay = Underlay(netlink, config.node_address)
     records = Records(config.state_dir)
     subnet = gateway_subnet(netlink, config.gwbridge_subnet, records)
+    subnet6 = gateway_subnet6(netlink, config.gwbridge_subnet6, records)
     inner = Inner(config.run_dir)
-    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, underlay, subnet, inner)
+    ground = Ground(config, netlink, Netlink(NETLINK_NETFILTER), Context(), threads, underlay, subnet, inner, subnet6)
     for directory in (ground.sandbox_dir, ground.network_dir):
         netns.prepare_directory(directory)
     return ground, records

@@ -10,8 +10,8 @@ import asyncio
 from functools import partial
 
 from .checks import check_ingress
-from .gateway import IngressDevice
 from .ground import Ground
+from .ingress_device import NO_RETURNS, IngressDevice
 from .networks import Networks
 from .publisher import Publisher
 from .records import IngressRecord, Records
@@ -32,11 +32,23 @@ class Ingress:
         self._publisher = publisher
         self._device = IngressDevice(ground)
         self._lock = asyncio.Lock()
+        self._returns = NO_RETURNS
+        """As last written."""
 
     @property
     def port(self) -> str:
         """Our end on the ingress network's bridge."""
         return self._device.port
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """This host's own on the ingress network; none while it needs no device there."""
+        record = self._publisher.ingress
+        return record.addresses if record.ports and self._networks.ingress() is not None else ()
+
+    @property
+    def name(self) -> str:
+        return self._device.name
 
     async def set(self, node_ingress_addresses: tuple[str, ...], ports: tuple[IngressPort, ...]) -> None:
         """Answer on these ports. Ports that somebody else has are refused together, after the others work."""
@@ -59,6 +71,13 @@ class Ingress:
         """The ingress network's table changed: what is published stays the same."""
         await self.apply(self._publisher.ingress)
 
+    async def heed(self) -> None:
+        """The ingress network's table changed a little: other tasks, rarely other nodes."""
+        if self._publisher.returns() == self._returns:
+            await self._publisher.sync()
+        else:
+            await self.again()
+
     async def verify(self) -> list[str]:
         async with self._lock:
             return await self._ensure_device(self._publisher.ingress)
@@ -68,7 +87,9 @@ class Ingress:
         network, threads = self._networks.ingress(), self._ground.threads
         if network is not None and record.addresses and record.ports:
             devices = await self._networks.use(network, HOST_USER)
-            return await threads.run(partial(self._device.ensure, devices, record.addresses))
+            self._returns = self._publisher.returns()
+            return await threads.run(partial(self._device.ensure, devices, record.addresses, self._returns))
+        self._returns = NO_RETURNS
         await threads.run(self._device.remove)
         if network is not None:
             await self._networks.release(network, HOST_USER)

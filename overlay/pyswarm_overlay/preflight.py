@@ -6,15 +6,25 @@ Blocking; run it in a thread of its own. It leaves nothing: the namespace goes w
 from __future__ import annotations
 
 import os
-from functools import partial
 from ipaddress import ip_address
 
 from pyswarm_common.errors import InvalidArgument, Unsupported
 
-from .core import names, nft_wire, rules
+from .core import host_rules, names
+from .core.host_rules import Listener, Peer, Target
 from .kernel import libc, nft, rtnl
 from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .types import OverlayConfig
+from .vip_rules import VipRules
+
+_PEERS = (Peer("192.0.2.2", ("10.0.0.2", "fd01::2"), "02:42:0a:00:00:02", 2),)
+_TARGETS = tuple(Target(address, 80, address, True) for address in ("172.18.0.2", "172.18.0.3", "fd00::2", "fd00::3"))
+_LISTENERS = (
+    Listener("tcp", 80, "", _TARGETS, answers_nodes=True),
+    Listener("udp", 80, "192.0.2.1", _TARGETS, is_sticky=True),
+    Listener("sctp", 80, "", _TARGETS),
+    Listener("tcp", 81, "", ()),
+)
 
 
 def check(config: OverlayConfig) -> None:
@@ -59,15 +69,16 @@ def _try(netlink: Netlink, feature: str, module: str, message: Message) -> None:
 
 def _rules() -> None:
     vips = {"10.0.0.2": ("10.0.0.3", "10.0.0.4"), "10.0.0.5": ()}
-    parts = nft_wire.sandbox_table("t", "", vips, (1, 2), fresh=True)
-    host = rules.HostRules("u", "b*", "172.18.0.0/16", "i", "10.0.0.1", ())
+    wanted = VipRules("t", "", vips, (1, 2), ipv6=False)
+    subnets, own = ("172.18.0.0/16", "fd00::/64"), ("10.0.0.1", "fd01::1")
+    host = host_rules.HostRules("u", "b*", subnets, "i", own, _LISTENERS, _PEERS, keeps_clients=True, mark=0x70010000)
     try:
         netfilter = Netlink(NETLINK_NETFILTER)
-        netfilter.run_batch(partial(nft_wire.batch, parts))
+        wanted.write(netfilter)
         netfilter.close()
-        nft.run(rules.host_document(host))
+        nft.run(host_rules.host_document(host))
     except (OSError, nft.NftRefused) as error:
         raise Unsupported(
-            "this kernel lacks nftables with NAT, numgen, fib or reject: "
-            f"load nft_nat, nft_numgen, nft_fib_ipv4 ({error})"
+            "this kernel lacks nftables with NAT, numgen, hash, fib, ct, rt or reject: "
+            f"load nft_nat, nft_numgen, nft_hash, nft_fib_inet, nft_ct, nft_reject_inet ({error})"
         ) from None

@@ -1,71 +1,90 @@
 """Published ports of this host: who may have which, and the host's table that leads them to tasks.
 
-The table follows from the ingress ports, the host-mode ports and the sandboxes that are up; it is computed whole and
-replaced whole when it differs from what was last written, so callers that wait for one another share one write. A port
-that somebody else has is left out, remembered, and tried again at the next call.
+The table follows from the ingress ports, the host-mode ports, the other nodes and the sandboxes that are up; it is
+computed whole and replaced whole when it differs from what was last written, so callers that wait for one another share
+one write. A port that somebody else has is left out, remembered, and tried again at the next call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
+from ipaddress import ip_address, ip_network
 
-from pyswarm_common.errors import AlreadyExists
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition
 
-from .core import names, nft_wire, rules
-from .gateway import PortHolder, PortKey, differs, plain
+from .core import host_rules, names, subnets
+from .core.host_rules import HostRules, Listener
+from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, target_keys
+from .core.returns import Peers, Returns, mark_of, peers_of, returns_of
+from .gateway import plain
 from .ground import Ground
-from .kernel import conntrack, nft
+from .holder import NoSuchAddress, PortHolder, PortKey
+from .kernel import flows, ruleset
+from .network import Network
 from .records import IngressRecord
-from .types import IngressPort, Sandbox
+from .types import HostPort, Sandbox
 
 _INGRESS = "ingress"
+_DATAGRAMS = "udp"
 
 
 class Publisher:
     """Holds and programs the ports.
 
-    `gateways` tells the gateway addresses of the endpoints that are up here, `addresses` all on the ingress network.
+    `gateways` tells the gateway addresses of the endpoints that are up here, `network` the ingress network.
     """
 
     def __init__(
-        self, ground: Ground, gateways: Callable[[], dict[str, str]], addresses: Callable[[], frozenset[str]]
+        self,
+        ground: Ground,
+        gateways: Callable[[], dict[str, str]],
+        network: Callable[[], Network | None],
     ) -> None:
         self._ground = ground
         self._gateways = gateways
-        self._addresses = addresses
-        self._lingering: set[str] = set()
-        """Targets that were withdrawn and still exist: their connections may finish."""
+        self._network = network
+        self._lingering: dict[TargetKey, frozenset[str]] = {}
+        """Targets that were withdrawn and whose backends still exist: their connections may finish."""
         self._holder = PortHolder()
         self._lock = asyncio.Lock()
         self._started = False
-        self._programmed: rules.HostRules | None = None
-        self._host: dict[str, tuple[rules.Listener, ...]] = {}
+        self._programmed: HostRules | None = None
+        self._host: dict[str, tuple[Listener, ...]] = {}
         self._conflicts: list[PortKey] = []
+        self._elsewhere: list[PortKey] = []
+        """Ports at addresses that this host does not have."""
         self.ingress = IngressRecord()
+
+    # -- who has which port ------------------------------------------------------------------------------------------
 
     def reserve(self, sandbox: Sandbox) -> None:
         """All host-mode ports of a sandbox, or none of them."""
         owner = f"sandbox {sandbox.sandbox_id}"
-        keys = [PortKey(port.protocol, port.published, port.host_ip) for port in sandbox.host_ports]
+        keys = [_key(port) for port in sandbox.host_ports]
         self._holder.keep(owner, keys)
+        failed = f"driver failed programming external connectivity on endpoint {sandbox.sandbox_id}: "
         for key in keys:
-            if not self._holder.hold(key, owner):
+            try:
+                held = self._holder.hold(key, owner)
+            except NoSuchAddress:
                 self._holder.keep(owner, ())
-                raise AlreadyExists(
-                    f"driver failed programming external connectivity on endpoint {sandbox.sandbox_id}: "
-                    f"Bind for {key} failed: port is already allocated"
-                )
+                raise FailedPrecondition(
+                    f"{failed}listen {key.protocol} {key}: bind: cannot assign requested address"
+                ) from None
+            if not held:
+                self._holder.keep(owner, ())
+                raise AlreadyExists(f"{failed}Bind for {key} failed: port is already allocated")
 
-    def open_host_ports(self, sandbox: Sandbox, gateway_address: str | None) -> None:
-        if not sandbox.host_ports or gateway_address is None:
+    def open_host_ports(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
+        """`addresses`: of the sandbox's way out."""
+        if not sandbox.host_ports or not addresses:
             self._host.pop(sandbox.sandbox_id, None)
             return
-        target = plain(gateway_address)
+        plainly = tuple(map(plain, addresses))
         self._host[sandbox.sandbox_id] = tuple(
-            rules.Listener(port.protocol, port.published, port.host_ip, ((target, port.target),))
-            for port in sandbox.host_ports
+            host_listener(port, sandbox.sandbox_id, plainly) for port in sandbox.host_ports
         )
 
     def release(self, sandbox_id: str) -> None:
@@ -75,9 +94,15 @@ class Publisher:
     def set_ingress(self, record: IngressRecord) -> None:
         """Takes the ports it can have; `conflict` tells of the others."""
         self.ingress = record
-        keys = {PortKey(port.protocol, port.published_port): None for port in record.ports}
+        keys = {PortKey(port.protocol, port.published_port, port.host_ip): None for port in record.ports}
         self._holder.keep(_INGRESS, keys)
-        self._conflicts = [key for key in keys if not self._holder.hold(key, _INGRESS)]
+        self._conflicts, self._elsewhere = [], []
+        for key in keys:
+            try:
+                if not self._holder.hold(key, _INGRESS):
+                    self._conflicts.append(key)
+            except NoSuchAddress:
+                self._elsewhere.append(key)
 
     def conflict(self) -> AlreadyExists | None:
         if not self._conflicts:
@@ -87,41 +112,57 @@ class Publisher:
             f"published port {ports} is already allocated by another program on this node: free it or publish another"
         )
 
-    def _rules(self) -> rules.HostRules:
-        config = self._ground.config
-        taken = {(key.protocol, key.port) for key in self._conflicts}
-        addresses = self.ingress.addresses
-        gateways = self._gateways()
+    # -- what follows ------------------------------------------------------------------------------------------------
+
+    def peers(self) -> Peers:
+        """The other nodes on the ingress network."""
+        network = self._network()
+        return Peers() if network is None else peers_of(network.state.endpoints.values(), self.ingress.addresses)
+
+    def returns(self) -> Returns:
+        """How answers find back to the nodes that led clients here."""
+        network = self._network()
+        subnets = () if network is None else network.state.table.subnets
+        return returns_of(self.peers(), self.ingress.addresses, (*self._gateway_subnets(), *subnets))
+
+    def _gateway_subnets(self) -> tuple[str, ...]:
+        ground = self._ground
+        return (
+            (ground.gateway_subnet,)
+            if ground.gateway_subnet6 is None
+            else (ground.gateway_subnet, ground.gateway_subnet6)
+        )
+
+    def document(self) -> list[host_rules.Command]:
+        """The host's table as it should be now."""
+        return host_rules.host_document(self._rules())
+
+    def _rules(self) -> HostRules:
+        config, peers = self._ground.config, self.peers()
+        own = tuple(map(plain, self.ingress.addresses))
+        around = Surroundings(config.node_address, own, self._ways_out(), peers)
+        not_here = {*self._conflicts, *self._elsewhere}
         listeners = [
-            self._listener(port, gateways)
+            ingress_listener(
+                port, around, answers_here=PortKey(port.protocol, port.published_port, port.host_ip) not in not_here
+            )
             for port in self.ingress.ports
-            if (port.protocol, port.published_port) not in taken
         ]
         for sandbox_id in sorted(self._host):
             listeners += self._host[sandbox_id]
-        return rules.HostRules(
+        return HostRules(
             table=names.host_table(config.prefix),
             gateway_ports=names.gateway_port_prefix(config.prefix) + "*",
-            gateway_subnet=self._ground.gateway_subnet,
+            gateway_subnets=self._gateway_subnets(),
             ingress_device=names.ingress_device(config.prefix),
-            ingress_address=plain(addresses[0]) if addresses else None,
+            ingress_addresses=own,
             listeners=tuple(listeners),
+            peers=peers.others,
+            keeps_clients=peers.keeps_clients,
+            mark=mark_of(config.prefix),
         )
 
-    def _listener(self, port: IngressPort, gateways: Mapping[str, str]) -> rules.Listener:
-        """A local task is reached through the gateway, and sees the client; others over the ingress network."""
-        targets: list[str] = []
-        for backend in sorted(port.backends, key=lambda backend: backend.endpoint_id):
-            local = gateways.get(backend.endpoint_id)
-            if local is not None:
-                targets.append(plain(local))
-            elif port.policy == "spread" and self.ingress.addresses:
-                targets.append(backend.ingress_address)
-        seed = f"{self._ground.config.node_address} {port.protocol} {port.published_port}"
-        ordered = nft_wire.rotated(targets, seed)
-        return rules.Listener(
-            port.protocol, port.published_port, "", tuple((address, port.target_port) for address in ordered)
-        )
+    # -- bringing it about -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """From now on the table is written. Before, sandboxes taken over one by one would unpublish one another."""
@@ -134,55 +175,82 @@ class Publisher:
             return
         async with self._lock:
             wanted = self._rules()
-            withdrawn, gone = self._turn_over(wanted)
+            ended = self._turn_over(wanted)
             changed = wanted != self._programmed
-            if changed or gone:
-                await self._ground.threads.run(partial(self._write, wanted if changed else None, withdrawn, gone))
+            if changed or ended:
+                await self._ground.threads.run(partial(self._write, wanted if changed else None, ended))
             self._programmed = wanted
 
-    def _turn_over(self, wanted: rules.HostRules) -> tuple[frozenset[str], frozenset[str]]:
-        """Targets (withdrawn, gone) since the last call."""
-        now = _targets(wanted)
-        withdrawn = _targets(self._programmed) - now
-        self._lingering = (self._lingering | withdrawn) - now
+    def _turn_over(self, wanted: HostRules) -> list[TargetKey]:
+        """The targets whose connections end now: all of backends that are gone, and datagrams to withdrawn ones."""
+        now = target_keys(wanted.listeners)
+        before = {} if self._programmed is None else target_keys(self._programmed.listeners)
+        withdrawn = {key: owners for key, owners in before.items() if key not in now}
+        self._lingering = {key: owners for key, owners in (self._lingering | withdrawn).items() if key not in now}
         if not self._lingering:
-            return withdrawn, frozenset()
-        alive = self._addresses().union(plain(address) for address in self._gateways().values())
-        gone = frozenset(self._lingering - alive)
-        self._lingering -= gone
-        return withdrawn, gone
+            return []
+        gone = [key for key, owners in self._lingering.items() if not self._is_alive(key, owners)]
+        for key in gone:
+            del self._lingering[key]
+        return [*gone, *(key for key in withdrawn if key.protocol == _DATAGRAMS and key not in gone)]
+
+    def _is_alive(self, key: TargetKey, owners: frozenset[str]) -> bool:
+        """A sandbox's way out goes with the sandbox; elsewhere a backend exists as long as it is in the table."""
+        target = ip_address(key.address)
+        if any(target in ip_network(subnet) for subnet in self._gateway_subnets()):
+            return any(key.address in addresses for addresses in self._ways_out().values())
+        network = self._network()
+        return network is not None and any(owner in network.state.endpoints for owner in owners)
+
+    def _ways_out(self) -> dict[str, tuple[str, ...]]:
+        """Endpoint -> its addresses there, of the endpoints that are up here."""
+        subnet6 = self._ground.gateway_subnet6
+        return {
+            endpoint_id: tuple(plain(one) for one in (address, subnets.twin(address, subnet6)) if one is not None)
+            for endpoint_id, address in self._gateways().items()
+        }
+
+    async def rewrite(self) -> None:
+        """Whatever the kernel has now."""
+        async with self._lock:
+            wanted = self._rules()
+            await self._ground.threads.run(partial(self._write, wanted, []))
+            self._programmed = wanted
 
     async def verify(self) -> list[str]:
         """Compare the kernel's table with the wanted one, and replace it if it differs."""
+        self.set_ingress(self.ingress)  # a port may be free by now
+        await self.sync()
         async with self._lock:
             wanted = self._rules()
-            if not await self._ground.threads.run(partial(self._differs, wanted)):
-                return []
-            await self._ground.threads.run(partial(self._write, wanted, frozenset(), frozenset()))
-            self._programmed = wanted
-            return [f"nftables table {wanted.table} was not as wanted"]
+            found = await self._ground.threads.run(partial(self._differences, wanted))
+        if found:
+            await self.rewrite()
+        return found
 
-    def _write(self, wanted: rules.HostRules | None, withdrawn: frozenset[str], gone: frozenset[str]) -> None:
-        if wanted is not None:
-            self._ground.nft.run(rules.host_document(wanted))
-        if withdrawn or gone:
-            conntrack.cut(self._ground.netfilter, withdrawn, gone)
-
-    def _differs(self, wanted: rules.HostRules) -> bool:
+    def _differences(self, wanted: HostRules) -> list[str]:
+        """In a thread that ends with the job: what is wanted is written into a namespace of its own to be compared."""
+        scratch = ruleset.Scratch()
         try:
-            return differs(self._ground.nft.run(rules.list_table(wanted.table)), wanted)
-        except nft.NftRefused:
-            return True
+            expected = scratch.of_document(host_rules.host_document(wanted))
+        finally:
+            scratch.close()
+        return ruleset.compare(expected, ruleset.read(self._ground.netfilter, expected))
+
+    def _write(self, wanted: HostRules | None, ended: list[TargetKey]) -> None:
+        if wanted is not None:
+            self._ground.nft.run(host_rules.host_document(wanted))
+        if ended:
+            flows.nudge(flows.end(self._ground.netfilter, ended))
 
     def close(self) -> None:
         self._holder.close()
 
     def remove(self) -> None:
         """Blocking: take the table away."""
-        self._ground.nft.run(rules.delete_table(names.host_table(self._ground.config.prefix)))
+        self._ground.nft.run(host_rules.delete_table(names.host_table(self._ground.config.prefix)))
         self._programmed = None
 
 
-def _targets(found: rules.HostRules | None) -> frozenset[str]:
-    listeners = () if found is None else found.listeners
-    return frozenset(address for listener in listeners for address, _port in listener.targets)
+def _key(port: HostPort) -> PortKey:
+    return PortKey(port.protocol, port.published, port.host_ip)

@@ -43,6 +43,8 @@ class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     configured: str
     subnet: str
+    subnet6: str | None = None
+    configured6: str = ""
 
 
 class Records:

@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .core import names, nft_wire, plan, rules
+from .core import names, nft_wire, plan
 from .core.plan import WantedInterface
+from .core.tables import TableState
 from .drivers.interface import NetworkDevices
 from .gateway import Gateway
-from .kernel import conntrack, libc, netns, nft, rtnl, sysctl
+from .kernel import conntrack, libc, netns, rtnl, sysctl
 from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .records import SandboxRecord
 from .types import Sandbox
+from .vip_rules import VipRules
 
 Vips = Mapping[str, tuple[str, ...]]
 _DNS_BACKLOG = 16
@@ -74,6 +76,16 @@ class LiveSandbox:
     def network_ids(self) -> tuple[str, ...]:
         return tuple(attachment.network_id for attachment in self.sandbox.attachments)
 
+    def vips_of(self, state: TableState) -> dict[str, tuple[str, ...]]:
+        """A network's VIPs as this sandbox should see them."""
+        return vips_seen(self.sandbox, state)
+
+
+def vips_seen(sandbox: Sandbox, state: TableState) -> dict[str, tuple[str, ...]]:
+    network_id = state.table.network_id
+    places = (attachment for attachment in sandbox.attachments if attachment.network_id == network_id)
+    return state.vips_seen_by([address for place in places for address in place.addresses])
+
 
 @dataclass(frozen=True, slots=True)
 class Builder:
@@ -115,16 +127,14 @@ class Builder:
         return fd
 
     def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
-        if not any(":" in address for interface in self.interfaces for address in interface.addresses):
-            sysctl.quiet_new_interfaces()
+        sysctl.quiet_new_interfaces()
         observed = plan.NOTHING if fresh else self._observe(netlink)
         operations = plan.plan_sandbox(self.interfaces, observed)
         self._apply(netlink, fd, operations)
         done = [f"sandbox {self.sandbox_id}: {_describe(operation)}" for operation in operations]
         sockets = self.sockets or open_sockets()
         try:
-            if fresh or self._rules_differ(sockets.dns_ports):
-                self._write_rules(sockets, fresh)
+            if self._bring_rules(sockets, fresh):
                 done.append(f"sandbox {self.sandbox_id}: write the VIP rules")
         except BaseException:
             if self.sockets is None:
@@ -132,17 +142,17 @@ class Builder:
             raise
         return sockets, done
 
-    def _write_rules(self, sockets: Sockets, fresh: bool) -> None:
-        parts = nft_wire.sandbox_table(self.table, self.sandbox_id, self.vips, sockets.dns_ports, fresh=fresh)
-        sockets.netfilter.run_batch(partial(nft_wire.batch, parts))
+    def _bring_rules(self, sockets: Sockets, fresh: bool) -> bool:
+        """Whether they had to be written."""
+        wanted = VipRules(self.table, self.sandbox_id, self.vips, sockets.dns_ports, self._has_ipv6_network())
+        if not fresh:
+            return wanted.repair(sockets.netfilter)
+        wanted.write(sockets.netfilter)
+        return True
 
-    def _rules_differ(self, dns_ports: tuple[int, int]) -> bool:
-        """Compared by what they do: the chains, their targets and the number of rules."""
-        try:
-            found = nft.run(rules.list_table(self.table))
-        except nft.NftRefused:
-            return True
-        return rules.observed_sandbox(found) != rules.wanted_sandbox(self.sandbox_id, self.vips, dns_ports)
+    def _has_ipv6_network(self) -> bool:
+        on_networks = (interface for interface in self.interfaces if interface.network_id is not None)
+        return any(":" in address for interface in on_networks for address in interface.addresses)
 
     def _observe(self, netlink: Netlink) -> plan.ObservedSandbox:
         wanted = {interface.name for interface in self.interfaces}
@@ -159,12 +169,12 @@ class Builder:
                 for name, link in links.items()
             },
             default_gateways=frozenset((gateway, name_of[index]) for gateway, index in gateways if index in name_of),
-            ports=frozenset(interface.port for interface in self.interfaces if self._has_port(interface)),
+            ports=frozenset(interface.port for interface in self.interfaces if self.has_port(interface)),
         )
 
-    def _has_port(self, interface: WantedInterface) -> bool:
+    def has_port(self, interface: WantedInterface) -> bool:
         if interface.network_id is None:
-            return self.gateway.has_port(interface.port, interface.addresses[0])
+            return self.gateway.has_port(interface.port, interface.addresses)
         return self.networks[interface.network_id].has_port(interface.port)
 
     def _apply(self, netlink: Netlink, fd: int, operations: Sequence[plan.Operation]) -> None:
@@ -179,6 +189,8 @@ class Builder:
                     self._create(interface, fd)
                 case _:
                     later.append(operation)
+        for name in {found.name for found in later if isinstance(found, plan.AddAddress) and ":" in found.address}:
+            sysctl.allow_ipv6(name)
         index = {name: link.index for name, link in rtnl.read_links(netlink).items()}
         messages = [rtnl.set_link_up(1), *(_message(operation, index) for operation in later)]
         # A route needs its interface up and addressed, whatever the order of the interfaces.
@@ -198,7 +210,7 @@ class Builder:
 
     def _join(self, interface: WantedInterface, peer: rtnl.VethEnd) -> None:
         if interface.network_id is None:
-            self.gateway.join(interface.port, peer, interface.addresses[0])
+            self.gateway.join(interface.port, peer, interface.addresses)
         else:
             self.networks[interface.network_id].join(interface.port, peer)
 
@@ -245,30 +257,42 @@ def _describe(operation: plan.Operation) -> str:
 
 def open_sockets() -> Sockets:
     """In the namespace of the calling thread. The loopback interface is up by now."""
+    return Sockets(*_open_resolver(), Netlink(NETLINK_NETFILTER))
+
+
+def reopened(sockets: Sockets) -> Sockets:
+    """New sockets for names, in the namespace of the old ones; the thread ends with the job."""
+    fd = sockets.netfilter.namespace()
+    libc.setns(fd)
+    os.close(fd)
+    return Sockets(*_open_resolver(), sockets.netfilter)
+
+
+def _open_resolver() -> tuple[socket.socket, socket.socket]:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     udp.bind((nft_wire.RESOLVER, 0))
     tcp.bind((nft_wire.RESOLVER, 0))
     tcp.listen(_DNS_BACKLOG)
-    return Sockets(udp, tcp, Netlink(NETLINK_NETFILTER))
+    return udp, tcp
 
 
 def interfaces_of(
     sandbox: Sandbox,
     networks: Mapping[str, tuple[bool, int, str]],
     prefix: str,
-    way_out: tuple[str | None, str, int],
+    way_out: tuple[tuple[str, ...], tuple[str, ...], int],
 ) -> tuple[WantedInterface, ...]:
     """The interfaces in their order: overlays, then ingress, then the way out.
 
     `networks` says of each network whether it is the ingress one, its MTU, and this sandbox's MAC on it; `way_out` its
-    gateway address if it has a way out, the gateway and the MTU.
+    addresses if it has a way out, the gateways and the MTU.
     """
-    gateway_address, gateway, gateway_mtu = way_out
+    addresses, gateways, gateway_mtu = way_out
     ordered = sorted(sandbox.attachments, key=lambda attachment: networks[attachment.network_id][0])
     wanted = [
         WantedInterface(
-            name=f"eth{number}",
+            name=attachment.interface or f"eth{number}",
             port=names.network_port(sandbox.sandbox_id, attachment.network_id),
             network_id=attachment.network_id,
             mac=networks[attachment.network_id][2],
@@ -277,16 +301,16 @@ def interfaces_of(
         )
         for number, attachment in enumerate(ordered)
     ]
-    if gateway_address is not None:
+    if addresses:
         wanted.append(
             WantedInterface(
-                name=f"eth{len(wanted)}",
+                name=sandbox.egress_interface or f"eth{len(wanted)}",
                 port=names.gateway_port(prefix, sandbox.sandbox_id),
                 network_id=None,
-                mac=names.mac_of((gateway_address,)),
+                mac=names.mac_of(addresses),
                 mtu=gateway_mtu,
-                addresses=(gateway_address,),
-                gateway=gateway,
+                addresses=addresses,
+                gateways=gateways,
             )
         )
     return tuple(wanted)
@@ -316,6 +340,19 @@ class VipChange:
             conntrack.cut(self.netfilter, self.withdrawn, self.gone)
 
 
+def rule_batches(live: LiveSandbox, table: str) -> list[Callable[[int], tuple[bytes, int]]]:
+    """Transactions that write all of a sandbox's rules anew, and show verification how they should look."""
+    wanted = vip_rules(live, table, live.vips)
+    return [partial(nft_wire.batch, parts(fresh=False)) for parts in (wanted.vip_parts, wanted.timeout_parts)]
+
+
+def vip_rules(live: LiveSandbox, table: str, vips: Mapping[str, Vips]) -> VipRules:
+    """All of one sandbox's rules. `vips`: by network."""
+    together = {vip: backends for known in vips.values() for vip, backends in known.items()}
+    ipv6 = any(":" in address for attachment in live.sandbox.attachments for address in attachment.addresses)
+    return VipRules(table, live.sandbox.sandbox_id, together, live.sockets.dns_ports, ipv6)
+
+
 def vip_parts(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[nft_wire.Part]:
     """What brings one sandbox's rules from what they hold to what is wanted."""
     known = live.vips.get(network_id, {})
@@ -323,7 +360,7 @@ def vip_parts(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> l
     parts: list[nft_wire.Part] = []
     for vip in difference.remove:
         parts += nft_wire.remove_vip(table, vip)
-    for set_id, (vip, backends) in enumerate(difference.put, 2):
+    for set_id, (vip, backends) in enumerate(difference.put, 3):
         seed = live.sandbox.sandbox_id
         parts += nft_wire.put_vip(table, seed, vip, backends, exists=vip in known, set_id=set_id)
     return parts
@@ -331,5 +368,4 @@ def vip_parts(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> l
 
 def whole_table(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[nft_wire.Part]:
     """All of one sandbox's rules, with this network's VIPs as wanted."""
-    vips = {vip: backends for known in {**live.vips, network_id: wanted}.values() for vip, backends in known.items()}
-    return nft_wire.sandbox_table(table, live.sandbox.sandbox_id, vips, live.sockets.dns_ports, fresh=False)
+    return vip_rules(live, table, {**live.vips, network_id: wanted}).vip_parts(fresh=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from pyswarm_common.errors import NotFound, PyswarmError
 
 from .checks import check_sandbox
 from .core import names
-from .core.dns_answer import View
 from .core.local import with_default_routes
 from .drivers.interface import NetworkDevices
 from .gateway import Gateway
@@ -29,8 +28,8 @@ from .networks import Networks
 from .publisher import Publisher
 from .records import Records, SandboxRecord
 from .refusals import kernel_errors
-from .resolver import Resolver
-from .sandbox import Builder, LiveSandbox, Sockets, interfaces_of
+from .resolving.link import ResolverLink
+from .sandbox import Builder, LiveSandbox, Sockets, interfaces_of, reopened, vips_seen
 from .types import Sandbox
 
 log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class Sandboxes:
         networks: Networks,
         gateway: Gateway,
         publisher: Publisher,
-        resolver: Resolver,
+        resolver: ResolverLink,
     ) -> None:
         self._ground = ground
         self._records = records
@@ -162,7 +161,7 @@ class Sandboxes:
         for attachment in sandbox.attachments:
             if self._networks.get(attachment.network_id).local is not None:
                 await self._networks.sync(self._networks.get(attachment.network_id))
-        self._publisher.open_host_ports(sandbox, record.gateway_address)
+        self._publisher.open_host_ports(sandbox, self._gateway.both(record.gateway_address))
         await self._publisher.sync()
 
     def _record(self, sandbox: Sandbox) -> SandboxRecord:
@@ -185,7 +184,8 @@ class Sandboxes:
         sandbox = record.sandbox
         networks = [self._networks.get(attachment.network_id) for attachment in sandbox.attachments]
         devices = {network.network_id: await self._networks.use(network, sandbox.sandbox_id) for network in networks}
-        vips = {network.network_id: network.state.vips for network in networks}
+        states = {network.network_id: network.state for network in networks}
+        vips = {network_id: vips_seen(sandbox, state) for network_id, state in states.items()}
         live = self._live.get(sandbox.sandbox_id)
         builder = self._builder(record, devices, vips, None if live is None else live.sockets)
         is_new = live is None and not netns.exists(builder.path)
@@ -194,7 +194,7 @@ class Sandboxes:
         ensure_policy = self._networks.policies.ensure
         done += await ensure_policy(self._live[sandbox.sandbox_id], builder.interfaces, is_new=is_new)
         for network in networks:
-            if network.state.vips is not vips[network.network_id]:
+            if network.state is not states[network.network_id]:
                 await self._networks.sync(network)
         return done
 
@@ -212,7 +212,7 @@ class Sandboxes:
             place = devices[attachment.network_id]
             mac = place.own_mac(network.mac(attachment.addresses))
             places[attachment.network_id] = (network.state.table.ingress, place.mtu, mac)
-        way_out = (record.gateway_address, gateway.address, gateway.mtu)
+        way_out = (gateway.both(record.gateway_address), gateway.addresses, gateway.mtu)
         return Builder(
             path=self._ground.sandbox_path(sandbox.sandbox_id),
             table=names.sandbox_table(prefix),
@@ -228,18 +228,12 @@ class Sandboxes:
 
     def _go_live(self, record: SandboxRecord, sockets: Sockets, vips: dict[str, dict[str, tuple[str, ...]]]) -> None:
         sandbox_id = record.sandbox.sandbox_id
-        is_new = sandbox_id not in self._live
-        self._live[sandbox_id] = LiveSandbox(record, sockets, vips)
-        if is_new:
-            view = partial(self._view, sandbox_id)
-            self._resolver.add(sandbox_id, sockets.udp, sockets.tcp, view, record.sandbox.dns)
+        live = self._live[sandbox_id] = LiveSandbox(record, sockets, vips)
+        self._answer_names(live)
 
-    def _view(self, sandbox_id: str) -> View:
-        """What names a sandbox sees, now."""
-        live = self._live[sandbox_id]
-        networks = [self._networks.find(network_id) for network_id in live.network_ids]
-        seen = [network.names for network in networks if network is not None and not network.state.table.ingress]
-        return View(seen, live.own_names)
+    def _answer_names(self, live: LiveSandbox) -> None:
+        sandbox, sockets = live.sandbox, (live.sockets.udp, live.sockets.tcp)
+        self._resolver.serve(sandbox.sandbox_id, sockets, live.network_ids, live.own_names, sandbox.dns)
 
     async def connections(self, sandbox_id: str) -> int:
         """How many connections that others opened to the sandbox have something under way; none if it is unknown."""
@@ -256,7 +250,7 @@ class Sandboxes:
         live = self._live.pop(sandbox_id, None)
         record = self._known.get(sandbox_id)
         self._networks.policies.forget(sandbox_id)
-        await self._resolver.remove(sandbox_id)
+        self._resolver.leave(sandbox_id)
         self._publisher.release(sandbox_id)
         await self._publisher.sync()
         if len(self._dying) > _MAX_DYING:
@@ -293,6 +287,31 @@ class Sandboxes:
 
     def forget_dying(self, ports: frozenset[str]) -> None:
         self._dying -= ports
+
+    async def visit(self, sandbox_id: str, look: Callable[[Builder, LiveSandbox], list[str]]) -> list[str]:
+        """Call `look` in a thread, while nothing else happens to this sandbox; [] if it is not up."""
+        async with self._locks.hold(sandbox_id):
+            live = self._live.get(sandbox_id)
+            if live is None:
+                return []
+            networks = [self._networks.find(network_id) for network_id in live.network_ids]
+            devices = {one.network_id: one.devices for one in networks if one is not None and one.devices is not None}
+            if len(devices) < len(live.network_ids):
+                return []
+            builder = self._builder(live.record, devices, live.vips, live.sockets)
+            return await self._ground.threads.run(partial(look, builder, live))
+
+    async def reopen(self, sandbox_id: str) -> None:
+        """Give a sandbox new sockets for its names, since somebody ended the old ones."""
+        async with self._locks.hold(sandbox_id):
+            live = self._live.get(sandbox_id)
+            if live is None:
+                return
+            fresh = await self._ground.threads.run(partial(reopened, live.sockets))
+            old, live.sockets = live.sockets, fresh
+            self._answer_names(live)
+            old.udp.close()
+            old.tcp.close()
 
     async def verify(self, sandbox_id: str) -> list[str]:
         """Compare one sandbox with what is wanted, repair it, and say what was wrong."""

@@ -34,6 +34,6 @@ def with_default_routes(
     if not routes:
         return interfaces
     return tuple(
-        dataclasses.replace(interface, gateway=next(iter(routes.get(interface.network_id or "", ())), None))
+        dataclasses.replace(interface, gateways=routes.get(interface.network_id or "", ()))
         for interface in interfaces
     )

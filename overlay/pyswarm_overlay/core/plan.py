@@ -43,7 +43,8 @@ class WantedInterface:
     mac: str
     mtu: int
     addresses: tuple[str, ...]
-    gateway: str | None = None
+    gateways: tuple[str, ...] = ()
+    """Of the default routes that leave here, one for each family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,7 @@ def _fresh(interface: WantedInterface) -> list[Operation]:
     operations: list[Operation] = [CreatePair(interface)]
     operations += [AddAddress(interface.name, address) for address in interface.addresses]
     operations.append(BringUp(interface.name))
-    if interface.gateway is not None:
-        operations.append(SetDefaultRoute(interface.name, interface.gateway))
+    operations += [SetDefaultRoute(interface.name, gateway) for gateway in interface.gateways]
     return operations
 
 
@@ -156,6 +156,7 @@ def _adjust(interface: WantedInterface, found: ObservedInterface, observed: Obse
         operations.append(SetMtu(interface.name, interface.mtu))
     if not found.up:
         operations.append(BringUp(interface.name))
-    if interface.gateway is not None and (interface.gateway, interface.name) not in observed.default_gateways:
-        operations.append(SetDefaultRoute(interface.name, interface.gateway))
+    for gateway in interface.gateways:
+        if (gateway, interface.name) not in observed.default_gateways:
+            operations.append(SetDefaultRoute(interface.name, gateway))
     return operations

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_network
 
+_IPV6_ALTERNATIVES = 64
 _ALTERNATIVES = (
     *(f"172.{second}.0.0/16" for second in range(18, 32)),
     *(f"192.168.{third}.0/20" for third in range(0, 256, 16)),
@@ -18,3 +19,25 @@ def choose(preferred: str, routes: Iterable[str]) -> str | None:
         if not any(IPv4Network(candidate).overlaps(network) for network in taken if network.version == 4):
             return candidate
     return None
+
+
+def choose_ipv6(preferred: str, routes: Iterable[str]) -> str | None:
+    """Likewise; the alternatives differ in the last part of the prefix. None when `preferred` is empty: none is wanted."""
+    if not preferred:
+        return None
+    taken = [network for network in map(ip_network, routes) if network.prefixlen < network.max_prefixlen]
+    first = IPv6Network(preferred)
+    for step in range(_IPV6_ALTERNATIVES):
+        candidate = IPv6Network((int(first.network_address) + (step << 128 - first.prefixlen), first.prefixlen))
+        if not any(candidate.overlaps(network) for network in taken if network.version == 6):
+            return str(candidate)
+    return None
+
+
+def twin(address: str, subnet6: str | None) -> str | None:
+    """The IPv6 address of who has that IPv4 address (with prefix length): the same place in the other subnet."""
+    if subnet6 is None:
+        return None
+    interface, network = IPv4Interface(address), IPv6Network(subnet6)
+    offset = int(interface.ip) - int(interface.network.network_address)
+    return f"{network[offset]}/{network.prefixlen}"

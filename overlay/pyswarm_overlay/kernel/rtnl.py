@@ -37,7 +37,7 @@ _VETH_PEER = 1
 _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
 _VX_ID, _VX_LOCAL, _VX_LEARNING, _VX_PROXY, _VX_PORT, _VX_LOCAL6 = 1, 4, 7, 11, 15, 17
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD, _BRPORT_ISOLATED = 8, 9, 33
-_IFLA_AF_SPEC, _INET_CONF, _DEVCONF_ROUTE_LOCALNET = 26, 1, 26
+_IFLA_AF_SPEC, _INET_CONF, _DEVCONF_SRC_VMARK, _DEVCONF_ROUTE_LOCALNET = 26, 1, 24, 26
 _NDA_DST, _NDA_LLADDR = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 2
@@ -187,6 +187,14 @@ def allow_loopback_routes(index: int) -> Message:
     setting = nested(_INET_CONF, u32(_DEVCONF_ROUTE_LOCALNET, 1))
     body = _ifinfo(index) + nested(_IFLA_AF_SPEC, nested(socket.AF_INET, setting))
     return Message(f"allow 127.0.0.0/8 on link {index}", RTM_SETLINK, 0, body)
+
+
+def heed_marks(index: int) -> Message:
+    """`src_valid_mark`: where a packet may come from is looked up with its mark, so that strict hosts let in what
+    comes the way that its answers go."""
+    setting = nested(_INET_CONF, u32(_DEVCONF_SRC_VMARK, 1))
+    body = _ifinfo(index) + nested(_IFLA_AF_SPEC, nested(socket.AF_INET, setting))
+    return Message(f"heed marks on link {index}", RTM_SETLINK, 0, body)
 
 
 def delete_link_named(name: str) -> Message:

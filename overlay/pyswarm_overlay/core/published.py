@@ -1,0 +1,91 @@
+"""What this host's published ports lead to: from ports, tasks and nodes to the listeners of `host_rules`. Pure.
+
+A task of this host is reached through its way out. A task elsewhere is reached through its node, which is told apart
+from going to it directly in `host_rules`; directly only where its node is not known on the ingress network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from pyswarm_overlay.types import HostPort, IngressBackend, IngressPort
+
+from .host_rules import FAMILIES, Listener, Target
+from .nft_wire import rotated
+from .returns import Peers
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What targets depend on besides the ports."""
+
+    node_address: str
+    ingress_addresses: tuple[str, ...]
+    """This node's own, without prefix length."""
+    gateways: Mapping[str, tuple[str, ...]]
+    """Endpoint -> its addresses on the way out, of the tasks that are up here."""
+    peers: Peers
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TargetKey:
+    """What connection tracking knows of a target: whose answers it waits for."""
+
+    protocol: str
+    address: str
+    port: int
+
+
+def ingress_listener(port: IngressPort, around: Surroundings, *, answers_here: bool = True) -> Listener:
+    backends = sorted(port.backends, key=lambda backend: backend.endpoint_id)
+    targets = [target for backend in backends for target in _targets(port, backend, around)]
+    seed = f"{around.node_address} {port.protocol} {port.published_port}"
+    turned: list[Target] = []
+    for family in FAMILIES:
+        by_text = {f"{one.owner} {one.address}": one for one in targets if one.family == family}
+        turned += [by_text[text] for text in rotated(list(by_text), seed)]
+    return Listener(
+        protocol=port.protocol,
+        port=port.published_port,
+        host_ip=port.host_ip,
+        targets=tuple(turned),
+        is_sticky=port.session_affinity == "client_ip",
+        answers_here=answers_here,
+        answers_nodes=True,
+    )
+
+
+def _targets(port: IngressPort, backend: IngressBackend, around: Surroundings) -> list[Target]:
+    owner = backend.endpoint_id
+    local = around.gateways.get(owner)
+    if local is not None:
+        return [Target(address, port.target_port, owner, is_near=True) for address in local]
+    is_here = backend.node_address == around.node_address
+    if port.policy == "local" and not is_here:
+        return []
+    peer = None if is_here else around.peers.of_node(backend.node_address)
+    targets = []
+    for is_ipv6 in {":" in address for address in around.ingress_addresses}:
+        at_node = [] if peer is None else [one for one in peer.addresses if (":" in one) == is_ipv6]
+        at_task = [one for one in backend.ingress_addresses if (":" in one) == is_ipv6]
+        if at_node:
+            targets.append(Target(at_node[0], port.published_port, owner, is_near=False))
+        elif at_task:
+            targets.append(Target(at_task[0], port.target_port, owner, is_near=is_here))
+    return targets
+
+
+def host_listener(port: HostPort, sandbox_id: str, addresses: tuple[str, ...]) -> Listener:
+    """A port of one sandbox."""
+    targets = tuple(Target(address, port.target, sandbox_id, is_near=True) for address in addresses)
+    return Listener(port.protocol, port.published, port.host_ip, targets)
+
+
+def target_keys(listeners: Collection[Listener]) -> dict[TargetKey, frozenset[str]]:
+    """Every target, and the backends that are meant by it."""
+    found: dict[TargetKey, set[str]] = {}
+    for listener in listeners:
+        for target in listener.targets:
+            found.setdefault(TargetKey(listener.protocol, target.address, target.port), set()).add(target.owner)
+    return {key: frozenset(owners) for key, owners in found.items()}
