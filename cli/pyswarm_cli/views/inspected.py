@@ -18,6 +18,7 @@ from pyswarm_common.model import (
     CertificateStatus,
     Cluster,
     EndpointSpec,
+    IngressPolicy,
     Meta,
     Network,
     Node,
@@ -183,6 +184,9 @@ def _port(port: PortConfig) -> Json:
         TargetPort=port.target_port,
         PublishedPort=port.published_port,
         PublishMode=word(port.publish_mode),
+        HostIP=port.host_ip,
+        Policy=word(port.policy) if port.policy is not IngressPolicy.SPREAD else "",
+        ProxyProtocol=port.proxy_protocol,
     )
 
 

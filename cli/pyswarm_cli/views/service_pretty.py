@@ -239,6 +239,9 @@ def _ports(ports: list[Json]) -> Iterator[str]:
         yield f"  Protocol = {port['Protocol']}"
         yield f"  TargetPort = {port['TargetPort']}"
         yield f"  PublishMode = {port['PublishMode']}"
+        for key in ("HostIP", "Policy", "ProxyProtocol"):
+            if key in port:
+                yield f"  {key} = {port[key]}"
 
 
 def _health(check: Json) -> Iterator[str]:

@@ -58,11 +58,16 @@ def _completions(spec: Any, counts: Any) -> int:
 
 
 def ports(configs: Iterable[Any], mode: PublishMode) -> str:
-    """ "*:8080->80/tcp" of the ports published in that mode."""
+    """ "*:8080->80/tcp" of the ports published in that mode; one at a single address begins with that."""
     chosen = sorted(
         (port for port in configs if port.publish_mode == mode and port.published_port),
         key=lambda port: (port.published_port, port.protocol),
     )
     return ", ".join(
-        f"*:{port.published_port}->{port.target_port}/{Protocol(port.protocol).name.lower()}" for port in chosen
+        f"{_where(port.host_ip)}:{port.published_port}->{port.target_port}/{Protocol(port.protocol).name.lower()}"
+        for port in chosen
     )
+
+
+def _where(host_ip: str) -> str:
+    return f"[{host_ip}]" if ":" in host_ip else host_ip or "*"

@@ -213,8 +213,8 @@ def published(lab: Lab) -> Lab:
         target_port=80,
         service_id="svc-web",
         backends=(
-            IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address),
-            IngressBackend(endpoint_id="t12", ingress_address="10.9.0.12", node_address=second.address),
+            IngressBackend(endpoint_id="t10", ingress_addresses=("10.9.0.10",), node_address=first.address),
+            IngressBackend(endpoint_id="t12", ingress_addresses=("10.9.0.12",), node_address=second.address),
         ),
     )
     first.call("set_ingress", ["10.9.0.2/24"], [port])
@@ -247,7 +247,7 @@ def test_ingress_without_a_task_that_is_gone(published: Lab) -> None:
     for _ in range(2):
         connection = visit(published.outside, lambda: socket.create_connection((first.address, 8080), timeout=5))
         held[connection.makefile().readline().split()[0]] = connection
-    here = IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address)
+    here = IngressBackend(endpoint_id="t10", ingress_addresses=("10.9.0.10",), node_address=first.address)
     port = IngressPort(published_port=8080, target_port=80, service_id="svc-web", backends=(here,))
     first.call("set_ingress", ["10.9.0.2/24"], [port])
     assert {visit(published.outside, lambda: ask(first.address, 8080))[0] for _ in range(4)} == {"c10"}
@@ -266,8 +266,8 @@ def test_ingress_without_a_task_that_is_gone(published: Lab) -> None:
 def test_policy_local_uses_only_local_tasks_and_keeps_the_clients_address(published: Lab) -> None:
     first, second = published.hosts
     backends = (
-        IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address),
-        IngressBackend(endpoint_id="t12", ingress_address="10.9.0.12", node_address=second.address),
+        IngressBackend(endpoint_id="t10", ingress_addresses=("10.9.0.10",), node_address=first.address),
+        IngressBackend(endpoint_id="t12", ingress_addresses=("10.9.0.12",), node_address=second.address),
     )
     port = IngressPort(published_port=8080, target_port=80, service_id="s", backends=backends, policy="local")
     first.call("set_ingress", ["10.9.0.2/24"], [port])
@@ -296,7 +296,7 @@ def test_a_port_that_is_taken_is_named_and_the_others_work(published: Lab) -> No
             published_port=number,
             target_port=80,
             service_id="svc-web",
-            backends=(IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=first.address),),
+            backends=(IngressBackend(endpoint_id="t10", ingress_addresses=("10.9.0.10",), node_address=first.address),),
         )
         for number in (9999, 8081)
     ]

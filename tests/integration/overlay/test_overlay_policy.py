@@ -218,7 +218,7 @@ def publish(lab: Lab, *allow_from: str, version: int) -> None:
         endpoints=(endpoint(DB, first, net=9), *nodes),
         services=(service("db", *allow_from),),
     )
-    backend = IngressBackend(endpoint_id=f"t{DB}", ingress_address=f"10.0.9.{DB}", node_address=first.address)
+    backend = IngressBackend(endpoint_id=f"t{DB}", ingress_addresses=(f"10.0.9.{DB}",), node_address=first.address)
     port = IngressPort(published_port=8080, target_port=80, service_id="svc-db", backends=(backend,))
     for number, host in enumerate((first, second), 101):
         host.call("apply_table", ingress)

@@ -288,7 +288,7 @@ def test_destroy_leaves_nothing(one: Lab) -> None:
     before = links(host)
     host.call("apply_table", ingress_table_of(host))
     host.call("attach_all", [ingress_box(10), box(11)])
-    backend = IngressBackend(endpoint_id="t10", ingress_address="10.9.0.10", node_address=host.address)
+    backend = IngressBackend(endpoint_id="t10", ingress_addresses=("10.9.0.10",), node_address=host.address)
     port = IngressPort(published_port=8080, target_port=80, service_id="s", backends=(backend,))
     host.call("set_ingress", ["10.9.0.2/24"], [port])
     host.call("destroy")

@@ -402,7 +402,7 @@ async def test_published_ports_lead_to_the_ready_endpoints(node: Fixture) -> Non
         await eventually(lambda: node.overlay.ingress[1])
         addresses, (programmed,) = node.overlay.ingress
         assert addresses == ("10.0.0.2/24",)
-        assert [backend.ingress_address for backend in programmed.backends] == ["10.0.0.5"]
+        assert [backend.ingress_addresses for backend in programmed.backends] == [("10.0.0.5",)]
 
 
 async def test_a_published_port_that_another_program_has_is_taken_when_it_is_free(

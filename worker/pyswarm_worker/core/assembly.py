@@ -27,6 +27,7 @@ LABEL_SERVICE_ID = "com.pyswarm.service.id"
 LABEL_SERVICE_NAME = "com.pyswarm.service.name"
 LABEL_NODE_ID = "com.pyswarm.node.id"
 HOST_NETWORK = "host"
+NO_NETWORK = "none"
 HOST = "host"  # of pid and ipc modes
 
 OPEN_FILES_SOFT, OPEN_FILES_HARD = 1024, 524288
@@ -194,6 +195,12 @@ def has_host_ports(task: Task) -> bool:
     return any(port.publish_mode is PublishMode.HOST for port in task.ports)
 
 
+def _has_way_out(task: Task, attachments: tuple[overlay.Attachment, ...], internal: set[str]) -> bool:
+    if not attachments:
+        return not any(network.target == NO_NETWORK for network in task.spec.networks)
+    return any(attachment.network_id not in internal for attachment in attachments)
+
+
 def sandbox(task: Task, internal_networks: Iterable[str], *, is_published: bool = True) -> overlay.Sandbox:
     """The task's network namespace. It has a way out unless every one of its networks is internal.
 
@@ -205,7 +212,13 @@ def sandbox(task: Task, internal_networks: Iterable[str], *, is_published: bool 
         for n in task.networks
     )
     host_ports = tuple(
-        overlay.HostPort(protocol=PROTOCOLS[port.protocol], published=port.published_port, target=port.target_port)
+        overlay.HostPort(
+            protocol=PROTOCOLS[port.protocol],
+            published=port.published_port,
+            target=port.target_port,
+            host_ip=port.host_ip,
+            proxy_protocol=port.proxy_protocol,
+        )
         for port in task.ports
         if port.publish_mode is PublishMode.HOST and is_published
     )
@@ -214,7 +227,7 @@ def sandbox(task: Task, internal_networks: Iterable[str], *, is_published: bool 
         hostname=task.spec.container.hostname,
         attachments=attachments,
         host_ports=host_ports,
-        egress=not attachments or any(a.network_id not in internal for a in attachments),
+        egress=_has_way_out(task, attachments, internal),
         dns=task.spec.container.dns,
         service_id=task.service_id,
     )

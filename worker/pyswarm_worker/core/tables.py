@@ -127,7 +127,7 @@ def ingress_ports(
             backends.setdefault(record.service_id, []).append(
                 overlay.IngressBackend(
                     endpoint_id=record.endpoint_id,
-                    ingress_address=record.addresses[0],
+                    ingress_addresses=tuple(record.addresses),
                     node_address=record.node_address,
                 )
             )

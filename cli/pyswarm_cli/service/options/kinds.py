@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pyswarm_cli.params import Parsed
-from pyswarm_cli.parse import attachments, containers, files, mounts, pairs, quantities
+from pyswarm_cli.parse import attachments, containers, files, mounts, pairs, ports, quantities
 from pyswarm_common.errors import InvalidArgument
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,7 +18,7 @@ Decorator = Callable[[F], F]
 DURATION = Parsed("duration", quantities.duration_s)
 SIZE = Parsed("bytes", quantities.size_bytes)
 CPUS = Parsed("decimal", quantities.nano_cpus)
-PORTS = Parsed("port", attachments.ports)
+PORTS = Parsed("port", ports.ports)
 MOUNT = Parsed("mount", mounts.mount)
 NETWORK = Parsed("network", attachments.network)
 PREFERENCE = Parsed("pref", attachments.preference)

@@ -14,7 +14,7 @@ SHARED: list[Decorator[Any]] = [
 
 CREATE: list[Decorator[Any]] = [
     listed("--network", type_=NETWORK, help_="Networks (NAME, or name=NAME,alias=ALIAS)"),
-    listed("-p", "--publish", type_=PORTS, help_="Ports (8080:80/tcp, or published=8080,target=80,mode=ingress|host)"),
+    listed("-p", "--publish", type_=PORTS, help_="Ports ([ADDRESS:]8080:80/tcp, or published=8080,target=80,mode=ingress|host,policy=spread|local)"),
 ]
 
 UPDATE: list[Decorator[Any]] = [

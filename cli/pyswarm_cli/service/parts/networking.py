@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from pyswarm_cli.parse.attachments import port_number
+from pyswarm_cli.parse.ports import port_number
 from pyswarm_cli.service.parts.pieces import Options, items, with_given
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import EndpointMode, EndpointSpec, NetworkAttachmentSpec, PortConfig, Protocol

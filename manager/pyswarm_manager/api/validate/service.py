@@ -35,7 +35,9 @@ from pyswarm_manager.api.validate.modes import check_mode
 from pyswarm_manager.api.validate.network import PREDEFINED
 from pyswarm_manager.api.validate.placement import check_generic, check_placement, check_priority
 from pyswarm_manager.api.validate.policy import check_policy
-from pyswarm_manager.store.tables import HOST_NETWORK
+from pyswarm_manager.api.validate.ports import check_port_options
+from pyswarm_manager.api.validate.static_addresses import check_static_addresses
+from pyswarm_manager.store.tables import HOST_NETWORK, NO_NETWORK, NODE_NETWORKS
 
 MAX_SPEC_BYTES = 512 * 1024  # twice this (spec and previous spec) must fit into one change set
 MAX_NETWORKS = 64
@@ -61,6 +63,7 @@ def check_service_spec(spec: ServiceSpec) -> Iterator[Violation]:
             yield from under(path, _check_update(config, path))
     yield from under("endpoint", _check_endpoint(spec.endpoint))
     yield from _check_host_network(spec)
+    yield from check_static_addresses(spec)
     yield from under("endpoint", check_policy(spec))
     yield from check_dependencies(spec)
 
@@ -128,10 +131,10 @@ def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
         path = f"networks[{index}]"
         if not attachment.target:
             yield f"{path}.target", "a network needs a name or an id"
-        elif attachment.target in PREDEFINED and attachment.target != HOST_NETWORK:
+        elif attachment.target in PREDEFINED - NODE_NETWORKS:
             yield (
                 f"{path}.target",
-                f"network {attachment.target} cannot be used with services: use an overlay network, or host",
+                f"network {attachment.target} cannot be used with services: use a network of the swarm, or host",
             )
         for option in attachment.driver_options:
             yield f"{path}.driver_options", f"network driver option {shown(option)} is not supported"
@@ -144,6 +147,8 @@ def _check_attachments(task: TaskSpec) -> Iterator[Violation]:
 def _check_host_network(spec: ServiceSpec) -> Iterator[Violation]:
     """Tasks on the network of their host have no address of their own, so nothing else can lead to them."""
     targets = [attachment.target for attachment in spec.task.networks]
+    if NO_NETWORK in targets and (len(targets) > 1 or spec.endpoint.ports):
+        yield "task.networks", "conflicting options: the network none goes with no other, and with no published port"
     if HOST_NETWORK not in targets:
         return
     if len(targets) > 1:
@@ -182,6 +187,7 @@ def _check_endpoint(endpoint: EndpointSpec) -> Iterator[Violation]:
                 f"{path}.publish_mode",
                 "EndpointSpec: port published with ingress mode can't be used with dnsrr mode",
             )
+        yield from check_port_options(port, path)
         key = (port.published_port, port.protocol)
         if port.published_port and key in published:
             yield f"{path}.published_port", "EndpointSpec: duplicate published ports provided"
