@@ -16,7 +16,6 @@ from .core.local import is_local, localised
 from .core.names import BRIDGE, VXLAN, mac_of
 from .core.plan import diff
 from .core.tables import TableState, Tunnels
-from .core.zone import Zone
 from .drivers.interface import NetworkDevices
 from .ground import Ground
 from .kernel import libc, netns, rtnl, sysctl
@@ -205,7 +204,6 @@ class Network:
 
     def replace(self, state: TableState) -> None:
         self.state = state if self.local is None else localised(state, self.local)
-        self.names = Zone(self.state.to_table())
 
     def give(self, endpoint_id: str, addresses: tuple[str, ...]) -> None:
         """Its addresses, with prefix length, on a network whose addresses are this node's to give; none: take back."""

@@ -11,7 +11,7 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,8 @@ from .network import Network
 from .policy import Guard, Policies
 from .records import Records
 from .refusals import kernel_errors
-from .sandbox import LiveSandbox, VipChange, vip_parts, whole_table
+from .resolving.link import ResolverLink
+from .sandbox import LiveSandbox, VipChange, Vips, vip_parts, whole_table
 from .types import NetworkTable, TableDelta
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class Networks:
         records: Records,
         lives: Callable[[], Iterable[LiveSandbox]],
         ready: Callable[[NetworkTable], Awaitable[None]],
+        resolver: ResolverLink,
     ) -> None:
         self._ground = ground
         self._records = records
         self._lives = lives
         self._ready = ready
+        self._resolver = resolver
         self._rules_table = names.sandbox_table(ground.config.prefix)
         self._by_id: dict[str, Network] = {}
         self.drivers = Drivers(ground, lambda: [network.state.table for network in self.all()])
@@ -58,7 +61,8 @@ class Networks:
         """The tables of an earlier daemon."""
         self.drivers.load()
         for table in self._records.networks():
-            self._by_id[table.network_id] = Network(TableState.of(table))
+            network = self._by_id[table.network_id] = Network(TableState.of(table))
+            self._resolver.put(network.state)
 
     def ids(self) -> list[str]:
         return sorted(self._by_id)
@@ -117,36 +121,46 @@ class Networks:
             raise Unavailable(
                 f"network {network.state.table.name}: the VIPs of a sandbox could not be written: try again"
             )
+        if any(network.network_id in live.network_ids for live in self._lives()):
+            await self._resolver.sync()
 
     def forget(self, network: Network) -> None:
         self._by_id.pop(network.network_id, None)
+        self._resolver.forget(network.network_id)
         self._records.forget_network(network.network_id)
 
     async def sync(self, network: Network) -> bool:
         """Bring tunnels and VIPs to the network's present state; whether every sandbox has its VIPs."""
         async with network.lock:
             state = network.state
+            self._resolver.put(state)
             withdrawn, gone = network.turn_over()
             lives = [live for live in self._lives() if network.network_id in live.network_ids]
-            vips = self._vip_changes(network, lives, withdrawn, gone)
+            wanted = {live.sandbox.sandbox_id: live.vips_of(state) for live in lives}
+            vips = self._vip_changes(network, lives, wanted, withdrawn, gone)
             changes: list[VipChange | Guard] = [*vips, *self.policies.changed(state, lives)]
             with kernel_errors(f"network {state.table.name}"):
                 failed = await self._ground.threads.run(partial(self._write, network.devices, state, changes))
             for live in lives:
                 if live.sandbox.sandbox_id not in failed:
-                    live.vips[network.network_id] = state.vips
+                    live.vips[network.network_id] = wanted[live.sandbox.sandbox_id]
             return not failed
 
     def _vip_changes(
-        self, network: Network, lives: Iterable[LiveSandbox], withdrawn: frozenset[str], gone: frozenset[str]
+        self,
+        network: Network,
+        lives: Iterable[LiveSandbox],
+        wanted: Mapping[str, Vips],
+        withdrawn: frozenset[str],
+        gone: frozenset[str],
     ) -> list[VipChange]:
-        wanted, table = network.state.vips, self._rules_table
-        changes = []
+        """`wanted`: the VIPs of each sandbox."""
+        table, changes = self._rules_table, []
         for live in lives:
-            parts = vip_parts(live, table, network.network_id, wanted)
+            sandbox_id, netfilter = live.sandbox.sandbox_id, live.sockets.netfilter
+            parts = vip_parts(live, table, network.network_id, wanted[sandbox_id])
             if parts or withdrawn or gone:
-                whole = partial(whole_table, live, table, network.network_id, wanted)
-                sandbox_id, netfilter = live.sandbox.sandbox_id, live.sockets.netfilter
+                whole = partial(whole_table, live, table, network.network_id, wanted[sandbox_id])
                 changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))
         return changes
 

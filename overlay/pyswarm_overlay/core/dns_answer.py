@@ -115,9 +115,9 @@ def _places(query: dns.Query, zone: Zone, name: str, ports: Iterable[tuple[Servi
         return NO_SUCH_NAME
     records: list[Record] = []
     more: list[tuple[bytes, Record]] = []
-    for target, port, addresses in places:
+    for target, port, addresses in places if query.kind in (dns.SRV, dns.ANY) else ():
         written = dns.encode_name(f"{target}.{zone.name}")
-        if written is not None and query.kind in (dns.SRV, dns.ANY):
+        if written is not None:
             records.append(dns.service_record(port, written))
             more += [(written, dns.address_record(address)) for address in addresses]
     return Answer(tuple(records), tuple(more))

@@ -14,14 +14,14 @@ import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyswarm_common.errors import Unavailable
 from pyswarm_overlay.core.tables import TableState
-from pyswarm_overlay.types import TableDelta
+from pyswarm_overlay.types import OverlayConfig, TableDelta
 
 from . import frames
 
@@ -35,7 +35,7 @@ _OLD_LINGER_S = 10.0
 _NUMBER_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Served:
     """One sandbox: its sockets stay ours, the process gets copies."""
 
@@ -61,10 +61,17 @@ class ResolverLink:
         self._socket: socket.socket | None = None
         self._outgoing: list[tuple[frames.Frame, tuple[socket.socket, ...]]] = []
         self._has_outgoing = asyncio.Event()
+        self._is_connected = asyncio.Event()
+        self._is_complete = False
+        """Whether all that an earlier daemon had has been told again, so that what was not may go."""
         self._number = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def of(config: OverlayConfig) -> ResolverLink:
+        return ResolverLink(config.run_dir, config.upstream_dns, config.names_linger_s)
 
     @property
     def _path(self) -> Path:
@@ -97,6 +104,7 @@ class ResolverLink:
             try:
                 self._socket = await self._connect()
                 self._tell_everything()
+                self._is_connected.set()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._write(self._socket))
                     group.create_task(self._read(self._socket))
@@ -107,6 +115,7 @@ class ResolverLink:
             await asyncio.sleep(_AGAIN_S)
 
     def _hang_up(self) -> None:
+        self._is_connected.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -144,7 +153,8 @@ class ResolverLink:
             self._tell_network(network_id)
         for sandbox_id, served in self._sandboxes.items():
             self._tell(served.frame(sandbox_id), served.sockets)
-        self._tell(frames.Retain(tuple(self._sandboxes), tuple(self._states)))
+        if self._is_complete:
+            self._tell(frames.Retain(tuple(self._sandboxes), tuple(self._states)))
 
     def _tell(self, frame: frames.Frame, sockets: tuple[socket.socket, ...] = ()) -> None:
         if self._socket is not None:
@@ -193,8 +203,7 @@ class ResolverLink:
         """Wait until the process answers from all that was put."""
         try:
             async with asyncio.timeout(_SYNC_TIMEOUT_S):
-                while self._socket is None:
-                    await asyncio.sleep(_POLL_S)
+                await self._is_connected.wait()
                 self._number += 1
                 future = self._waiting[self._number] = asyncio.get_running_loop().create_future()
                 self._tell(frames.Sync(self._number))
@@ -216,8 +225,10 @@ class ResolverLink:
         servers: tuple[str, ...] = (),
     ) -> None:
         """Answer on these sockets; questions that come before it does wait in them."""
-        served = self._sandboxes[sandbox_id] = Served(sockets, networks, own, servers)
-        self._tell(served.frame(sandbox_id), sockets)
+        served = Served(sockets, networks, own, servers)
+        if self._sandboxes.get(sandbox_id) != served:
+            self._sandboxes[sandbox_id] = served
+            self._tell(served.frame(sandbox_id), sockets)
 
     def leave(self, sandbox_id: str) -> None:
         """No-op if unknown. Its sockets may be closed now."""
@@ -225,8 +236,11 @@ class ResolverLink:
             self._outgoing = [item for item in self._outgoing if not _is_of(item[0], sandbox_id)]
             self._tell(frames.Leave(sandbox_id))
 
-    async def take_over(self) -> None:
-        """Everything of an earlier daemon has been told again: processes of other code may end."""
+    async def take_over(self, kept: Collection[str]) -> None:
+        """Everything of an earlier daemon has been told again, but for the sandboxes `kept` that could not be: what
+        else is known may go, and so may processes of other code."""
+        self._is_complete = True
+        self._tell(frames.Retain((*self._sandboxes, *kept), tuple(self._states)))
         for path in self._directory.glob("resolver-*.sock"):
             if path != self._path:
                 await self.sync()
@@ -297,10 +311,8 @@ async def _send(connection: socket.socket, data: bytes, sockets: tuple[socket.so
 
 
 async def _writable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-    ready: Callable[[], None]
     event = asyncio.Event()
-    ready = event.set
-    loop.add_writer(connection.fileno(), ready)
+    loop.add_writer(connection.fileno(), event.set)
     try:
         await event.wait()
     finally:

@@ -3,8 +3,9 @@
     python -m pyswarm_overlay.resolving.process SOCKET LINGER_S
 
 It listens at SOCKET for its daemon, one at a time: a new connection takes the place of the one before. Without a daemon
-it goes on answering from what it was told last, for LINGER_S at most. It decides nothing and touches nothing: the
-sockets it answers on were opened, and are led to, by the daemon.
+it goes on answering from what it was told last, for LINGER_S at most, and ends when its host is gone: when nobody else
+lives in its network namespace (a host of a lab; a machine has always somebody). It decides nothing and touches nothing:
+the sockets it answers on were opened, and are led to, by the daemon.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _PRIORITY = -10
 _RECEIVE = 1 << 18
 _MAX_SOCKETS = 16
 _OLD_SOCKETS_S = 10.0
+_LOOK_S = 5.0
 
 
 class Process:
@@ -45,6 +47,7 @@ class Process:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._orphaned: asyncio.TimerHandle | None = None
+        self._alone_s = 0.0
 
     async def run(self) -> None:
         """Until it is told to stop, or has been alone for too long."""
@@ -82,7 +85,16 @@ class Process:
         self._buffer.clear()
         if self._orphaned is not None:
             self._orphaned.cancel()
-        self._orphaned = loop.call_later(self._linger_s, self._ended.set)
+        self._alone_s = 0.0
+        self._orphaned = loop.call_later(_LOOK_S, self._look_around)
+
+    def _look_around(self) -> None:
+        """Without a daemon: is it time to go?"""
+        self._alone_s += _LOOK_S
+        if self._alone_s >= self._linger_s or not _has_company():
+            self._ended.set()
+        else:
+            self._orphaned = asyncio.get_running_loop().call_later(_LOOK_S, self._look_around)
 
     def _read(self) -> None:
         assert self._daemon is not None, "its reader"
@@ -159,6 +171,17 @@ class Process:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _has_company() -> bool:
+    """Whether another process lives in our network namespace."""
+    own = Path("/proc/self/ns/net").stat().st_ino
+    others = (path for path in Path("/proc").iterdir() if path.name.isdecimal() and path.name != str(os.getpid()))
+    for path in others:
+        with suppress(OSError):  # it has just ended
+            if (path / "ns/net").stat().st_ino == own:
+                return True
+    return False
 
 
 def _listen(path: Path) -> socket.socket:

@@ -6,6 +6,7 @@ The test process itself visits a namespace in a thread, to open sockets there.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
@@ -21,6 +22,7 @@ import msgspec
 
 from pyswarm_overlay import OverlayConfig
 from pyswarm_overlay.kernel import libc
+from pyswarm_overlay.resolving.link import ResolverLink
 
 T = TypeVar("T")
 DAEMON = Path(__file__).with_name("overlay_daemon.py")
@@ -124,6 +126,10 @@ class Host:
             self.daemon.end()
             self.daemon = None
 
+    def end_names(self) -> None:
+        """The process that answers names outlives the daemon."""
+        asyncio.run(ResolverLink.of(self.config).stop())
+
     def call(self, method: str, *arguments: Any) -> Any:
         assert self.daemon is not None
         return self.daemon.call(method, *arguments)
@@ -203,6 +209,8 @@ class Lab:
         for process in self.sleepers:
             process.kill()
             process.wait()
+        for host in getattr(self, "hosts", []):
+            host.end_names()
 
 
 class Server:

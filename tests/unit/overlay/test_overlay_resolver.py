@@ -1,4 +1,4 @@
-"""The resolver's shell on loopback sockets: UDP, TCP, forwarding, limits."""
+"""The name server's shell on loopback sockets: UDP, TCP, forwarding, limits, and that nothing stale is answered."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import dns.rcode
 import pytest
 from overlay_values import endpoint, table
 
-from pyswarm_overlay import resolver as resolver_module
-from pyswarm_overlay.core.dns_answer import Names, View
-from pyswarm_overlay.core.tables import TableState
-from pyswarm_overlay.resolver import Resolver, Upstreams
+from pyswarm_overlay import TableDelta
+from pyswarm_overlay.resolving import forwarding
+from pyswarm_overlay.resolving import server as server_module
+from pyswarm_overlay.resolving.forwarding import Health
+from pyswarm_overlay.resolving.server import NameServer
 
-STATE = TableState.of(table(*(endpoint(number) for number in range(3, 203))))
-VIEW = View([Names(STATE)])
+TABLE = table(*(endpoint(number) for number in range(3, 203)))
 
 
 def sockets() -> tuple[socket.socket, socket.socket]:
@@ -61,15 +61,21 @@ async def upstream() -> AsyncIterator[tuple[Upstream, str]]:
 
 
 @pytest.fixture
-async def server(upstream: tuple[Upstream, str]) -> AsyncIterator[int]:
-    """The port of a resolver with one sandbox."""
-    resolver = Resolver(Upstreams((upstream[1],)))
+async def names(upstream: tuple[Upstream, str]) -> AsyncIterator[tuple[NameServer, int]]:
+    """A server with one sandbox, and the port that it is asked at."""
+    made = NameServer()
+    made.set_upstreams((upstream[1],))
+    made.put_table(TABLE)
     udp, tcp = sockets()
-    resolver.add("c1", udp, tcp, lambda: VIEW)
-    yield udp.getsockname()[1]
-    await resolver.close()
-    udp.close()
-    tcp.close()
+    port = udp.getsockname()[1]
+    made.add("c1", (udp, tcp), ("n1",), {})
+    yield made, port
+    await made.close()
+
+
+@pytest.fixture
+def server(names: tuple[NameServer, int]) -> int:
+    return names[1]
 
 
 async def by_udp(port: int, name: str, **options: int) -> dns.message.Message:
@@ -100,12 +106,12 @@ async def test_other_names_go_upstream_and_forged_answers_are_passed_over(
 
 
 async def test_a_silent_upstream_is_a_server_failure(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver_module, "UPSTREAM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(forwarding, "TIMEOUT_S", 0.05)
     assert (await by_udp(server, "silent.test")).rcode() == dns.rcode.SERVFAIL
 
 
 async def test_too_many_forwards_fail_at_once(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver_module, "MAX_FORWARDS_PER_SANDBOX", 0)
+    monkeypatch.setattr(server_module, "MAX_FORWARDS_PER_SANDBOX", 0)
     assert (await by_udp(server, "example.com")).rcode() == dns.rcode.SERVFAIL
     assert (await by_udp(server, "web")).rcode() == dns.rcode.NOERROR
 
@@ -140,4 +146,59 @@ def test_the_hosts_resolvers_are_read() -> None:
     text = (
         "# comment\nsearch example.com\nnameserver 192.0.2.53\nnameserver 127.0.0.11\nnameserver fd00::53\nnameserver\n"
     )
-    assert resolver_module._from_resolv_conf(text) == (("192.0.2.53", 53), ("fd00::53", 53))
+    assert forwarding.from_resolv_conf(text) == (("192.0.2.53", 53), ("fd00::53", 53))
+
+
+def test_a_silent_upstream_is_asked_last_and_waited_for_briefly() -> None:
+    now = 0.0
+    health = Health(lambda: now)
+    first, second = ("192.0.2.1", 53), ("192.0.2.2", 53)
+    health.was_silent("", first)
+    health.answered("", first)
+    health.was_silent("", first)
+    assert [server for server, _patience in health.order("", (first, second))] == [first, second]
+    health.was_silent("", first)
+    assert health.order("", (first, second)) == [
+        (second, forwarding.TIMEOUT_S),
+        (first, forwarding.DEAD_TIMEOUT_S),
+    ]
+    assert health.order("another namespace", (first,)) == [(first, forwarding.TIMEOUT_S)]
+    now = forwarding.DEAD_FOR_S + 1
+    assert health.order("", (first,)) == [(first, forwarding.TIMEOUT_S)]
+
+
+async def test_an_answer_is_never_older_than_the_table(names: tuple[NameServer, int]) -> None:
+    server, port = names
+    for version in range(2, 40):
+        number = 10 + version
+        delta = TableDelta(
+            network_id="n1",
+            from_version=version - 1,
+            version=version,
+            upsert_endpoints=(endpoint(3, endpoint_id="moving", aliases=("moving",), addresses=(f"10.0.1.{number}",)),),
+        )
+        server.change(delta)
+        for _ in range(2):  # the second time from the cache
+            answer = await by_udp(port, "moving")
+            assert [str(record) for rrset in answer.answer for record in rrset] == [f"10.0.1.{number}"]
+    server.change(TableDelta(network_id="n1", from_version=39, version=40, remove_endpoints=("moving",)))
+    assert (await by_udp(port, "moving")).rcode() == dns.rcode.NXDOMAIN
+    server.forget("n1")
+    assert (await by_udp(port, "web")).rcode() == dns.rcode.NXDOMAIN
+
+
+async def test_several_addresses_come_in_turn(names: tuple[NameServer, int]) -> None:
+    server, port = names
+    server.put_table(table(*(endpoint(number) for number in (3, 4, 5))))
+    firsts = {str((await by_udp(port, "tasks.web")).answer[0][0]) for _ in range(3)}
+    firsts_by_tcp = {str((await by_tcp(port, "tasks.web")).answer[0][0]) for _ in range(3)}
+    assert firsts == firsts_by_tcp == {"10.0.1.3", "10.0.1.4", "10.0.1.5"}
+
+
+async def test_the_cache_is_bounded_and_random_capitals_come_back(
+    names: tuple[NameServer, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "MAX_CACHED", 2)
+    for name in ("WEB", "wEb", "weB", "Web", "nosuch", "web"):
+        answer = await by_udp(names[1], name)
+        assert str(answer.question[0].name) == f"{name}."
