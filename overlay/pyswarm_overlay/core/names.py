@@ -70,6 +70,11 @@ def sandbox_table(prefix: str) -> str:
     return f"{prefix}_vip"
 
 
+def timeout_table(vip_table: str) -> str:
+    """Of the times that a sandbox's idle connections are remembered."""
+    return f"{vip_table}_times"
+
+
 def policy_table(prefix: str) -> str:
     return f"{prefix}_policy"
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 Part = tuple[int, int, bytes]
 """Message type, flags, body."""
+FamilyPart = tuple[int, int, int, bytes]
+"""The family of its table, then as above."""
 
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN = 0, 1, 2, 3, 4
-NEWRULE, GETRULE, NEWSET, NEWELEM, GETELEM, DELELEM, NEWOBJ = 6, 7, 9, 12, 13, 14, 18
-INET = 1
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN = 0, 1, 2, 3, 4, 5
+NEWRULE, GETRULE, DELRULE, NEWSET, NEWELEM, GETELEM, DELELEM, NEWOBJ = 6, 7, 8, 9, 12, 13, 14, 18
+INET, IPV4, IPV6 = 1, 2, 10
 SUBSYSTEM = 10
 CREATE, APPEND = 0x400, 0x800
 _BATCH_BEGIN, _BATCH_END = 16, 17
@@ -57,8 +59,13 @@ def kind_of(message: int) -> int:
 
 def batch(family: int, parts: Sequence[Part], sequence: int) -> tuple[bytes, int]:
     """One transaction whose messages count up from `sequence`; its last change is acknowledged."""
+    return mixed_batch([(family, *part) for part in parts], sequence)
+
+
+def mixed_batch(parts: Sequence[FamilyPart], sequence: int) -> tuple[bytes, int]:
+    """The same, for tables of several families."""
     out = [_message(_BATCH_BEGIN, _REQUEST, sequence, head(0, SUBSYSTEM))]
-    for number, (kind, flags, body) in enumerate(parts, 1):
+    for number, (family, kind, flags, body) in enumerate(parts, 1):
         acknowledge = _ACK if number == len(parts) else 0
         out.append(_message(kind_of(kind), _REQUEST | flags | acknowledge, sequence + number, head(family) + body))
     last = sequence + len(parts)

@@ -7,12 +7,14 @@ for the full state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pyswarm_common.addresses import is_ipv6
 from pyswarm_overlay.types import EndpointRecord, NetworkTable, ServiceRecord, TableDelta
 
+from .affinity import chosen
 from .names import mac_of
 
 
@@ -98,6 +100,31 @@ class TableState:
             for vip in service.vips:
                 found[vip] = tuple(address for address in addresses if (":" in address) == (":" in vip))
         return found
+
+    def vips_seen_by(self, addresses: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The VIPs of one endpoint with these addresses: of its families, and with affinity one backend each."""
+        sources = {is_ipv6(address): address.partition("/")[0] for address in reversed(addresses)}
+        seen = self._vips_by_families[frozenset(sources)]
+        if not self._sticky_vips:
+            return seen
+        found = dict(seen)
+        for vip in self._sticky_vips.intersection(seen):
+            backend = chosen(sources[is_ipv6(vip)], seen[vip])
+            found[vip] = () if backend is None else (backend,)
+        return found
+
+    @cached_property
+    def _vips_by_families(self) -> dict[frozenset[bool], dict[str, tuple[str, ...]]]:
+        """By whether they are of IPv6; all sandboxes share them."""
+        ipv4 = {vip: backends for vip, backends in self.vips.items() if not is_ipv6(vip)}
+        ipv6 = {vip: backends for vip, backends in self.vips.items() if is_ipv6(vip)}
+        families = {frozenset({False}): ipv4, frozenset({True}): ipv6, frozenset({False, True}): self.vips}
+        return {frozenset(): {}, **families}
+
+    @cached_property
+    def _sticky_vips(self) -> frozenset[str]:
+        sticky = (service for service in self.services.values() if service.session_affinity == "client_ip")
+        return frozenset(vip for service in sticky for vip in service.vips)
 
     @cached_property
     def _addresses_by_service(self) -> dict[str, tuple[str, ...]]:
