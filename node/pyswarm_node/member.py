@@ -25,6 +25,7 @@ from .identity import CurrentIdentity
 from .network_watch import watch_networks
 from .paths import NodeRecord, Options, join_host_port
 from .routes import watch_routes
+from .underlay_watch import underlay_changes, watch_underlay
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Member:
                 group.create_task(self.agent.run())
                 group.create_task(self.overlay.encryption.run())
                 group.create_task(watch_routes(self.agent.description_changed))
+                group.create_task(watch_underlay(self.overlay, underlay_changes()))
                 group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)

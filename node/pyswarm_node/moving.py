@@ -8,10 +8,8 @@ it may be another machine's that passes traffic on. What follows from a new addr
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import replace
@@ -28,14 +26,13 @@ from .addresses import (
     split_host_port,
 )
 from .entrance import address_towards
+from .kernel_news import ADDRESSES, kernel_news
 from .paths import NodeRecord, join_host_port
 
 _log = logging.getLogger(__name__)
 
-_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 _SETTLE_S = 1.0
 _LOOK_AGAIN_S = 60.0
-_READ_BYTES = 64 * 1024
 
 
 def followed(record: NodeRecord, interfaces: tuple[Interface, ...], towards: str | None) -> NodeRecord:
@@ -84,29 +81,6 @@ def way_out(managers: Sequence[str]) -> str | None:
     return None
 
 
-async def address_changes() -> AsyncIterator[None]:
+def address_changes() -> AsyncIterator[None]:
     """Yields after the machine's addresses have changed and come to rest, and now and then in any case."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as news:
-        news.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
-        news.setblocking(False)
-        loop = asyncio.get_running_loop()
-        heard = asyncio.Event()
-        loop.add_reader(news, _drain, news, heard)
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_AGAIN_S):
-                        await heard.wait()
-                await asyncio.sleep(_SETTLE_S)
-                heard.clear()
-                yield
-        finally:
-            loop.remove_reader(news)
-
-
-def _drain(news: socket.socket, heard: asyncio.Event) -> None:
-    """What happened is read from the interfaces themselves; too many messages at once (ENOBUFS) are news as well."""
-    heard.set()
-    with contextlib.suppress(OSError):
-        while news.recv(_READ_BYTES):
-            pass
+    return kernel_news(ADDRESSES, _SETTLE_S, _LOOK_AGAIN_S)
