@@ -23,6 +23,7 @@ from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.jobs import count_job_tasks
 from pyswarm_manager.api.listing import fill_page, select
+from pyswarm_manager.api.network_usage import node_warnings, usage_of
 from pyswarm_manager.api.node_resources import node_resources
 from pyswarm_manager.api.reads import with_manager_status
 from pyswarm_manager.api.shown import shown_revision, shown_service, shown_task
@@ -85,7 +86,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
         async def local() -> pb.GetNodeResponse:
             view = await self._calls.view(context, request.consistency)
             node = find_node(view, request.node)
-            return pb.GetNodeResponse(node=self._node(node), resources=node_resources(view, node))
+            warnings = node_warnings(node, view.networks)
+            return pb.GetNodeResponse(node=self._node(node), resources=node_resources(view, node), warnings=warnings)
 
         if request.consistency == pb.CONSISTENCY_LOCAL:
             return await local()
@@ -187,7 +189,8 @@ class ControlServicer(control_pb2_grpc.ControlServicer):
 
     async def GetNetwork(self, request: pb.GetNetworkRequest, context: Context) -> pb.GetNetworkResponse:
         view = await self._calls.view(context, request.consistency)
-        return pb.GetNetworkResponse(network=to_proto(find_network(view, request.network)))
+        network = find_network(view, request.network)
+        return pb.GetNetworkResponse(network=to_proto(network), usage=usage_of(view, network))
 
     async def CreateNetwork(self, request: pb.CreateNetworkRequest, context: Context) -> pb.CreateNetworkResponse:
         async def local() -> pb.CreateNetworkResponse:

@@ -7,7 +7,7 @@ when it falls behind them. Decides which events a watcher sees and how they are 
 # ruff: noqa: N802  -- the names of the methods are those of the .proto file
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final, Protocol
 
 import grpc
@@ -17,10 +17,11 @@ from msgspec.structs import replace
 from pyswarm.v1 import watch_pb2, watch_pb2_grpc
 from pyswarm_common.codec import set_timestamp, timestamp, to_proto
 from pyswarm_common.errors import Exhausted, InvalidArgument
-from pyswarm_common.model import AnyObject, Cluster, Config, Node, Secret, Service, ServiceRevision, Task
+from pyswarm_common.model import AnyObject, Cluster, Config, Network, Node, Secret, Service, ServiceRevision, Task
 from pyswarm_manager.api.caller import Context, caller_of, is_admin, require_manager
 from pyswarm_manager.api.clusters import to_message
 from pyswarm_manager.api.event_attributes import attributes
+from pyswarm_manager.api.network_usage import node_warnings
 from pyswarm_manager.api.shown import shown_revision, shown_service, shown_task
 from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.store import Batch
@@ -29,6 +30,8 @@ from pyswarm_manager.store.tables import Kind, Tables
 MAX_WATCHERS = 1_000
 MAX_MESSAGE_EVENTS = 1_000
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_WARNING = 1024
+"""Characters of an event's warning."""
 
 _NAMES = frozenset(kind.value for kind in Kind)
 _KINDS: Final = {
@@ -67,7 +70,8 @@ class WatchServicer(watch_pb2_grpc.WatchServicer):
             yield watch_pb2.WatchResponse(version=start)
             async for index, events, at in self._store.watch(start, follow=not request.no_follow):
                 if index > start:  # this manager may be behind the one the watcher read from
-                    for response in messages(index, wanted.pick(events), at, for_admin=for_admin):
+                    networks = self._store.view.networks
+                    for response in messages(index, wanted.pick(events), at, networks, for_admin=for_admin):
                         yield response
         except Exhausted as error:
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, str(error))
@@ -118,7 +122,9 @@ class _Filter:
                 return False
 
 
-def messages(index: int, events: Iterator[Event], at: float, *, for_admin: bool) -> Iterator[watch_pb2.WatchResponse]:
+def messages(
+    index: int, events: Iterator[Event], at: float, networks: Mapping[str, Network], *, for_admin: bool
+) -> Iterator[watch_pb2.WatchResponse]:
     """One commit's events in bounded messages. Only the last carries the commit's index: whoever resumes after an
     earlier one gets the whole commit again, rather than half of it never."""
     response, size = _begun(index, at), 0
@@ -126,7 +132,7 @@ def messages(index: int, events: Iterator[Event], at: float, *, for_admin: bool)
         if len(response.events) >= MAX_MESSAGE_EVENTS or size >= MAX_MESSAGE_BYTES:
             yield response
             response, size = _begun(index, at), 0
-        message = _event(event, for_admin=for_admin)
+        message = _event(event, networks, for_admin=for_admin)
         size += message.ByteSize()
         response.events.append(message)
     if response.events:
@@ -140,7 +146,7 @@ def _begun(index: int, at: float) -> watch_pb2.WatchResponse:
     return response
 
 
-def _event(event: Event, *, for_admin: bool) -> watch_pb2.WatchEvent:
+def _event(event: Event, networks: Mapping[str, Network], *, for_admin: bool) -> watch_pb2.WatchEvent:
     if event.old is None:
         action = watch_pb2.CHANGE_ACTION_CREATE
     elif event.new is None:
@@ -148,9 +154,20 @@ def _event(event: Event, *, for_admin: bool) -> watch_pb2.WatchEvent:
     else:
         action = watch_pb2.CHANGE_ACTION_UPDATE
     item = event.object
-    message = watch_pb2.WatchEvent(action=action, attributes=attributes(event))
+    message = watch_pb2.WatchEvent(action=action, attributes=attributes(event) | _warnings(event, networks))
     getattr(message, event.kind.value).CopyFrom(_shown(item, for_admin=for_admin))
     return message
+
+
+def _warnings(event: Event, networks: Mapping[str, Network]) -> dict[str, str]:
+    """A node began to route what networks have."""
+    old, new = event
+    if not isinstance(new, Node) or (isinstance(old, Node) and old.description is new.description):
+        return {}
+    if isinstance(old, Node) and old.description.routed_subnets == new.description.routed_subnets:
+        return {}
+    found = node_warnings(new, networks)
+    return {"warning": "; ".join(found)[:MAX_WARNING]} if found else {}
 
 
 def _shown(item: AnyObject, *, for_admin: bool) -> Message:

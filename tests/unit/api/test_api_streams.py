@@ -99,7 +99,7 @@ async def test_a_watch_that_is_too_old_must_begin_again(swarm: Swarm, monkeypatc
 def test_a_large_commit_is_cut_so_that_none_of_it_can_be_lost() -> None:
     count = MAX_MESSAGE_EVENTS + 5
     events = (Event(None, worker_node(f"{number:025}", "w")) for number in range(count))
-    first, second = messages(10, events, 5.0, for_admin=True)
+    first, second = messages(10, events, 5.0, {}, for_admin=True)
     assert (first.version, second.version) == (9, 10)
     assert len(first.events) + len(second.events) == count
 

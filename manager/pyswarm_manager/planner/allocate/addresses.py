@@ -50,6 +50,7 @@ class Range:
         "first",
         "last",
         "prefix_length",
+        "subnet",
         "used",
         "version",
     )
@@ -57,6 +58,7 @@ class Range:
     def __init__(self, subnet: str, blocked: Iterable[str] = (), pool: str = "") -> None:
         """`pool` is the part that addresses are handed out from; others of the subnet may be held all the same."""
         whole = ipaddress.ip_network(subnet)
+        self.subnet = subnet
         self.version = whole.version
         self.prefix_length = whole.prefixlen
         self._low, self._high = int(whole.network_address), int(whole.broadcast_address)
