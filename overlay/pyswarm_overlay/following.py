@@ -10,6 +10,8 @@ import logging
 from collections.abc import Iterable
 from functools import partial
 
+from pyswarm_common.addresses import family_name
+
 from .ground import Ground
 from .ingress import Ingress
 from .networks import Networks
@@ -17,6 +19,8 @@ from .refusals import kernel_errors
 from .sandboxes import Sandboxes
 
 log = logging.getLogger(__name__)
+
+_MAX_TOLD = 10_000
 
 
 class Following:
@@ -27,11 +31,28 @@ class Following:
         self._networks = networks
         self._sandboxes = sandboxes
         self._ingress = ingress
+        self._told: set[str] = set()
+        """Peers of the other family that were told of."""
 
     async def heed(self, peers: Iterable[str]) -> None:
         """Peers that a table tells of: those that are new are looked at before anything is sent to them."""
-        if self._ground.underlay.is_new(peers):
+        addresses = set(peers)
+        self._tell_of_strangers(addresses)
+        if self._ground.underlay.is_new(addresses):
             await self.look()
+
+    def _tell_of_strangers(self, peers: set[str]) -> None:
+        """Once for each."""
+        own = self._ground.config.node_address
+        for peer in self._ground.underlay.strangers(peers - self._told):
+            log.warning(
+                "containers here and on the node at %s cannot reach one another: this node's data path address %s is "
+                "%s, that one's is %s; give both nodes a --data-path-addr of the same family",
+                *(peer, own, family_name(own), family_name(peer)),
+            )
+            self._told.add(peer)
+        if len(self._told) > _MAX_TOLD:
+            self._told.clear()  # said again, rather than kept for ever
 
     async def look(self) -> bool:
         """Ask the kernel again; whether anything was changed."""

@@ -50,6 +50,10 @@ class Underlay:
         """Whether one of these has not been looked at yet."""
         return any(peer not in self._peers and self._is_peer(peer) for peer in peers)
 
+    def strangers(self, peers: Iterable[str]) -> list[str]:
+        """Those of the other family: no tunnel leads to them."""
+        return sorted({peer for peer in peers if peer and is_ipv6(peer) != is_ipv6(self._own)})
+
     def look(self, peers: Iterable[str]) -> bool:
         """Ask for the routes to exactly these peers; whether the MTU is another one than before. Blocking."""
         with self._lock:

@@ -151,13 +151,8 @@ class TableState:
             if record.node_address == node_address or not record.addresses:
                 continue
             if is_ipv6(record.node_address) != is_ipv6(node_address):
-                continue  # a tunnel has one family: see `unreachable`
+                continue  # a tunnel has one family: `following` says so
             mac = (record.mac or mac_of(record.addresses)).lower()
             forwarding[mac] = record.node_address
             neighbours.update((address, mac) for address in record.addresses)
         return Tunnels(forwarding, neighbours)
-
-    def unreachable(self, node_address: str) -> frozenset[str]:
-        """Nodes with endpoints on this network whose only underlay address is of the other family than ours."""
-        theirs = {record.node_address for record in self.endpoints.values() if record.addresses}
-        return frozenset(one for one in theirs if one and is_ipv6(one) != is_ipv6(node_address))

@@ -29,6 +29,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "retain": (tuple[str, ...],),
     "set_ingress": (tuple[str, ...], tuple[IngressPort, ...]),
     "verify": (),
+    "follow_underlay": (),
     "destroy": (),
     "close": (),
     "sandboxes": (),
