@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         exec_pb2_grpc,
         health_pb2_grpc,
         jobs_pb2_grpc,
+        localnet_pb2_grpc,
         logs_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
@@ -178,6 +179,14 @@ class Connection:
         from pyswarm.v1 import node_pb2_grpc  # noqa: PLC0415
 
         return node_pb2_grpc.DaemonStub(self._channel)
+
+    @property
+    def local_networks(self) -> localnet_pb2_grpc.LocalNetworksStub:
+        """This machine's own networks."""
+        self._require_local()
+        from pyswarm.v1 import localnet_pb2_grpc  # noqa: PLC0415
+
+        return localnet_pb2_grpc.LocalNetworksStub(self._channel)
 
     @property
     def images(self) -> node_pb2_grpc.ImagesStub:

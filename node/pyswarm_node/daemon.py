@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 
 import grpc
 
-from pyswarm.v1 import node_pb2, node_pb2_grpc, plain_pb2_grpc
+from pyswarm.v1 import localnet_pb2_grpc, node_pb2, node_pb2_grpc, plain_pb2_grpc
 from pyswarm_common.errors import FailedPrecondition
+from pyswarm_common.random_ids import new_id
 from pyswarm_common.rpc import SERVER_OPTIONS, Caller, GuardInterceptor, Table
 from pyswarm_runtime import Runtime
 from pyswarm_runtime.types import RuntimeConfig
@@ -23,6 +24,7 @@ from pyswarm_runtime.types import RuntimeConfig
 from .daemon_servicer import DaemonServicer
 from .forward import FORWARD_TABLE, Forwarder
 from .images_servicer import ImagesServicer
+from .local_networks import LOCAL_NETWORKS_TABLE, LocalNetworksServicer
 from .lock import DirectoryLock
 from .membership import Membership
 from .notify import notify
@@ -82,7 +84,7 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
         raise FailedPrecondition(f"the path of the socket {path} is too long: choose a shorter --run-dir")
     path.unlink(missing_ok=True)  # a crash left it: the lock says that nobody serves it
-    guard = GuardInterceptor({**OWN_TABLE, **PLAIN_TABLE, **FORWARD_TABLE})
+    guard = GuardInterceptor({**OWN_TABLE, **PLAIN_TABLE, **LOCAL_NETWORKS_TABLE, **FORWARD_TABLE})
     server = grpc.aio.server(interceptors=[guard], options=SERVER_OPTIONS)
     standing = membership.standing
     recovery = Recovery(options, runtime, standing, membership.joining, membership.standstill)
@@ -90,6 +92,8 @@ async def _serve(options: Options, membership: Membership, runtime: Runtime) -> 
     images = ImagesServicer(runtime.images, standing.images_changed, standing.is_in_cluster)
     node_pb2_grpc.add_ImagesServicer_to_server(images, server)
     plain_pb2_grpc.add_PlainNetworksServicer_to_server(PlainServicer(standing.plain_containers), server)
+    networks = LocalNetworksServicer(options.network / "configs", new_id)
+    localnet_pb2_grpc.add_LocalNetworksServicer_to_server(networks, server)
     server.add_generic_rpc_handlers((Forwarder(standing.channel, lambda: standing.node_id),))
     server.add_insecure_port(f"unix:{path}")
     path.chmod(0o600)

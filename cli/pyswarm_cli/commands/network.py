@@ -10,9 +10,9 @@ from pyswarm.v1 import control_pb2
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import each
 from pyswarm_cli.listing import all_networks
+from pyswarm_cli.local_networks import find_local, local_networks, passes
 from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
-from pyswarm_cli.parse.pairs import mapping
 from pyswarm_cli.views import networks as network_view
 
 
@@ -21,56 +21,40 @@ def get_network(connection: Connection, name: str) -> Any:
     return call(connection.control.GetNetwork, control_pb2.GetNetworkRequest(network=name)).network
 
 
-@click.command(help="Create a network that spans the nodes of the swarm.")
-@click.option("-d", "--driver", default="overlay", show_default=True, help="Driver of the network")
-@click.option("--subnet", multiple=True, metavar="CIDR", help="A subnet, of IPv4 or IPv6 (default: chosen)")
+@click.command(help="Create a network.")
+@click.option(
+    "-d", "--driver", default="", metavar="DRIVER", help="overlay (the default), bridge, macvlan, or a plugin"
+)
+@click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", help="Options of the driver")
+@click.option("--subnet", multiple=True, metavar="CIDR", help="Its subnet (default: chosen)")
 @click.option("--gateway", multiple=True, metavar="ADDRESS", help="The address its containers send to the outside by")
-@click.option("--ip-range", multiple=True, metavar="CIDR", help="Part of a subnet that containers get addresses from")
-@click.option("--aux-address", multiple=True, metavar="NAME=ADDRESS", help="An address that no container gets")
-@click.option("--ipv6", is_flag=True, help="An IPv6 subnet too, chosen unless --subnet gives one")
+@click.option("--ip-range", multiple=True, metavar="CIDR", help="The part of a subnet that containers get addresses of")
+@click.option("--aux-address", multiple=True, metavar="NAME=ADDRESS", help="An address that somebody else has")
+@click.option("--ipv6", is_flag=True, help="IPv6 as well")
+@click.option("--ipam-driver", default="default", show_default=True, metavar="DRIVER", help="Who gives out addresses")
+@click.option("--ipam-opt", multiple=True, metavar="KEY=VALUE", help="Options of the IPAM driver")
 @click.option("--attachable", is_flag=True, help="Let containers that are no tasks attach")
 @click.option("--internal", is_flag=True, help="No way to the outside")
 @click.option("--ingress", is_flag=True, help="The network of published ports")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="Labels")
-@click.option("-o", "--opt", multiple=True, metavar="KEY=VALUE", help="Options of the driver")
-@click.option("--scope", type=click.Choice(["swarm"]), default="swarm", help="Only swarm")
+@click.option("--config-only", is_flag=True, help="Only settings, kept by this node, for networks that take them")
+@click.option("--config-from", default="", metavar="NETWORK", help="On each node, the settings of this network there")
+@click.option("--scope", type=click.Choice(["swarm", "local"]), default=None, help="swarm; with --config-only: local")
 @click.argument("name", metavar="NETWORK")
 @click.pass_context
-def create(
-    ctx: click.Context,
-    driver: str,
-    subnet: tuple[str, ...],
-    gateway: tuple[str, ...],
-    ip_range: tuple[str, ...],
-    aux_address: tuple[str, ...],
-    ipv6: bool,
-    attachable: bool,
-    internal: bool,
-    ingress: bool,
-    label: tuple[str, ...],
-    opt: tuple[str, ...],
-    scope: str,
-    name: str,
-) -> None:
+def create(ctx: click.Context, /, name: str, **given: Any) -> None:
     """`network create`."""
-    from pyswarm.v1 import types_pb2  # noqa: PLC0415 - with the command that writes
+    from pyswarm.v1 import localnet_pb2  # noqa: PLC0415 - with the command that writes
+    from pyswarm_cli.parse.networks import network_spec  # noqa: PLC0415
 
-    spec = types_pb2.NetworkSpec(
-        name=name,
-        labels=mapping(label, "label"),
-        driver=driver,
-        subnets=subnet,
-        gateways=gateway,
-        ip_ranges=ip_range,
-        auxiliary_addresses=mapping(aux_address, "aux-address"),
-        ipv6=ipv6,
-        internal=internal,
-        attachable=attachable,
-        ingress=ingress,
-        options=mapping(opt, "option"),
-    )
-    request = control_pb2.CreateNetworkRequest(spec=spec)
-    click.echo(call(connect(ctx).control.CreateNetwork, request).network.id)
+    spec = network_spec(name, given)
+    connection = connect(ctx)
+    if spec.config_only:
+        request = localnet_pb2.CreateLocalNetworkRequest(spec=spec)
+        network = call(connection.local_networks.CreateLocalNetwork, request).network
+    else:
+        network = call(connection.control.CreateNetwork, control_pb2.CreateNetworkRequest(spec=spec)).network
+    click.echo(network.id)
 
 
 @click.command(help="List networks.")
@@ -81,12 +65,16 @@ def create(
 @click.pass_context
 def list_networks(ctx: click.Context, filter_: tuple[str, ...], format_: str, quiet: bool, no_trunc: bool) -> None:
     """`network ls`."""
-    wanted = filters(filter_, ("id", "name", "label", "driver"))
-    drivers = wanted.get("driver", [])
+    wanted = filters(filter_, ("id", "name", "label", "driver", "scope", "type"))
+    connection = connect(ctx)
+    found = [network for network in local_networks(connection) if passes(network, wanted)]
+    if wanted.get("scope") != ["local"]:
+        asked = {key: values for key, values in wanted.items() if key in ("id", "name", "label")}
+        found += all_networks(connection, asked)
     rows = [
         network_view.row(network, no_trunc=no_trunc)
-        for network in sorted(all_networks(connect(ctx), wanted), key=lambda network: network.spec.name)
-        if not drivers or (network.spec.driver or "overlay") in drivers
+        for network in sorted(found, key=lambda network: network.spec.name)
+        if network_view.is_wanted(network, wanted)
     ]
     click.echo(show(rows, network_view.COLUMNS, format_, quiet=quiet), nl=False)
 
@@ -102,7 +90,10 @@ def inspect(ctx: click.Context, format_: str, networks: tuple[str, ...]) -> None
     from pyswarm_common.model import Network  # noqa: PLC0415
 
     connection = connect(ctx)
-    found = [inspected.network(from_proto(Network, get_network(connection, name))) for name in networks]
+    found = [
+        inspected.network(from_proto(Network, find_local(connection, name) or get_network(connection, name)))
+        for name in networks
+    ]
     click.echo(show_objects(found, format_), nl=False)
 
 
@@ -111,9 +102,17 @@ def inspect(ctx: click.Context, format_: str, networks: tuple[str, ...]) -> None
 @click.pass_context
 def remove(ctx: click.Context, networks: tuple[str, ...]) -> None:
     """`network rm`."""
+    from pyswarm.v1 import localnet_pb2  # noqa: PLC0415 - with the command that writes
+
     connection = connect(ctx)
 
     def act(name: str) -> None:
+        local = find_local(connection, name)
+        if local is not None:
+            request = localnet_pb2.RemoveLocalNetworkRequest(network=local.spec.name)
+            call(connection.local_networks.RemoveLocalNetwork, request)
+            click.echo(name)
+            return
         call(connection.control.RemoveNetwork, control_pb2.RemoveNetworkRequest(network=name))
         click.echo(name)
 

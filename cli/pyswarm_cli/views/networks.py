@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyswarm_cli.output.rows import Columns, Row
 from pyswarm_cli.output.words import iso_time, short_id
 from pyswarm_common.codec import timestamp
+
+PREDEFINED = frozenset({"bridge", "host", "none"})
 
 COLUMNS = Columns(
     headings={
@@ -30,9 +33,24 @@ def row(network: Any, *, no_trunc: bool = False) -> Row:
         "ID": network.id if no_trunc else short_id(network.id),
         "Name": spec.name,
         "Driver": spec.driver or "overlay",
-        "Scope": "swarm",
+        "Scope": scope_of(network),
         "Internal": spec.internal,
         "Ingress": spec.ingress,
         "CreatedAt": iso_time(timestamp(network.meta.created_at)),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(spec.labels.items())),
     }
+
+
+def scope_of(network: Any) -> str:
+    """Whose it is: the whole swarm's, or one machine's."""
+    return "local" if network.spec.config_only or network.spec.name in PREDEFINED else "swarm"
+
+
+def is_wanted(network: Any, wanted: Mapping[str, Sequence[str]]) -> bool:
+    """By the filters that are about what the list shows: driver, scope, and type (custom or builtin)."""
+    shown = {
+        "driver": network.spec.driver or "overlay",
+        "scope": scope_of(network),
+        "type": "builtin" if network.spec.name in PREDEFINED else "custom",
+    }
+    return all(not wanted.get(key) or value in wanted[key] for key, value in shown.items())

@@ -32,7 +32,6 @@ class ConfigNetwork(msgspec.Struct, frozen=True, kw_only=True):
     auxiliary_addresses: dict[str, str] = {}
     ipam_driver: str = ""
     ipam_options: dict[str, str] = {}
-    internal: bool = False
     ipv6: bool = False
     created_at: float = 0.0
 

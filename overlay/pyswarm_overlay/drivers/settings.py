@@ -44,7 +44,7 @@ def settings_of(table: NetworkTable, config: ConfigNetwork | None) -> Settings:
         auxiliary_addresses=source.auxiliary_addresses,
         ipam_driver=source.ipam_driver,
         ipam_options=source.ipam_options,
-        internal=table.internal or source.internal,
+        internal=table.internal,
         ipv6=any(":" in subnet for subnet in source.subnets),
     )
 
