@@ -291,8 +291,10 @@ class Encryption:
 
     def _died(self, device: str) -> None:
         self._unwatch(device)
-        log.warning("the process of tunnel %s ended: it is started again", device)
-        self.kick()
+        wanted = {self._tunnels.name(key.slot) for key in self._keys} if self._tunnels is not None else set()
+        if device in wanted:
+            log.warning("the process of tunnel %s ended: it is started again", device)
+            self.kick()
 
     # -- end -------------------------------------------------------------------------------------------------------
 

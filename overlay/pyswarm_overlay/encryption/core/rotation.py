@@ -26,9 +26,9 @@ SHORTEST_PERIOD_S = 60.0
 _SPREAD = 0.1
 LIVE_S = 180.0
 """A peer whose last handshake is older is not reached: WireGuard makes a new one every two minutes."""
-SETTLE_S = 2.0
-QUIET_S = 5.0
-DRAIN_S = 5.0
+SETTLE_S = 1.0
+QUIET_S = 2.0
+DRAIN_S = 2.0
 DRAIN_LIMIT_S = 180.0
 
 
