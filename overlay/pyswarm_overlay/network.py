@@ -12,6 +12,9 @@ import os
 from contextlib import suppress
 from ipaddress import ip_address
 
+from pyswarm_common.addresses import is_ipv6
+from pyswarm_common.errors import FailedPrecondition
+
 from .core.local import is_local, localised
 from .core.names import BRIDGE, VXLAN, mac_of
 from .core.plan import diff
@@ -22,6 +25,7 @@ from .kernel import libc, netns, rtnl, sysctl
 from .kernel.netlink import Message, Netlink
 
 BRIDGE_MAC = "02:42:ff:ff:ff:fe"
+_IPV6_LEAST_MTU = 1280
 _NO_TUNNELS = Tunnels({}, {})
 
 
@@ -32,6 +36,8 @@ class Devices:
         self._ground = ground
         self._own_mtu = state.table.mtu
         self._vni = state.table.vni
+        self._name = state.table.name
+        self._has_ipv6 = any(is_ipv6(subnet) for subnet in state.table.subnets)
         self._path = ground.network_path(state.table.network_id)
         self.netlink = self._enter()
         self.bridge = 0
@@ -79,6 +85,8 @@ class Devices:
         links = rtnl.read_links(self.netlink)
         self.bridge, self.vxlan = links[BRIDGE].index, links[VXLAN].index
         self.adjust_mtu()
+        if self._has_ipv6:
+            self._allow_ipv6_neighbours()
         wrong = self._adjust(links)
         if wrong and not done:
             done.append("the bridge or its tunnel port was not up or not joined")
@@ -95,6 +103,15 @@ class Devices:
         config = self._ground.config
         message = rtnl.new_vxlan(VXLAN, self._vni, config.node_address, config.data_path_port, self.mtu, self._fd)
         self._ground.netlink.transact([message])
+
+    def _allow_ipv6_neighbours(self) -> None:
+        """The tunnel's device answers for neighbours only where IPv6 is on; it has no address of its own."""
+        if self.mtu < _IPV6_LEAST_MTU:
+            raise FailedPrecondition(
+                f"network {self._name} has an IPv6 subnet, which needs an MTU of at least {_IPV6_LEAST_MTU}, "
+                f"but its MTU is {self.mtu}: raise the MTU of the network or of the nodes' underlay"
+            )
+        sysctl.allow_ipv6(VXLAN)
 
     def _adjust(self, links: dict[str, rtnl.Link]) -> list[Message]:
         bridge, vxlan = links[BRIDGE], links[VXLAN]

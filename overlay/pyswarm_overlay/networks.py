@@ -20,10 +20,11 @@ from pyswarm_common.errors import NotFound, Unavailable
 from .checks import check_records, check_table, check_unchanged
 from .core import names
 from .core.tables import TableState
+from .core.tcp_probe import Connection
 from .drivers.drivers import Drivers
 from .drivers.interface import NetworkDevices
 from .ground import Ground
-from .kernel import libc, netns, rtnl
+from .kernel import libc, netns, resets, rtnl
 from .kernel.netlink import Netlink
 from .network import Network
 from .policy import Guard, Policies
@@ -173,14 +174,19 @@ class Networks:
         self._records.save_network(state.to_table())
         if devices is not None:
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
+        cut: list[tuple[Netlink, list[Connection]]] = []
         for change in changes:
             try:
-                change.apply()
+                if isinstance(change, VipChange):
+                    cut.append((change.netfilter, change.apply()))
+                else:
+                    change.apply()
             except OSError as error:
                 if error.errno == errno.EBADF:
                     continue  # its socket was closed meanwhile: it is going
                 log.warning("rules of sandbox %s were not updated: %s", change.sandbox_id, error)
                 failed[change.sandbox_id] = None
+        resets.reset(cut)
         return failed
 
     async def use(self, network: Network, user: str) -> NetworkDevices:

@@ -19,6 +19,7 @@ from pathlib import Path
 from .core import names, nft_wire, plan
 from .core.plan import WantedInterface
 from .core.tables import TableState
+from .core.tcp_probe import Connection
 from .drivers.interface import NetworkDevices
 from .gateway import Gateway
 from .kernel import conntrack, libc, netns, rtnl, sysctl
@@ -330,14 +331,16 @@ class VipChange:
     gone: frozenset[str]
     """Backends that exist no more: all their connections end now."""
 
-    def apply(self) -> None:
+    def apply(self) -> list[Connection]:
+        """Returns the TCP connections that were cut, whose clients do not know it yet."""
         if self.parts:
             try:
                 self.netfilter.run_batch(partial(nft_wire.batch, self.parts))
             except KernelRefusal:
                 self.netfilter.run_batch(partial(nft_wire.batch, self.whole()))
-        if self.withdrawn or self.gone:
-            conntrack.cut(self.netfilter, self.withdrawn, self.gone)
+        if not (self.withdrawn or self.gone):
+            return []
+        return conntrack.cut(self.netfilter, self.withdrawn, self.gone)
 
 
 def rule_batches(live: LiveSandbox, table: str) -> list[Callable[[int], tuple[bytes, int]]]:

@@ -1,8 +1,10 @@
 """Cut translated connections: delete their conntrack entries.
 
 The next packet of such a connection is taken for a new one, is translated to another backend (or refused), and the
-client learns at once that its connection is gone. The kernel picks out the entries of a backend (Linux 5.8 and later;
-an earlier one lists all, and we pick): a busy host has tens of thousands of others.
+client learns that its connection is gone; `resets` sees to it that there is a next packet. The kernel picks out the
+entries of a backend (Linux 5.8 and later; an earlier one lists all, and we pick): a busy host has tens of thousands of
+others. Not those of an IPv6 backend, of which it would list all but the ones asked for (seen in 6.18:
+`ctnetlink_filter_match_tuple` takes `ipv6_addr_cmp` for an equality): there we pick too.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import errno
 import socket
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
+
+from pyswarm_overlay.core.tcp_probe import Connection
 
 from .netlink import Message, Netlink, attr, attributes, nested, u32
 
@@ -22,24 +26,25 @@ _REPLY_FLAGS = 2
 _MATCH_SOURCE, _MATCH_PROTOCOL = 1 << 0, 1 << 3
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_V4_SRC, _IP_V4_DST, _IP_V6_SRC, _IP_V6_DST = 1, 2, 3, 4
-_PROTO_NUMBER = 1
+_PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
+_PROTOINFO, _PROTOINFO_TCP, _TCP_STATE = 4, 1, 1
+_CONNECTED = range(3, 7)
+"""Established, or one side has closed: established, fin wait, close wait, last ack."""
 _NFGENMSG_BYTES = 4
 _NESTED = 0x8000
 
 
-def cut(netlink: Netlink, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> int:
-    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns how many.
+def cut(netlink: Netlink, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> list[Connection]:
+    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns the TCP connections.
 
     `netlink` is a netfilter socket of the namespace meant.
     """
     if not _has_entries(netlink):
-        return 0
-    questions = [_question(address, socket.IPPROTO_UDP) for address in sorted(withdrawn - gone)]
-    questions += [_question(address, None) for address in sorted(gone)]
-    doomed = {body: None for question in questions for body in netlink.dump(question)}
+        return []
+    doomed = {body: None for question in _questions(withdrawn - gone, gone) for body in netlink.dump(question)}
     found = [body for body in doomed if _is_doomed(body, withdrawn, gone)]
     netlink.transact([_delete(body) for body in found])
-    return len(found)
+    return [connection for connection in map(_connection, found) if connection is not None]
 
 
 def _has_entries(netlink: Netlink) -> bool:
@@ -49,18 +54,28 @@ def _has_entries(netlink: Netlink) -> bool:
     return count is None or any(count)
 
 
-def _question(backend: str, protocol: int | None) -> Message:
-    """Lists the entries whose answers come from the backend."""
-    address = ip_address(backend)
-    source = _IP_V4_SRC if address.version == 4 else _IP_V6_SRC
-    parts, flags = [nested(_TUPLE_IP, attr(source, address.packed))], _MATCH_SOURCE
+def _questions(withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> list[Message]:
+    udp = socket.IPPROTO_UDP
+    questions = [_question(socket.AF_INET, udp, address) for address in sorted(withdrawn) if ":" not in address]
+    questions += [_question(socket.AF_INET, None, address) for address in sorted(gone) if ":" not in address]
+    if any(":" in address for address in gone):
+        questions.append(_question(socket.AF_INET6, None))
+    elif any(":" in address for address in withdrawn):
+        questions.append(_question(socket.AF_INET6, udp))
+    return questions
+
+
+def _question(family: int, protocol: int | None, backend: str | None = None) -> Message:
+    """Lists the entries of a protocol, whose answers come from the backend."""
+    parts, flags = [], 0
+    if backend is not None:
+        parts.append(nested(_TUPLE_IP, attr(_IP_V4_SRC, ip_address(backend).packed)))
+        flags |= _MATCH_SOURCE
     if protocol is not None:
         parts.append(nested(_TUPLE_PROTO, attr(_PROTO_NUMBER, bytes([protocol]))))
         flags |= _MATCH_PROTOCOL
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    head = bytes([family, 0, 0, 0])
-    body = head + nested(_TUPLE_REPLY, *parts) + nested(_FILTER, u32(_REPLY_FLAGS, flags))
-    return Message("list connections", _GET, 0, body)
+    wanted = nested(_TUPLE_REPLY, *parts) + nested(_FILTER, u32(_REPLY_FLAGS, flags)) if flags else b""
+    return Message("list connections", _GET, 0, bytes([family, 0, 0, 0]) + wanted)
 
 
 def _is_doomed(body: bytes, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> bool:
@@ -81,6 +96,19 @@ def _address(values: dict[int, bytes], v4: int, v6: int) -> str | None:
     found = attributes(values.get(_TUPLE_IP, b""))
     packed = found.get(v4) or found.get(v6)
     return None if packed is None else str(ip_address(packed))
+
+
+def _connection(body: bytes) -> Connection | None:
+    """Of an entry of TCP on which the client may be waiting."""
+    values = attributes(body, _NFGENMSG_BYTES)
+    state = attributes(attributes(values.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b"")).get(_TCP_STATE, b"\0")[0]
+    original = attributes(values.get(_TUPLE_ORIG, b""))
+    client, server = _address(original, _IP_V4_SRC, _IP_V6_SRC), _address(original, _IP_V4_DST, _IP_V6_DST)
+    if state not in _CONNECTED or client is None or server is None:
+        return None
+    ports = attributes(original.get(_TUPLE_PROTO, b""))
+    source, destination = (int.from_bytes(ports.get(kind, b""), "big") for kind in (_PROTO_SOURCE, _PROTO_DESTINATION))
+    return Connection((client, source), (server, destination))
 
 
 def _delete(body: bytes) -> Message:

@@ -1,0 +1,231 @@
+"""VIPs of both families with real traffic: affinity, cut connections, long idle ones, a task that reaches itself."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from overlay_lab import Host, Lab, Server, ask, lab_of, visit
+
+from pyswarm_overlay import Attachment, EndpointRecord, NetworkTable, Sandbox, ServiceRecord, TableDelta
+
+pytestmark = pytest.mark.root
+
+NET = "net1"
+VIPS = {"ipv4": "10.0.1.2", "ipv6": "fd00:1::2"}
+FAMILIES = sorted(VIPS)
+NUMBERS = (10, 11, 12)
+
+
+def addresses(number: int, families: list[str] = FAMILIES) -> tuple[str, ...]:
+    every = {"ipv4": f"10.0.1.{number}", "ipv6": f"fd00:1::{number:x}"}
+    return tuple(every[family] for family in families)
+
+
+def endpoint(number: int, host: Host, **changes: Any) -> EndpointRecord:
+    settings: dict[str, Any] = {
+        "endpoint_id": f"t{number}",
+        "name": f"web.{number}",
+        "addresses": addresses(number),
+        "node_address": host.address,
+        "service_id": "svc",
+        "ready": True,
+    }
+    return EndpointRecord(**{**settings, **changes})
+
+
+def service(**changes: Any) -> ServiceRecord:
+    return ServiceRecord(**{"service_id": "svc", "name": "web", "vips": tuple(VIPS.values()), **changes})
+
+
+def box(number: int, families: list[str] = FAMILIES, **changes: Any) -> Sandbox:
+    lengths = {"ipv4": "24", "ipv6": "64"}
+    places = tuple(
+        f"{one}/{lengths[family]}" for one, family in zip(addresses(number, families), families, strict=True)
+    )
+    attachment = Attachment(network_id=NET, endpoint_id=f"t{number}", addresses=places)
+    return Sandbox(**{"sandbox_id": f"c{number}", "attachments": (attachment,), **changes})
+
+
+class Web:
+    """c10 and c11 on the first host, c12 on the second, all of them the service; its table can be changed."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.first, self.second = lab.hosts
+        self.version = 0
+        self.places = {10: self.first, 11: self.first, 12: self.second}
+
+    def put(self, ready: tuple[int, ...] = NUMBERS, without: tuple[int, ...] = (), **changes: Any) -> None:
+        """The whole table anew."""
+        self.version += 1
+        endpoints = [
+            endpoint(number, host, ready=number in ready)
+            for number, host in self.places.items()
+            if number not in without
+        ]
+        table = NetworkTable(
+            network_id=NET,
+            name="web",
+            vni=4097,
+            subnets=("10.0.1.0/24", "fd00:1::/64"),
+            version=self.version,
+            endpoints=tuple(endpoints),
+            services=(service(**changes),),
+        )
+        for host in self.lab.hosts:
+            host.call("apply_table", table)
+
+    def path(self, number: int) -> str:
+        return self.places[number].netns(f"c{number}")
+
+    def inside(self, number: int, function: Any) -> Any:
+        return visit(self.path(number), function)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    with lab_of(tmp_path_factory.mktemp("dual"), hosts=2) as lab:
+        for host in lab.hosts:
+            host.start()
+        web = Web(lab)
+        web.put()
+        web.first.call("attach_all", [box(10), box(11)])
+        web.second.call("attach", box(12))
+        for number in NUMBERS:
+            lab.servers.append(DualServer(web.path(number), f"c{number}"))
+        yield web
+
+
+@pytest.fixture
+def web(cluster: Web) -> Iterator[Web]:
+    """All backends are there before and after each test."""
+    cluster.put()
+    yield cluster
+    cluster.put()
+
+
+class DualServer(Server):
+    """A server of both families."""
+
+    def __init__(self, netns: str, name: str) -> None:
+        super().__init__(netns, name, 80)
+
+    @staticmethod
+    def _open(port: int) -> tuple[socket.socket, socket.socket]:
+        tcp = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        udp.bind(("::", port))
+        return tcp, udp
+
+
+def ask_udp(address: str) -> list[str]:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((address, 80))
+        sock.send(b"?")
+        return sock.recv(4096).decode().split()
+
+
+def client_of(answer: list[str]) -> str:
+    return answer[1].removeprefix("::ffff:")
+
+
+def hold_one(web: Web, number: int, vip: str, backend: str) -> socket.socket:
+    """A connection of sandbox `number` through the VIP that reached this backend."""
+    for _ in range(len(NUMBERS)):
+        connection = web.inside(number, lambda: socket.create_connection((vip, 80), timeout=5))
+        if connection.makefile().readline().split()[0] == backend:
+            return connection  # type: ignore[no-any-return]
+        connection.close()
+    raise AssertionError(f"no connection to {backend}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_families_cross_hosts_and_spread(web: Web, family: str) -> None:
+    vip, mine = VIPS[family], addresses(10, [family])[0]
+    far = addresses(12, [family])[0]
+    assert client_of(web.inside(10, lambda: ask(far))) == mine
+    answers = [web.inside(10, lambda: ask(vip)) for _ in range(6)]
+    assert Counter(answer[0] for answer in answers) == {"c10": 2, "c11": 2, "c12": 2}
+    assert {client_of(answer) for answer in answers} == {mine}
+    assert {web.inside(10, lambda: ask_udp(vip))[0] for _ in range(3)} == {"c10", "c11", "c12"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_task_reaches_itself_through_its_vip(web: Web, family: str) -> None:
+    web.put(ready=(10,))
+    vip, mine = VIPS[family], addresses(10, [family])[0]
+    for answer in (web.inside(10, lambda: ask(vip)), web.inside(10, lambda: ask_udp(vip))):
+        assert (answer[0], client_of(answer)) == ("c10", mine)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_vip_without_backends_refuses_at_once(web: Web, family: str) -> None:
+    web.put(ready=())
+    with pytest.raises(ConnectionRefusedError):
+        web.inside(10, lambda: ask(VIPS[family]))
+    with pytest.raises(OSError, match="not permitted|unreachable|No route|Permission denied"):
+        web.inside(10, lambda: ask_udp(VIPS[family]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_affinity_keeps_a_client_at_its_backend(web: Web, family: str) -> None:
+    vip = VIPS[family]
+    web.put(session_affinity="client_ip")
+    chosen = {number: {web.inside(number, lambda: ask(vip))[0] for _ in range(4)} for number in NUMBERS}
+    assert all(len(backends) == 1 for backends in chosen.values())
+    (mine,) = chosen[10]
+    other = next(number for number in NUMBERS if f"c{number}" != mine)
+    web.put(ready=tuple(number for number in NUMBERS if number != other), session_affinity="client_ip")
+    assert {web.inside(10, lambda: ask(vip))[0] for _ in range(3)} == {mine}
+    assert {web.inside(10, lambda: ask_udp(vip))[0] for _ in range(3)} == {mine}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("left", [(10, 11), (10,), ()], ids=["two left", "one left", "none left"])
+def test_an_idle_reader_is_reset_when_its_backend_goes(web: Web, family: str, left: tuple[int, ...]) -> None:
+    held = hold_one(web, 10, VIPS[family], "c12")
+    outcome: list[Any] = []
+
+    def read() -> None:
+        try:
+            outcome.append(held.recv(100))
+        except OSError as error:
+            outcome.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    began = time.monotonic()
+    web.put(ready=left, without=(12,))
+    reader.join(5)
+    assert isinstance(outcome[0], ConnectionResetError)
+    assert time.monotonic() - began < 1 + 4  # the promise is one second; a busy machine may take longer
+    held.close()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_connections_outlive_the_kernels_own_times(web: Web, family: str, tmp_path: Path) -> None:
+    """The namespace's time for idle connections is two seconds, and the server speaks first after four."""
+    setting = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established")
+    before = web.inside(10, lambda: (setting.read_text(), setting.write_text("2"))[0])
+    held = hold_one(web, 10, VIPS[family], "c12")
+    try:
+        time.sleep(4)
+        server = next(one for one in web.lab.servers if one._name == "c12")
+        server._held[-1].sendall(b"still here?\n")
+        assert held.recv(100) == b"still here?\n"
+        held.sendall(b"yes")
+        assert held.recv(100) == b"c12\n"
+    finally:
+        web.inside(10, lambda: setting.write_text(before))
+        held.close()
