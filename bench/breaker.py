@@ -30,8 +30,8 @@ def main() -> int:
     """One storm in a lab of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--redeploys", type=int, default=Measure.redeploys)
-    parser.add_argument("--cuts", type=int, default=Measure.cuts)
+    parser.add_argument("--redeploys", type=int, default=Measure().redeploys)
+    parser.add_argument("--cuts", type=int, default=Measure().cuts)
     args = parser.parse_args()
     measure = replace(Measure(), redeploys=args.redeploys, cuts=args.cuts)
     for cluster in lab_with_clean_end(f"breaker-{os.getpid()}", "--managers", "3", "--workers", "2"):
