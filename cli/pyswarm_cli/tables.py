@@ -94,6 +94,7 @@ _NETWORK: Table = {
     "disconnect": ("commands.network_connect:disconnect", "Disconnect a container from a network"),
     "inspect": ("commands.network:inspect", "Show everything about networks"),
     "ls": ("commands.network:list_networks", "List networks"),
+    "prune": ("commands.network_prune:prune", "Remove all unused networks"),
     "rm": ("commands.network:remove", "Remove networks"),
 }
 

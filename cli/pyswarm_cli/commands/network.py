@@ -7,13 +7,20 @@ from typing import Any
 import click
 
 from pyswarm.v1 import control_pb2
+from pyswarm_cli.commands.network_prune import agreed
 from pyswarm_cli.connection import Connection, call, connect
-from pyswarm_cli.failures import each
+from pyswarm_cli.failures import FromDaemon, each
 from pyswarm_cli.listing import all_networks
 from pyswarm_cli.local_networks import find_local, local_networks, passes
 from pyswarm_cli.output.rows import show, show_objects
 from pyswarm_cli.params import filter_option, filters, format_option, no_trunc_option, quiet_option
 from pyswarm_cli.views import networks as network_view
+from pyswarm_common.errors import NotFound
+
+_INGRESS_WARNING = (
+    "WARNING! Without the routing-mesh network no port can be published on all nodes, "
+    "until another one is made with `network create --ingress`."
+)
 
 
 def get_network(connection: Connection, name: str) -> Any:
@@ -85,22 +92,28 @@ def list_networks(ctx: click.Context, filter_: tuple[str, ...], format_: str, qu
 @click.pass_context
 def inspect(ctx: click.Context, format_: str, networks: tuple[str, ...]) -> None:
     """`network inspect`."""
-    from pyswarm_cli.views import inspected  # noqa: PLC0415 - the model and its codec are only needed here
-    from pyswarm_common.codec import from_proto  # noqa: PLC0415
-    from pyswarm_common.model import Network  # noqa: PLC0415
-
     connection = connect(ctx)
-    found = [
-        inspected.network(from_proto(Network, find_local(connection, name) or get_network(connection, name)))
-        for name in networks
-    ]
+    found = [_everything_about(connection, name) for name in networks]
     click.echo(show_objects(found, format_), nl=False)
 
 
+def _everything_about(connection: Connection, name: str) -> dict[str, Any]:
+    from pyswarm_cli.views import inspected, network_usage  # noqa: PLC0415 - the model and its codec: only needed here
+    from pyswarm_common.codec import from_proto  # noqa: PLC0415
+    from pyswarm_common.model import Network  # noqa: PLC0415
+
+    local = find_local(connection, name)
+    if local is not None:
+        return inspected.network(from_proto(Network, local))
+    answer = call(connection.control.GetNetwork, control_pb2.GetNetworkRequest(network=name))
+    return {**inspected.network(from_proto(Network, answer.network)), **network_usage.usage_json(answer.usage)}
+
+
 @click.command(help="Remove networks.")
+@click.option("-f", "--force", is_flag=True, help="Do not error if the network does not exist")
 @click.argument("networks", metavar="NETWORK...", nargs=-1, required=True)
 @click.pass_context
-def remove(ctx: click.Context, networks: tuple[str, ...]) -> None:
+def remove(ctx: click.Context, networks: tuple[str, ...], force: bool) -> None:
     """`network rm`."""
     from pyswarm.v1 import localnet_pb2  # noqa: PLC0415 - with the command that writes
 
@@ -113,7 +126,20 @@ def remove(ctx: click.Context, networks: tuple[str, ...]) -> None:
             call(connection.local_networks.RemoveLocalNetwork, request)
             click.echo(name)
             return
-        call(connection.control.RemoveNetwork, control_pb2.RemoveNetworkRequest(network=name))
-        click.echo(name)
+        if _remove(connection, name, force=force):
+            click.echo(name)
 
     each(networks, act)
+
+
+def _remove(connection: Connection, name: str, *, force: bool) -> bool:
+    """Whether it was there and is gone. Before the network of published ports goes, the user is asked, as by docker."""
+    try:
+        if get_network(connection, name).spec.ingress and not agreed(_INGRESS_WARNING):
+            return False
+        call(connection.control.RemoveNetwork, control_pb2.RemoveNetworkRequest(network=name))
+    except FromDaemon as error:
+        if force and isinstance(error.refusal, NotFound):
+            return False
+        raise
+    return True

@@ -55,6 +55,7 @@ def _own_id(connection: Connection) -> str:
 def inspect(ctx: click.Context, format_: str, pretty: bool, nodes: tuple[str, ...]) -> None:
     """`node inspect`."""
     from pyswarm_cli.views import inspected, node_pretty  # noqa: PLC0415 - the model and its codec are only needed here
+    from pyswarm_cli.views.shapes import given  # noqa: PLC0415
     from pyswarm_common.codec import from_proto  # noqa: PLC0415
     from pyswarm_common.model import Node  # noqa: PLC0415
 
@@ -63,7 +64,10 @@ def inspect(ctx: click.Context, format_: str, pretty: bool, nodes: tuple[str, ..
     connection = connect(ctx)
     roots = _roots(connection)
     answers = [answer_about(connection, name) for name in nodes]
-    found = [inspected.node(from_proto(Node, answer.node), roots, answer.resources) for answer in answers]
+    found = [
+        {**inspected.node(from_proto(Node, answer.node), roots, answer.resources), **given(Warnings=[*answer.warnings])}
+        for answer in answers
+    ]
     if pretty:
         click.echo("\n".join(node_pretty.pretty(node) for node in found), nl=False)
     else:

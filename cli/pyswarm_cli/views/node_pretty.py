@@ -23,6 +23,7 @@ def pretty(node: Json) -> str:
     lines += _resources(node.get("Resources") or {"Total": about["Resources"]})
     lines.append(_line("Engine Version:", about["Engine"].get("EngineVersion", "")))
     lines += _labels("Engine Labels:", about["Engine"].get("Labels") or {})
+    lines += ["Warnings:", *(f" - {warning}" for warning in node["Warnings"])] if node.get("Warnings") else []
     return "".join(f"{printable(line)}\n" for line in lines if line)
 
 

@@ -283,7 +283,7 @@ async def test_tasks_by_service_node_and_state(swarm: Swarm) -> None:
         (NetworkSpec(name="m", driver="macvlan"), errors.InvalidArgument, "unknown network driver 'macvlan'"),
         (NetworkSpec(name="a", subnets=("10.9.0.0/24",)), errors.AlreadyExists, "overlaps"),
         (NetworkSpec(name="a", subnets=("nonsense",)), errors.InvalidArgument, "invalid subnet 'nonsense'"),
-        (NetworkSpec(name="a", options={"x": "y"}), errors.InvalidArgument, "option 'x' is not supported"),
+        (NetworkSpec(name="a", options={"x": "y"}), errors.InvalidArgument, "unknown network option 'x'"),
     ],
 )
 async def test_networks_that_are_refused(swarm: Swarm, spec: NetworkSpec, error: type[Exception], message: str) -> None:
@@ -292,9 +292,21 @@ async def test_networks_that_are_refused(swarm: Swarm, spec: NetworkSpec, error:
         await asked(swarm.control().CreateNetwork(pb.CreateNetworkRequest(spec=wire(spec))))
 
 
-async def test_the_ingress_network_stays(swarm: Swarm) -> None:
-    with pytest.raises(errors.FailedPrecondition, match=r"network ingress .* cannot be removed"):
-        await asked(swarm.control().RemoveNetwork(pb.RemoveNetworkRequest(network="ingress")))
+async def test_the_ingress_network_stays_while_a_service_publishes_ports(swarm: Swarm) -> None:
+    control = swarm.control()
+    service = Service(
+        id=new_id(), spec=service_spec(endpoint=EndpointSpec(ports=(PortConfig(target_port=80, published_port=8080),)))
+    )
+    await swarm.create(service)
+    with pytest.raises(
+        errors.FailedPrecondition, match="ingress network cannot be removed because service web depends"
+    ):
+        await asked(control.RemoveNetwork(pb.RemoveNetworkRequest(network="ingress")))
+    await asked(control.RemoveService(pb.RemoveServiceRequest(service=service.id)))
+    await asked(control.RemoveNetwork(pb.RemoveNetworkRequest(network="ingress")))
+    spec = wire(NetworkSpec(name="ingress", ingress=True, ipv6=True))
+    made = (await asked(control.CreateNetwork(pb.CreateNetworkRequest(spec=spec)))).network
+    assert made.spec.ipv6
 
 
 async def test_a_network_in_use_by_a_task_stays(swarm: Swarm) -> None:
@@ -395,7 +407,7 @@ async def test_the_root_key_never_leaves(swarm: Swarm) -> None:
     assert rotated.join_tokens.manager == cluster.join_tokens.manager
     assert swarm.leader.store.view.cluster.root_ca_key  # and it is still there
     spec = rotated.spec
-    spec.subnet_size = 28
+    spec.data_path_port = 4790
     request = pb.UpdateClusterRequest(version=rotated.meta.version, spec=spec)
     with pytest.raises(errors.InvalidArgument, match="chosen at init"):
         await asked(control.UpdateCluster(request))

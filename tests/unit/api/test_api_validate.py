@@ -267,11 +267,13 @@ def test_bad_service_specs(spec: ServiceSpec, path: str, sentence: str) -> None:
         (NetworkSpec(name="a", subnets=("10.0.0.0/31",)), "prefix length must be between"),
         (NetworkSpec(name="a", subnets=("10.0.0.0",)), "prefix length is missing"),
         (NetworkSpec(name="a", subnets=("127.0.0.0/16",)), "reserved"),
-        (NetworkSpec(name="a", subnets=("fd00::/64",)), "IPv4"),
+        (NetworkSpec(name="a", subnets=("fe80::/64",)), "reserved for another purpose"),
+        (NetworkSpec(name="a", subnets=("fd00::1/64",)), "it should be fd00::/64"),
+        (NetworkSpec(name="a", subnets=("fd00::/127",)), "prefix length must be between 16 and 126"),
         (NetworkSpec(name="a", subnets=("10.0.0.0/16", "10.0.1.0/24")), "overlap"),
-        (NetworkSpec(name="a", gateways=("10.0.0.1",)), "every gateway must have a corresponding subnet"),
+        (NetworkSpec(name="a", gateways=("10.0.0.1",)), "every ip-range or gateway must have a corresponding subnet"),
         (NetworkSpec(name="a", subnets=("10.0.0.0/24",), gateways=("10.1.0.1",)), "no matching subnet for gateway"),
-        (NetworkSpec(name="a", options={"encrypted": ""}), "option 'encrypted' is not supported"),
+        (NetworkSpec(name="a", options={"parent": "eth0"}), "unknown network option 'parent'"),
     ],
 )
 def test_bad_network_specs(spec: NetworkSpec, sentence: str) -> None:
