@@ -87,6 +87,11 @@ def reaches(host: Host, sandbox: str, target: str, port: int = 80) -> bool:
     return host.visit(sandbox, attempt)
 
 
+def ask_as(source: str, target: str, port: int) -> list[str]:
+    with socket.create_connection((target, port), timeout=5, source_address=(source, 0)) as connection:
+        return connection.makefile().readline().split()
+
+
 def test_containers_are_machines_of_the_parents_network(lab: Lab) -> None:
     first, second = lab.hosts
     start(lab, network(lab), (first, on(101)), (second, on(102)), (first, on(103)))
@@ -119,7 +124,7 @@ def test_a_container_that_publishes_ports_goes_out_by_the_host(lab: Lab) -> None
     lab._ip("address", "add", "198.51.100.1/32", "dev", "sw0")
     first.run("ip", "route", "add", "198.51.100.1", "via", "192.0.2.250")
     lab.serve(lab.outside, "far", 82)
-    assert visit(lab.outside, lambda: ask("192.0.2.1", 8080))[0] == "c101"
+    assert visit(lab.outside, lambda: ask_as("198.51.100.1", "192.0.2.1", 8080)) == ["c101", "198.51.100.1"]
     assert visit(lab.outside, lambda: ask("192.0.2.101"))[0] == "c101"
     assert first.visit("c101", lambda: ask("198.51.100.1", 82)) == ["far", "192.0.2.1"]
 
