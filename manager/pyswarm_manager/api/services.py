@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from pyswarm.v1 import control_pb2
 from pyswarm_common.errors import AlreadyExists, InvalidArgument
 from pyswarm_common.model import (
-    NetworkAttachmentSpec,
     PortConfig,
     PublishMode,
     Service,
     ServiceSpec,
 )
+from pyswarm_manager.api.addresses import check_addresses
 from pyswarm_manager.api.revisions import resumed, rolled_back, rolled_back_to
 from pyswarm_manager.api.shown import with_kept_credentials
 from pyswarm_manager.api.validate import check_service_spec, decode, refuse
@@ -27,7 +27,7 @@ from pyswarm_manager.files.versions import resolved
 from pyswarm_manager.planner.orchestrate.jobs import begin_if_forced
 from pyswarm_manager.store.changes import Create, Update, delete
 from pyswarm_manager.store.lookup import find_network, find_service
-from pyswarm_manager.store.tables import HOST_NETWORK, Tables
+from pyswarm_manager.store.tables import NODE_NETWORKS, Tables
 from pyswarm_manager.writes import Writer, check_read_version, retried
 
 _PUBLISHED_AS = {PublishMode.INGRESS: "an ingress", PublishMode.HOST: "a host-published"}
@@ -37,6 +37,7 @@ async def create_service(writer: Writer, request: control_pb2.CreateServiceReque
     spec = decode(ServiceSpec, request.spec)
     refuse(check_service_spec(spec))
     spec = resolved(writer.store.view, resolve_networks(writer.store.view, spec))
+    check_addresses(writer.store.view, spec, own_id="")
     _check_ports(writer.store.view, spec, own_id="")
     service = Service(id=writer.ids(), spec=spec)
     await writer.store.propose([Create(service)])
@@ -61,6 +62,8 @@ async def update_service(writer: Writer, request: control_pb2.UpdateServiceReque
         else:
             changed = rolled_back(service, writer.clock())
         changed = begin_if_forced(service, changed, writer.clock())
+        if changed.spec.task.networks != service.spec.task.networks:
+            check_addresses(view, changed.spec, own_id=service.id)
         _check_ports(view, changed.spec, own_id=service.id)
         await writer.store.propose([Update(changed)])
         return writer.store.view.services.get(service.id, changed)
@@ -79,7 +82,7 @@ async def remove_service(writer: Writer, request: control_pb2.RemoveServiceReque
 
 def resolve_networks(view: Tables, spec: ServiceSpec) -> ServiceSpec:
     """The spec with network ids in place of names. NotFound, or InvalidArgument with every network that is wrong."""
-    if any(attachment.target == HOST_NETWORK for attachment in spec.task.networks):
+    if any(attachment.target in NODE_NETWORKS for attachment in spec.task.networks):
         return spec  # it stands for itself, and alone
     found = [find_network(view, attachment.target) for attachment in spec.task.networks]
     violations, seen = [], set()
@@ -93,7 +96,7 @@ def resolve_networks(view: Tables, spec: ServiceSpec) -> ServiceSpec:
         seen.add(network.id)
     refuse(violations)
     attachments = tuple(
-        NetworkAttachmentSpec(target=network.id, aliases=attachment.aliases)
+        replace(attachment, target=network.id)
         for network, attachment in zip(found, spec.task.networks, strict=True)
     )
     return replace(spec, task=replace(spec.task, networks=attachments))

@@ -152,7 +152,7 @@ def test_an_update_without_flags_changes_nothing() -> None:
         (["--mount", "type=bind,source=/a"], "target is required"),
         (["--mount", "target=/x,colour=blue"], "unexpected key 'colour' in 'colour=blue'"),
         (["--mount", "target=/x,bind-recursive=maybe"], "invalid value for bind-recursive: maybe"),
-        (["--network", "name=n,ip=10.0.0.1"], "cannot be chosen"),
+        (["--network", "name=n,mac-address=02:42:ac:11:00:02"], "cannot be chosen"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
