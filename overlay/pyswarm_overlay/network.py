@@ -52,8 +52,7 @@ class Devices:
     @property
     def tunnel(self) -> tuple[int, str, int, bool, bool]:
         """As `core.facts` tells of one: VNI, own address, UDP port, learning, proxy."""
-        config = self._ground.config
-        return self._vni, str(ip_address(config.node_address)), config.data_path_port, False, True
+        return self._vni, self._own_end, self._ground.config.data_path_port, False, True
 
     def _enter(self) -> Netlink:
         """Take the namespace over, or make it. This thread stays in it, so it must end with the job."""
@@ -125,6 +124,7 @@ class Devices:
 
     def sync_tunnels(self, wanted: Tunnels) -> list[str]:
         """Write the difference to what was last written (or read)."""
+        wanted = self.as_sent(wanted)
         forwarding = diff(wanted.forwarding, self.tunnels.forwarding)
         neighbours = diff(wanted.neighbours, self.tunnels.neighbours)
         messages = [rtnl.delete_neighbour(self.vxlan, address) for address in neighbours.remove]
@@ -134,6 +134,10 @@ class Devices:
         self.netlink.transact(messages)
         self.tunnels = wanted
         return [message.what for message in messages]
+
+    def as_sent(self, tunnels: Tunnels) -> Tunnels:
+        """With the addresses that packets to the peers really have."""
+        return tunnels
 
     def own_mac(self, mac: str) -> str:
         return mac

@@ -37,6 +37,10 @@ class Kind(Protocol):
         """Have the device; whether it had to be made, and so holds nothing yet."""
         ...
 
+    def is_there(self, device: str) -> bool:
+        """Whether `ensure` would have nothing to do."""
+        ...
+
     def read(self, device: str) -> FoundDevice: ...
 
     def write(self, device: str, change: DeviceChange) -> None: ...
@@ -58,14 +62,16 @@ class KernelKind:
         self._ground = ground
         self._inner = ground.inner
 
-    def ensure(self, device: str) -> bool:
+    def is_there(self, device: str) -> bool:
         link = self._inner.links().get(device)
-        if link is not None and link.kind == self._LINK_KIND:
+        return link is not None and link.kind == self._LINK_KIND
+
+    def ensure(self, device: str) -> bool:
+        if self.is_there(device):
             return False
-        if link is not None:
-            self._inner.netlink().transact([rtnl.delete_link_named(device)])
+        self.remove(device)  # of another kind, or half made
         host = self._ground.netlink
-        host.transact([rtnl.delete_link_named(device), messages.new_wireguard(device)])
+        host.transact([messages.new_wireguard(device)])
         made = rtnl.read_link(host, device)
         assert made is not None, "a device that was just made"
         host.transact([messages.move_link(made.index, self._inner.fd)])

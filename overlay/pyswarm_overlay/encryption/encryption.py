@@ -35,7 +35,8 @@ from .types import TunnelKey, TunnelPeer
 
 log = logging.getLogger(__name__)
 
-_SHORTEST_WAIT_S = 0.25
+_GATHER_S = 0.15
+_SHORTEST_WAIT_S = 0.1
 _UNSETTLED_WAIT_S = 5.0
 _WAIT_S = 15.0
 _LINGER_S = 60.0
@@ -137,6 +138,7 @@ class Encryption:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._wait_s):
                         await self._kick.wait()
+                await asyncio.sleep(_GATHER_S)  # changes come together, and the next handshake a little later
                 self._kick.clear()
                 await self._pass()
         finally:
@@ -298,15 +300,24 @@ class Encryption:
 
     # -- end -------------------------------------------------------------------------------------------------------
 
-    async def verify(self) -> list[str]:
-        """Repair what differs; says what it was."""
-        if not self._is_needed():
-            return []
-        await self._bring()
-        assert self._seen is not None
-        if len(self._keys) > 1 or not self._seen.is_settled:
-            return []  # what was written is what the handshakes of these moments ask for
-        return [f"encryption: {problem}" for problem in self._seen.repaired]
+    async def observe(self) -> list[str]:
+        """What is not as it should be; nothing is said of rotations, in which handshakes decide what that is."""
+        async with self._lock:
+            peers = tuple(self._peers.values())
+            is_moving = len(self._keys) != 1 or any(len(peer.keys) > 1 for peer in peers)
+            if self._tunnels is None or is_moving or not self._is_needed():
+                return []
+            return await self._ground.threads.run(partial(self._tunnels.observe, self._keys, peers))
+
+    async def repair(self) -> None:
+        """Make it so."""
+        if self._is_needed():
+            await self._bring()
+
+    @property
+    def peer_count(self) -> int:
+        """So many nodes this one has tunnels to."""
+        return len(self._peers) if self._seen is not None else 0
 
     async def close(self) -> None:
         """Let go; the data plane goes on."""

@@ -82,24 +82,27 @@ class Inner:
         libc.setns(self._fd)
         return GenericNetlink()
 
-    def keep(self) -> list[str]:
-        """Mount the namespace at its path again, should somebody have unmounted it."""
+    def is_kept(self) -> bool:
+        """Whether the path leads to the namespace: somebody may have unmounted it."""
         self.netlink()
         fd = netns.open_existing(self._path)
-        is_kept = fd is not None and os.path.sameopenfile(fd, self._fd)
-        if fd is not None:
-            os.close(fd)
-        if is_kept:
-            return []
-        netns.remove(self._path)
-        netns.keep(self._fd, self._path)
-        return ["the namespace of the tunnels was not mounted"]
+        try:
+            return fd is not None and os.path.sameopenfile(fd, self._fd)
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def keep(self) -> None:
+        """Mount the namespace at its path (again)."""
+        if not self.is_kept():
+            netns.remove(self._path)
+            netns.keep(self._fd, self._path)
 
     def links(self) -> dict[str, rtnl.Link]:
         return rtnl.read_links(self.netlink())
 
-    def settle(self, address: str, devices: dict[str, str], mtu: int) -> list[str]:
-        """Loopback with the node's address, each device up with its key's; says what was not so."""
+    def settings(self, address: str, devices: dict[str, str], mtu: int) -> list[Message]:
+        """What gives loopback the node's address, and each device its key's, up: what is not so already."""
         links, held = self.links(), rtnl.read_addresses(self.netlink())
         wanted = {"lo": address, **devices}
         changes: list[Message] = []
@@ -108,15 +111,17 @@ class Inner:
             changes += _addresses(link.index, one, held.get(link.index, set()))
             if not link.up or (name in devices and link.mtu != mtu):
                 changes.append(messages.set_up(link.index, mtu if name in devices else link.mtu))
-        self.netlink().transact(changes)
-        return [change.what for change in changes]
+        return changes
 
-    def sync_routes(self, wanted: dict[str, tuple[int, str]]) -> list[str]:
-        """Destination -> (interface, source)."""
+    def routing(self, wanted: dict[str, tuple[int, str]]) -> list[Message]:
+        """What brings the routes to this: destination -> (interface, source)."""
         found = messages.read_routes(self.netlink())
         plan = diff(wanted, found)
         changes = [messages.put_route(destination, *way) for destination, way in plan.put]
-        changes += [messages.delete_route(destination, found[destination][0]) for destination in plan.remove]
+        return changes + [messages.delete_route(destination, found[destination][0]) for destination in plan.remove]
+
+    def apply(self, changes: list[Message]) -> list[str]:
+        """Says what they were."""
         self.netlink().transact(changes)
         return [change.what for change in changes]
 

@@ -32,6 +32,6 @@ class SealedDevices(Devices):
         message = messages.new_sealed_vxlan(VXLAN, self._vni, self._ground.config.data_path_port, self.mtu, self._fd)
         self._ground.inner.netlink().transact([message])
 
-    def sync_tunnels(self, wanted: Tunnels) -> list[str]:
-        forwarding = {mac: node_address(remote) for mac, remote in wanted.forwarding.items()}
-        return super().sync_tunnels(Tunnels(forwarding, wanted.neighbours))
+    def as_sent(self, tunnels: Tunnels) -> Tunnels:
+        forwarding = {mac: node_address(remote) for mac, remote in tunnels.forwarding.items()}
+        return Tunnels(forwarding, tunnels.neighbours)

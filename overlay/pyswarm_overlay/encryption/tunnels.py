@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyswarm_overlay.ground import Ground
+from pyswarm_overlay.kernel.netlink import Message
 
 from .core import peers as core
 from .core.addresses import key_address, node_address
@@ -36,18 +37,15 @@ class PortTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a pass found and did."""
+    """What a pass found."""
 
     found: Mapping[int, FoundDevice]
     """Devices by slot, as they were before the pass."""
     is_settled: bool
-    repaired: tuple[str, ...]
-    made: tuple[int, ...]
-    """Slots whose device had to be made."""
 
 
 class Tunnels:
-    """Of one host; one pass at a time."""
+    """Of one host; one call at a time."""
 
     def __init__(self, ground: Ground, kind: Kind) -> None:
         self._ground = ground
@@ -61,31 +59,47 @@ class Tunnels:
 
     def bring(self, keys: Sequence[OwnKey], peers: Iterable[TunnelPeer]) -> Seen:
         """Everything, for at least one key."""
-        repaired = self._inner.keep()
-        made = tuple(key.slot for key in keys if self._ensure(key))
-        own = self._ground.config.node_address
-        addresses = {self.name(key.slot): key_address(key.public) for key in keys}
-        found = {key.slot: self.kind.read(self.name(key.slot)) for key in keys}
-        wanted = core.wanted(keys, own, peers, found)
-        mtu = max(self._ground.overlay_mtu - ENCRYPTION_OVERHEAD + INNER_VXLAN_OVERHEAD, _LEAST_MTU)
-        repaired += self._inner.settle(node_address(own), addresses, mtu)
+        self._inner.keep()
         for key in keys:
-            repaired += self._write(key, wanted, found[key.slot])
-        repaired += self._sync_routes(keys, wanted)
+            if self.kind.ensure(self.name(key.slot)):
+                self._written[key.slot].clear()
+        found, wanted = self._look(keys, peers)
+        self._inner.apply(self._settings(keys))
+        for key in keys:
+            self._write(key, wanted, found[key.slot])
+        # After the peers: a route leads to a device that knows what to do with it.
+        self._inner.apply(self._routing(keys, wanted))
         self._remove_others({key.slot for key in keys})
-        return Seen(found, wanted.is_settled, tuple(repaired), made)
+        return Seen(found, wanted.is_settled)
 
-    def _ensure(self, key: OwnKey) -> bool:
-        is_made = self.kind.ensure(self.name(key.slot))
-        if is_made:
-            self._written[key.slot].clear()
-        return is_made
+    def observe(self, keys: Sequence[OwnKey], peers: Iterable[TunnelPeer]) -> list[str]:
+        """What `bring` would change, changing nothing."""
+        problems = [] if self._inner.is_kept() else ["the namespace of the tunnels is not mounted"]
+        missing = [self.name(key.slot) for key in keys if not self.kind.is_there(self.name(key.slot))]
+        if missing:
+            return [*problems, *(f"tunnel device {name} is missing" for name in missing)]
+        found, wanted = self._look(keys, peers)
+        for key in keys:
+            if difference(wanted.devices[key.slot], found[key.slot], self._written[key.slot]):
+                problems.append(f"tunnel device {self.name(key.slot)} has other peers, key or port than wanted")
+        changes = [*self._settings(keys), *self._routing(keys, wanted)]
+        return problems + [f"tunnels lack: {change.what}" for change in changes]
 
-    def _write(self, key: OwnKey, wanted: Wanted, found: FoundDevice) -> list[str]:
-        device, written = wanted.devices[key.slot], self._written[key.slot]
-        change = difference(device, found, written)
+    def _look(self, keys: Sequence[OwnKey], peers: Iterable[TunnelPeer]) -> tuple[dict[int, FoundDevice], Wanted]:
+        found = {key.slot: self.kind.read(self.name(key.slot)) for key in keys}
+        return found, core.wanted(keys, self._ground.config.node_address, peers, found)
+
+    def _settings(self, keys: Sequence[OwnKey]) -> list[Message]:
+        own = node_address(self._ground.config.node_address)
+        addresses = {self.name(key.slot): key_address(key.public) for key in keys}
+        mtu = max(self._ground.overlay_mtu - ENCRYPTION_OVERHEAD + INNER_VXLAN_OVERHEAD, _LEAST_MTU)
+        return self._inner.settings(own, addresses, mtu)
+
+    def _write(self, key: OwnKey, wanted: Wanted, found: FoundDevice) -> None:
+        device = wanted.devices[key.slot]
+        change = difference(device, found, self._written[key.slot])
         if not change:
-            return []
+            return
         try:
             self.kind.write(self.name(key.slot), change)
         except OSError as error:
@@ -93,16 +107,14 @@ class Tunnels:
                 raise PortTaken(key) from None
             raise
         self._written[key.slot] = {public: peer.endpoint for public, peer in device.peers.items()}
-        return [f"tunnel {self.name(key.slot)}: {len(change.peers)} peers written"]
 
-    def _sync_routes(self, keys: Sequence[OwnKey], wanted: Wanted) -> list[str]:
-        """After the peers: a route leads to a device that knows what to do with it."""
+    def _routing(self, keys: Sequence[OwnKey], wanted: Wanted) -> list[Message]:
         links = self._inner.links()
         source = {key.slot: key_address(key.public) for key in keys}
         routes = {
             destination: (links[self.name(slot)].index, source[slot]) for destination, slot in wanted.routes.items()
         }
-        return self._inner.sync_routes(routes)
+        return self._inner.routing(routes)
 
     def _remove_others(self, slots: set[int]) -> None:
         links = self._inner.links()

@@ -54,9 +54,8 @@ class UserspaceKind:
     def ensure(self, device: str) -> bool:
         """A process that answers, and its device where it belongs. Anything less is made anew."""
         self._reap(device)
-        link = self._inner.links().get(device)
         is_made = False
-        if link is None or link.kind != _LINK_KIND or not self._is_answering(device):
+        if not self.is_there(device):
             if not self._is_ready_to_move(device):
                 self.remove(device)
                 self._start(device)
@@ -64,6 +63,10 @@ class UserspaceKind:
             self._move(device)
         self._pids[device] = self._pid(device)
         return is_made
+
+    def is_there(self, device: str) -> bool:
+        link = self._inner.links().get(device)
+        return link is not None and link.kind == _LINK_KIND and self._is_answering(device)
 
     def read(self, device: str) -> FoundDevice:
         return uapi.device(self._ask(device, uapi.GET))

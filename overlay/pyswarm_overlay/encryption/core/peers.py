@@ -90,15 +90,26 @@ def wanted(
         for mine in keys:
             for other in peer.keys:
                 leads = other.public_key == pair.public_key
-                entries[mine.slot][other.public_key] = _peer(peer, other, mine, destination if leads else None)
+                address = destination if leads else None
+                entry = Peer((peer.address, other.port), _allowed(other, address), _keepalive_s(mine, other, found))
+                entries[mine.slot][other.public_key] = entry
     devices = {key.slot: Device(key.private, key.port, entries[key.slot]) for key in keys}
     return Wanted(devices, routes, is_settled)
 
 
-def _peer(peer: TunnelPeer, other: TunnelKey, mine: OwnKey, destination: str | None) -> Peer:
-    allowed = {key_address(other.public_key)} | ({destination} if destination else set())
-    keepalive_s = 0 if mine.retired_at else KEEPALIVE_S  # what nobody is to use any more falls silent
-    return Peer((peer.address, other.port), frozenset(allowed), keepalive_s)
+def _allowed(other: TunnelKey, destination: str | None) -> frozenset[str]:
+    return frozenset({key_address(other.public_key)} | ({destination} if destination else set()))
+
+
+def _keepalive_s(mine: OwnKey, other: TunnelKey, found: Mapping[int, FoundDevice]) -> int:
+    """Setting it begins a handshake. Two that begin at the same moment spoil one another's, and WireGuard then waits
+    for five seconds: so the end with the larger key begins only in the pass after the one that made the peer known.
+    """
+    if mine.retired_at:
+        return 0  # what nobody is to use any more falls silent
+    device = found.get(mine.slot)
+    is_known = device is not None and other.public_key in device.peers
+    return KEEPALIVE_S if is_known or mine.public < other.public_key else 0
 
 
 def _newest_first(keys: Sequence[OwnKey]) -> list[OwnKey]:
