@@ -128,7 +128,7 @@ class Builder:
         return fd
 
     def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
-        sysctl.quiet_new_interfaces()
+        sysctl.set_up_new_interfaces(ipv6=bool(self._ipv6_interfaces()))
         observed = plan.NOTHING if fresh else self._observe(netlink)
         operations = plan.plan_sandbox(self.interfaces, observed)
         self._apply(netlink, fd, operations)
@@ -190,13 +190,25 @@ class Builder:
                     self._create(interface, fd)
                 case _:
                     later.append(operation)
-        for name in {found.name for found in later if isinstance(found, plan.AddAddress) and ":" in found.address}:
-            sysctl.allow_ipv6(name)
         index = {name: link.index for name, link in rtnl.read_links(netlink).items()}
-        messages = [rtnl.set_link_up(1), *(_message(operation, index) for operation in later)]
+        messages = [rtnl.set_link_up(1), *self._ipv6_settings(operations, index)]
+        messages += [_message(operation, index) for operation in later]
         # A route needs its interface up and addressed, whatever the order of the interfaces.
         messages.sort(key=lambda message: message.kind == rtnl.RTM_NEWROUTE)
         netlink.transact(messages)
+
+    def _ipv6_settings(self, operations: Sequence[plan.Operation], index: Mapping[str, int]) -> list[Message]:
+        """Before addresses are given and interfaces come up."""
+        if not self._ipv6_interfaces():
+            return []
+        new = {operation.interface.name for operation in operations if isinstance(operation, plan.CreatePair)}
+        given = (operation for operation in operations if isinstance(operation, plan.AddAddress))
+        for name in {operation.name for operation in given if ":" in operation.address} - new:
+            sysctl.allow_ipv6(name)
+        return [rtnl.no_own_ipv6_address(index[name]) for name in sorted(new)]
+
+    def _ipv6_interfaces(self) -> list[str]:
+        return [item.name for item in self.interfaces if any(":" in address for address in item.addresses)]
 
     def _create(self, interface: WantedInterface, fd: int) -> None:
         """A port of that name may be left from a namespace that the kernel is still taking down."""

@@ -38,6 +38,7 @@ _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
 _VX_ID, _VX_LOCAL, _VX_LEARNING, _VX_PROXY, _VX_PORT, _VX_LOCAL6 = 1, 4, 7, 11, 15, 17
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD, _BRPORT_ISOLATED = 8, 9, 33
 _IFLA_AF_SPEC, _INET_CONF, _DEVCONF_SRC_VMARK, _DEVCONF_ROUTE_LOCALNET = 26, 1, 24, 26
+_INET6_ADDR_GEN_MODE = 8
 _NDA_DST, _NDA_LLADDR = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 2
@@ -195,6 +196,14 @@ def heed_marks(index: int) -> Message:
     setting = nested(_INET_CONF, u32(_DEVCONF_SRC_VMARK, 1))
     body = _ifinfo(index) + nested(_IFLA_AF_SPEC, nested(socket.AF_INET, setting))
     return Message(f"heed marks on link {index}", RTM_SETLINK, 0, body)
+
+
+def no_own_ipv6_address(index: int) -> Message:
+    """Before it comes up: it has the addresses that it is given, and makes itself none (so it says nothing either)."""
+    setting = nested(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, b"\1"))
+    body = _ifinfo(index) + nested(_IFLA_AF_SPEC, setting)
+    # Refused for a link whose MTU is too small for IPv6: it makes itself none.
+    return Message(f"no IPv6 address of its own for link {index}", RTM_SETLINK, 0, body, (errno.EAFNOSUPPORT,))
 
 
 def delete_link_named(name: str) -> Message:

@@ -23,14 +23,15 @@ def write(name: str, value: str) -> bool:
     return True
 
 
-def quiet_new_interfaces() -> None:
-    """Interfaces made from now on do without IPv6, until they are given an address."""
-    if read("ipv6/conf/default/disable_ipv6") is not None:
-        write("ipv6/conf/default/disable_ipv6", "1")
+def set_up_new_interfaces(*, ipv6: bool) -> None:
+    """Of those made from now on: whether they have IPv6; and none takes addresses or routes from its neighbours."""
+    for setting, value in (("accept_ra", "0"), ("disable_ipv6", "0" if ipv6 else "1")):
+        if read(f"ipv6/conf/default/{setting}") is not None:
+            write(f"ipv6/conf/default/{setting}", value)
 
 
 def allow_ipv6(interface: str) -> None:
-    """It has the addresses that it is given, and asks for none: no link-local address, nothing taken from routers."""
+    """To one that was made without. Costly where it was: the kernel spins for a lock that others wait for."""
     for setting, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")):
         write(f"ipv6/conf/{interface}/{setting}", value)
 
@@ -52,7 +53,7 @@ def has_ipv6() -> bool:
 
 def quiet_bridge() -> None:
     """A network's bridge only bridges: no link-local address, and no firewall hooks for each frame."""
-    quiet_new_interfaces()
+    set_up_new_interfaces(ipv6=False)
     with suppress(OSError):
         for setting in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
             if read(f"bridge/{setting}") is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from overlay_lab import Host, Lab, Server, ask, lab_of, visit
 
-from pyswarm_overlay import Attachment, EndpointRecord, NetworkTable, Sandbox, ServiceRecord, TableDelta
+from pyswarm_overlay import Attachment, EndpointRecord, NetworkTable, Sandbox, ServiceRecord
 
 pytestmark = pytest.mark.root
 
@@ -174,7 +174,7 @@ def test_a_vip_without_backends_refuses_at_once(web: Web, family: str) -> None:
     web.put(ready=())
     with pytest.raises(ConnectionRefusedError):
         web.inside(10, lambda: ask(VIPS[family]))
-    with pytest.raises(OSError, match="not permitted|unreachable|No route|Permission denied"):
+    with pytest.raises(OSError, match=r"not permitted|No route to host"):
         web.inside(10, lambda: ask_udp(VIPS[family]))
 
 
