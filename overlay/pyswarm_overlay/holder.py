@@ -27,6 +27,8 @@ class PortKey:
     protocol: str
     port: int
     host_ip: str = ""
+    is_shared: bool = False
+    """With the relay, which listens on it."""
 
     def __str__(self) -> str:
         where = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip or _ANY_V4
@@ -109,6 +111,9 @@ def _bind(key: PortKey, address: str) -> socket.socket | None:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+        if key.is_shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((address, key.port))
     except OSError as error:
         bound.close()

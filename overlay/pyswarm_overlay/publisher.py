@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address, ip_network
 
-from pyswarm_common.errors import AlreadyExists, FailedPrecondition
+from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Unavailable
 
 from .core import host_rules, names, subnets
 from .core.host_rules import HostRules, Listener
-from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, target_keys
+from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, relay_wanted, target_keys
 from .core.returns import Peers, Returns, mark_of, peers_of, returns_of
+from .core.rules import Command
 from .gateway import plain
 from .ground import Ground
 from .holder import NoSuchAddress, PortHolder, PortKey
 from .kernel import flows, ruleset
 from .network import Network
 from .records import IngressRecord
-from .types import HostPort, Sandbox
+from .relay.wanted import Wanted
+from .relays import Relays
+from .types import HostPort, IngressPort, Sandbox
 
 _INGRESS = "ingress"
 _DATAGRAMS = "udp"
@@ -55,6 +59,12 @@ class Publisher:
         self._conflicts: list[PortKey] = []
         self._elsewhere: list[PortKey] = []
         """Ports at addresses that this host does not have."""
+        self._proxied: dict[str, tuple[HostPort, ...]] = {}
+        """Host-mode ports that speak the PROXY protocol, by sandbox."""
+        self._sandbox_addresses: dict[str, tuple[str, ...]] = {}
+        self._relays = Relays(ground.config.run_dir)
+        self._relayed = Wanted()
+        self._relay_problem = ""
         self.ingress = IngressRecord()
 
     # -- who has which port ------------------------------------------------------------------------------------------
@@ -80,21 +90,27 @@ class Publisher:
     def open_host_ports(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
         """`addresses`: of the sandbox's way out."""
         if not sandbox.host_ports or not addresses:
-            self._host.pop(sandbox.sandbox_id, None)
+            self._forget(sandbox.sandbox_id)
             return
         plainly = tuple(map(plain, addresses))
         self._host[sandbox.sandbox_id] = tuple(
-            host_listener(port, sandbox.sandbox_id, plainly) for port in sandbox.host_ports
+            host_listener(port, sandbox.sandbox_id, plainly) for port in sandbox.host_ports if not port.proxy_protocol
         )
+        self._proxied[sandbox.sandbox_id] = tuple(port for port in sandbox.host_ports if port.proxy_protocol)
+        self._sandbox_addresses[sandbox.sandbox_id] = plainly
 
     def release(self, sandbox_id: str) -> None:
-        self._host.pop(sandbox_id, None)
+        self._forget(sandbox_id)
         self._holder.release_owner(f"sandbox {sandbox_id}")
+
+    def _forget(self, sandbox_id: str) -> None:
+        for known in (self._host, self._proxied, self._sandbox_addresses):
+            known.pop(sandbox_id, None)
 
     def set_ingress(self, record: IngressRecord) -> None:
         """Takes the ports it can have; `conflict` tells of the others."""
         self.ingress = record
-        keys = {PortKey(port.protocol, port.published_port, port.host_ip): None for port in record.ports}
+        keys = {_ingress_key(port): None for port in record.ports}
         self._holder.keep(_INGRESS, keys)
         self._conflicts, self._elsewhere = [], []
         for key in keys:
@@ -106,7 +122,7 @@ class Publisher:
 
     def conflict(self) -> AlreadyExists | None:
         if not self._conflicts:
-            return None
+            return AlreadyExists(self._relay_problem) if self._relay_problem else None
         ports = ", ".join(f"{key.port}/{key.protocol}" for key in self._conflicts)
         return AlreadyExists(
             f"published port {ports} is already allocated by another program on this node: free it or publish another"
@@ -133,20 +149,22 @@ class Publisher:
             else (ground.gateway_subnet, ground.gateway_subnet6)
         )
 
-    def document(self) -> list[host_rules.Command]:
+    def document(self) -> list[Command]:
         """The host's table as it should be now."""
         return host_rules.host_document(self._rules())
 
+    def _around(self, peers: Peers) -> Surroundings:
+        own = tuple(map(plain, self.ingress.addresses))
+        return Surroundings(self._ground.config.node_address, own, self._ways_out(), peers)
+
     def _rules(self) -> HostRules:
         config, peers = self._ground.config, self.peers()
-        own = tuple(map(plain, self.ingress.addresses))
-        around = Surroundings(config.node_address, own, self._ways_out(), peers)
+        around = self._around(peers)
         not_here = {*self._conflicts, *self._elsewhere}
         listeners = [
-            ingress_listener(
-                port, around, answers_here=PortKey(port.protocol, port.published_port, port.host_ip) not in not_here
-            )
+            ingress_listener(port, around, answers_here=_ingress_key(port) not in not_here)
             for port in self.ingress.ports
+            if not port.proxy_protocol
         ]
         for sandbox_id in sorted(self._host):
             listeners += self._host[sandbox_id]
@@ -155,7 +173,7 @@ class Publisher:
             gateway_ports=names.gateway_port_prefix(config.prefix) + "*",
             gateway_subnets=self._gateway_subnets(),
             ingress_device=names.ingress_device(config.prefix),
-            ingress_addresses=own,
+            ingress_addresses=around.ingress_addresses,
             listeners=tuple(listeners),
             peers=peers.others,
             keeps_clients=peers.keeps_clients,
@@ -180,6 +198,23 @@ class Publisher:
             if changed or ended:
                 await self._ground.threads.run(partial(self._write, wanted if changed else None, ended))
             self._programmed = wanted
+            await self._relay(again=False)
+
+    async def _relay(self, *, again: bool) -> None:
+        """A relay that does not work is a problem of its ports only; `conflict` tells of it."""
+        around = self._around(Peers())
+        around = replace(around, gateways={**around.gateways, **self._sandbox_addresses})
+        not_here = {*self._conflicts, *self._elsewhere}
+        ports = [port for port in self.ingress.ports if port.proxy_protocol and _ingress_key(port) not in not_here]
+        network = self._network()
+        known = () if network is None else network.state.endpoints
+        wanted = relay_wanted(ports, self._proxied, around, self._relayed, {*known, *self._sandbox_addresses})
+        try:
+            await self._relays.apply(wanted, again=again)
+        except Unavailable as error:
+            self._relay_problem = str(error)
+            return
+        self._relayed, self._relay_problem = wanted, ""
 
     def _turn_over(self, wanted: HostRules) -> list[TargetKey]:
         """The targets whose connections end now: all of backends that are gone, and datagrams to withdrawn ones."""
@@ -222,6 +257,7 @@ class Publisher:
         self.set_ingress(self.ingress)  # a port may be free by now
         await self.sync()
         async with self._lock:
+            await self._relay(again=True)
             wanted = self._rules()
             found = await self._ground.threads.run(partial(self._differences, wanted))
         if found:
@@ -241,7 +277,7 @@ class Publisher:
         if wanted is not None:
             self._ground.nft.run(host_rules.host_document(wanted))
         if ended:
-            flows.nudge(flows.end(self._ground.netfilter, ended))
+            flows.nudge(flows.end(self._ground.netfilter, ended), mark_of(self._ground.config.prefix))
 
     def close(self) -> None:
         self._holder.close()
@@ -253,4 +289,8 @@ class Publisher:
 
 
 def _key(port: HostPort) -> PortKey:
-    return PortKey(port.protocol, port.published, port.host_ip)
+    return PortKey(port.protocol, port.published, port.host_ip, port.proxy_protocol)
+
+
+def _ingress_key(port: IngressPort) -> PortKey:
+    return PortKey(port.protocol, port.published_port, port.host_ip, port.proxy_protocol)

@@ -100,6 +100,7 @@ def host_document(rules: HostRules) -> list[Command]:
     document = replace_table(rules.table)
     document += [
         write.base("raw", "filter", "prerouting", RAW_PRIORITY),
+        write.base("raw_own", "filter", "output", RAW_PRIORITY),
         write.base("mark", "filter", "prerouting", MANGLE_PRIORITY),
         write.base("mark_own", "route", "output", MANGLE_PRIORITY),
         write.base("prerouting", "nat", "prerouting", DSTNAT_PRIORITY),
@@ -218,7 +219,11 @@ def _loopback_guard(write: _Table, rules: HostRules) -> Iterable[Command]:
 
 
 def _notes(write: _Table, rules: HostRules) -> Iterable[Command]:
-    """Through which node a connection came. A zone of its own for each: one client may have the same port at two."""
+    """Through which node a connection came. A zone of its own for each: one client may have the same port at two.
+
+    What leaves with a mark of ours before it was tracked is a question to a client (`kernel.flows`): never tracked.
+    """
+    yield write.rule("raw_own", _marked(_meta("mark"), rules), {"notrack": None})
     numbered = [peer for peer in rules.peers if peer.number]
     if not numbered:
         return

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from pyswarm_overlay.relay.wanted import RelayPort, RelayTarget, Wanted
 from pyswarm_overlay.types import HostPort, IngressBackend, IngressPort
 
 from .host_rules import FAMILIES, Listener, Target
@@ -89,3 +92,50 @@ def target_keys(listeners: Collection[Listener]) -> dict[TargetKey, frozenset[st
         for target in listener.targets:
             found.setdefault(TargetKey(listener.protocol, target.address, target.port), set()).add(target.owner)
     return {key: frozenset(owners) for key, owners in found.items()}
+
+
+def relay_wanted(
+    ingress: Collection[IngressPort],
+    host: Mapping[str, Collection[HostPort]],
+    around: Surroundings,
+    before: Wanted,
+    alive: Collection[str],
+) -> Wanted:
+    """What the relay is told. It goes to tasks directly, in whichever family they have: the header names the client.
+
+    `host`: the ports of each sandbox that is up; `alive`: the backends whose connections may go on.
+    """
+    wanted = [(port.host_ip, port.published_port, _relay_targets(port, around), port) for port in ingress]
+    ports = [
+        RelayPort(host_ip=host_ip, port=number, targets=targets, is_sticky=port.session_affinity == "client_ip")
+        for host_ip, number, targets, port in wanted
+    ]
+    for sandbox_id in sorted(host):
+        address = next(iter(around.gateways.get(sandbox_id, ())), None)
+        for one in host[sandbox_id]:
+            target = () if address is None else (RelayTarget(address, one.target, sandbox_id),)
+            ports.append(RelayPort(host_ip=one.host_ip, port=one.published, targets=target))
+    former = {(port.host_ip, port.port): (*port.targets, *port.lingering) for port in before.ports}
+    return Wanted(ports=tuple(_with_lingering(port, former, alive) for port in ports))
+
+
+def _with_lingering(
+    port: RelayPort, former: Mapping[tuple[str, int], tuple[RelayTarget, ...]], alive: Collection[str]
+) -> RelayPort:
+    """Connections to backends that were withdrawn and still exist may finish."""
+    old = former.get((port.host_ip, port.port), ())
+    lingering = tuple(target for target in old if target not in port.targets and target.owner in alive)
+    return msgspec.structs.replace(port, lingering=tuple(dict.fromkeys(lingering)))
+
+
+def _relay_targets(port: IngressPort, around: Surroundings) -> tuple[RelayTarget, ...]:
+    targets: list[RelayTarget] = []
+    for backend in sorted(port.backends, key=lambda backend: backend.endpoint_id):
+        local = around.gateways.get(backend.endpoint_id)
+        families = {":" in address for address in around.ingress_addresses}
+        remote = [address for address in backend.ingress_addresses if (":" in address) in families]
+        if local is not None:
+            targets.append(RelayTarget(local[0], port.target_port, backend.endpoint_id))
+        elif remote and (port.policy == "spread" or backend.node_address == around.node_address):
+            targets.append(RelayTarget(remote[0], port.target_port, backend.endpoint_id))
+    return tuple(targets)

@@ -1,8 +1,10 @@
 """Translated connections of this host: end those to given targets, and have their clients notice.
 
-A TCP client that sends nothing would not notice that its connection is gone. So it is sent an acknowledgement out of its
-window, as a keep-alive is: its kernel answers with one that says where it stands, and *that* packet, which belongs to no
-connection any more, is answered with a reset it believes. Nothing needs to be known of the connection but its addresses.
+A TCP client that sends nothing would not notice that its connection is gone. So it is sent what looks like the answer to
+a new connection (SYN and ACK). RFC 5961 has its kernel say where it stands, and *that* packet, which belongs to no
+connection any more, is answered with a reset it believes. Nothing needs to be known of the connection but its addresses,
+and connection tracking on the way (the node that the client came through) lets such a packet pass in every state, where
+it drops acknowledgements outside the window.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _NESTED = 0x8000
 _NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}
 _SO_MARK = 36
 _MAX_NUDGES = 20_000
-_ACK_FLAG = 0x10
+_SYN_AND_ACK = 0x12
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,11 @@ def _tcp_flow(body: bytes) -> Flow | None:
     return Flow(client, server, int.from_bytes(values.get(_MARK, b""), "big"))
 
 
-def nudge(flows: Sequence[Flow]) -> int:
-    """Have the clients of connections that were ended ask about them; returns how many were asked."""
+def nudge(flows: Sequence[Flow], mark: int) -> int:
+    """Have the clients of connections that were ended ask about them; returns how many were asked.
+
+    `mark`: of packets that connection tracking is to pass by; flows that came through a node have such a one.
+    """
     if len(flows) > _MAX_NUDGES:
         log.warning("%d clients are not told that their connections are gone: they learn with their next packet",
                     len(flows) - _MAX_NUDGES)  # fmt: skip
@@ -129,30 +134,28 @@ def nudge(flows: Sequence[Flow]) -> int:
     for family in (socket.AF_INET, socket.AF_INET6):
         mine = [flow for flow in flows[:_MAX_NUDGES] if (":" in flow.client[0]) == (family == socket.AF_INET6)]
         if mine:
-            asked += _nudge_family(family, mine)
+            asked += _nudge_family(family, mine, mark)
     return asked
 
 
-def _nudge_family(family: socket.AddressFamily, flows: Iterable[Flow]) -> int:
+def _nudge_family(family: socket.AddressFamily, flows: Iterable[Flow], mark: int) -> int:
     """A client that cannot be reached is passed over: nobody waits there."""
     asked = 0
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as sender:
         for flow in flows:
             try:
-                sender.setsockopt(socket.SOL_SOCKET, _SO_MARK, flow.mark)
-                # Both halves of the sequence numbers: whatever its window is, one of the two is outside.
-                for sequence in (0, 1 << 31):
-                    sender.sendto(probe(flow, sequence), (flow.client[0], 0))
+                sender.setsockopt(socket.SOL_SOCKET, _SO_MARK, flow.mark or mark)
+                sender.sendto(probe(flow), (flow.client[0], 0))
                 asked += 1
             except OSError as error:
                 log.debug("client %s cannot be told that its connection is gone: %s", flow.client[0], error)
     return asked
 
 
-def probe(flow: Flow, sequence: int) -> bytes:
-    """A bare acknowledgement from the server's end, with its IP header."""
+def probe(flow: Flow) -> bytes:
+    """A segment without data from the server's end, with its IP header."""
     source, destination = ip_address(flow.server[0]).packed, ip_address(flow.client[0]).packed
-    segment = struct.pack(">HHIIBBHHH", flow.server[1], flow.client[1], sequence, 0, 5 << 4, _ACK_FLAG, 1024, 0, 0)
+    segment = struct.pack(">HHIIBBHHH", flow.server[1], flow.client[1], 0, 0, 5 << 4, _SYN_AND_ACK, 1024, 0, 0)
     if len(source) == 4:
         pseudo = source + destination + struct.pack(">BBH", 0, socket.IPPROTO_TCP, len(segment))
         # The kernel fills in the length, the identification and the checksum of the header.
@@ -165,7 +168,7 @@ def probe(flow: Flow, sequence: int) -> bytes:
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
