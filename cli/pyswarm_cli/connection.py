@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         jobs_pb2_grpc,
         localnet_pb2_grpc,
         logs_pb2_grpc,
+        network_checks_pb2_grpc,
         node_pb2_grpc,
         operator_pb2_grpc,
         plain_pb2_grpc,
@@ -136,6 +137,13 @@ class Connection:
         from pyswarm.v1 import exec_pb2_grpc  # noqa: PLC0415
 
         return exec_pb2_grpc.ExecStub(self._channel)
+
+    @property
+    def network_checks(self) -> network_checks_pb2_grpc.NetworkChecksStub:
+        """Whether the networks of nodes are as they should be."""
+        from pyswarm.v1 import network_checks_pb2_grpc  # noqa: PLC0415
+
+        return network_checks_pb2_grpc.NetworkChecksStub(self._channel)
 
     @property
     def health(self) -> health_pb2_grpc.HealthStub:

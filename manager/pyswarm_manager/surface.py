@@ -27,6 +27,7 @@ from pyswarm.v1 import (
     jobs_pb2_grpc,
     locking_pb2_grpc,
     logs_pb2_grpc,
+    network_checks_pb2_grpc,
     operator_pb2_grpc,
     plans_pb2_grpc,
     raft_pb2_grpc,
@@ -41,6 +42,7 @@ from pyswarm_common.rpc import GuardInterceptor
 from pyswarm_manager.access.admission import StoreAdmission
 from pyswarm_manager.access.connect import PeopleDoor, people_methods
 from pyswarm_manager.access.entering import EnteringServicer
+from pyswarm_manager.access.network_checks import NetworkChecksServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.attachments import AttachmentsServicer
@@ -162,6 +164,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
     jobs = JobsServicer(store, raft, forwarder, new_id, time.time)
     locking = LockingServicer(store, raft, parts.at_rest, identity)
     members = RaftServicer(raft, identity().cluster_id, parts.speakers, parts.whereabouts, lanes)
+    checks = NetworkChecksServicer(store, raft, forwarder, identity, parts.dispatcher.table_versions)
     operator = OperatorServicer(store, raft, forwarder, identity)
     plans = PlansServicer(store, raft, forwarder, new_id, time.time, parts.dispatcher.images_of)
     scheduling = SchedulingServicer(store, raft, forwarder, new_id, time.time)
@@ -179,6 +182,7 @@ def _services(parts: Parts, ca: CAServicer, backup: BackupServicer, lanes: Lanes
         "Jobs": partial(jobs_pb2_grpc.add_JobsServicer_to_server, jobs),
         "Locking": partial(locking_pb2_grpc.add_LockingServicer_to_server, locking),
         "Logs": partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, identity)),
+        "NetworkChecks": partial(network_checks_pb2_grpc.add_NetworkChecksServicer_to_server, checks),
         "Operator": partial(operator_pb2_grpc.add_OperatorServicer_to_server, operator),
         "Plans": partial(plans_pb2_grpc.add_PlansServicer_to_server, plans),
         "Raft": partial(raft_pb2_grpc.add_RaftServicer_to_server, members),

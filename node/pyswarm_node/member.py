@@ -66,7 +66,12 @@ class Member:
                 runtime,
                 runtime.images,
                 overlay,
-                wires=AgentWires(access=runtime.access, pull=registry_pull(runtime.images), tunnels=overlay.encryption),
+                wires=AgentWires(
+                    access=runtime.access,
+                    pull=registry_pull(runtime.images),
+                    inspector=overlay,
+                    tunnels=overlay.encryption,
+                ),
             )
         except BaseException:
             await overlay.close()

@@ -1,49 +1,71 @@
 """Looks after the host's networks: what somebody or something else took away is put back.
 
-The overlay compares the kernel with what is wanted and repairs it; this decides when, and says what was wrong. It waits
-while networks are being changed, since the kernel then lags behind what is wanted without any damage; but not for ever.
+The overlay hears of changes, compares the kernel with what is wanted and repairs it; this says what was wrong: in the
+log, each thing once and not too many at a time, and to the managers, whose events show it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from pyswarm_common.errors import PyswarmError
+from pyswarm_overlay.reports import Finding
 
 _log = logging.getLogger(__name__)
 
-_FIRST_AFTER_S = 2.0
-_BUSY_PAUSE_S = 0.2
+MAX_LINES = 20
+"""Of the log, in each period of `LINES_PERIOD_S`; more is only counted."""
+LINES_PERIOD_S = 10.0
 
 
-class Verifiable(Protocol):
+class Watchable(Protocol):
     """What is needed of the overlay."""
 
-    async def verify(self) -> list[str]: ...
+    def watch(self, period_s: float, is_busy: Callable[[], bool]) -> AsyncIterator[Finding]: ...
 
 
-async def watch_networks(overlay: Verifiable, is_busy: Callable[[], bool], period_s: float) -> None:
-    """For ever: soon after the start, then once per period. A failure is said once, until there is another."""
-    problem = ""
-    await asyncio.sleep(min(_FIRST_AFTER_S, period_s))
-    while True:
-        await _wait_quiet(is_busy, period_s)
-        try:
-            for repaired in await overlay.verify():
-                _log.warning("networks repaired: %s", repaired)
-            problem = ""
-        except PyswarmError as error:
-            if str(error) != problem:
-                _log.warning("networks cannot be verified: %s", error)
-            problem = str(error)
-        await asyncio.sleep(period_s)
+class Lines:
+    """What is said in the log, bounded."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._said = 0
+        self._held_back = 0
+
+    def say(self, finding: Finding) -> None:
+        now = self._clock()
+        if now - self._since >= LINES_PERIOD_S:
+            if self._held_back:
+                _log.warning("networks: %d more repairs were not named", self._held_back)
+            self._since, self._said, self._held_back = now, 0, 0
+        if self._said >= MAX_LINES:
+            self._held_back += 1
+            return
+        self._said += 1
+        _log.warning("%s", sentence(finding))
 
 
-async def _wait_quiet(is_busy: Callable[[], bool], at_most_s: float) -> None:
-    waited_s = 0.0
-    while is_busy() and waited_s < at_most_s:
-        await asyncio.sleep(_BUSY_PAUSE_S)
-        waited_s += _BUSY_PAUSE_S
+def sentence(finding: Finding) -> str:
+    """One line for people."""
+    kind, key = finding.place
+    where = " ".join(filter(None, (kind, finding.name or key[:12])))
+    if finding.is_repaired:
+        return f"networks repaired: {where}: {'; '.join(finding.problems)}"
+    return f"networks cannot be repaired yet: {where}: {'; '.join(finding.left)}"
+
+
+async def watch_networks(
+    overlay: Watchable,
+    is_busy: Callable[[], bool],
+    period_s: float,
+    tell: Callable[[Finding], None] = lambda finding: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """For ever. `tell` hears of every finding."""
+    lines = Lines(clock)
+    async for finding in overlay.watch(period_s, is_busy):
+        lines.say(finding)
+        tell(finding)

@@ -11,6 +11,7 @@ and the VIPs of its sandboxes). They are always taken in this order.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -35,12 +36,16 @@ from .networks import Networks
 from .publisher import Publisher
 from .records import IngressRecord, Records
 from .refusals import kernel_errors
-from .reports import Finding, Held, Report
+from .reports import Finding, Held, Hop, Report, Source, Step
 from .resolving.link import ResolverLink
 from .sandbox import LiveSandbox
 from .sandboxes import Sandboxes, gateways
+from .tracing.far import FarSide
+from .tracing.near import NearSide
 from .types import IngressPort, NetworkTable, OverlayConfig, Sandbox, TableDelta
 from .underlay import Underlay
+
+log = logging.getLogger(__name__)
 
 
 class OverlayHost:
@@ -61,8 +66,11 @@ class OverlayHost:
         )
         self._ingress = Ingress(ground, records, self._networks, self._publisher)
         self._scratch = scratch
-        kept = Kept(ground, self._gateway, self._networks, self._sandboxes, self._ingress, self._publisher, live)
+        parts = (self._gateway, self._networks, self._sandboxes, self._ingress, self._publisher)
+        kept = Kept(ground, *parts, live, self.encryption)
         self._verification = verification(kept, scratch, self._sweep)
+        self._near = NearSide(ground, self._networks, self._sandboxes)
+        self._far = FarSide(ground, self._networks, self._sandboxes)
         self._following = Following(ground, self._networks, self._sandboxes, self._ingress)
 
     # -- life of the host ------------------------------------------------------------------------------------------
@@ -93,7 +101,8 @@ class OverlayHost:
         await self._sandboxes.take_over()
         await self._ingress.apply(self._records.ingress())
         await self._publisher.start()
-        await self._remove_strays()
+        for finding in (await self._verification.check(repair=True)).findings:
+            log.info("networks: left by an earlier daemon: %s %s: %s", *finding.place, "; ".join(finding.problems))
         await self._resolver.take_over(self._sandboxes.ids())
 
     async def _remove_strays(self) -> list[str]:
@@ -224,6 +233,21 @@ class OverlayHost:
     def watch(self, period_s: float, is_busy: Callable[[], bool]) -> AsyncIterator[Finding]:
         """Verify continuously, for ever: says every problem once it was repaired, or could not be."""
         return self._verification.watch(period_s, is_busy)
+
+    # -- tracing ---------------------------------------------------------------------------------------------------
+
+    async def trace_source(self, sandbox_id: str, target: str, port: int, protocol: str, *, probe: bool) -> Source:
+        """Where packets of a sandbox for a name or an address would go, as its kernel has it."""
+        with kernel_errors(f"sandbox {sandbox_id}"):
+            found = await self._near.look(sandbox_id, target)
+            if probe and port and protocol == "tcp":
+                return replace(found, probe=await self._near.probe(sandbox_id, target, port))
+            return found
+
+    async def trace_target(self, sandbox_id: str, hop: Hop, port: int, protocol: str) -> tuple[Step, ...]:
+        """What such packets would meet here."""
+        with kernel_errors(f"sandbox {sandbox_id}"):
+            return await self._far.look(sandbox_id, hop, port, protocol)
 
     async def _sweep(self) -> list[str]:
         """What drivers keep in the host's own namespace is compared and repaired in one; strays go."""

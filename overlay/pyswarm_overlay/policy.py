@@ -151,6 +151,20 @@ class Policies:
         guards = (self._guards.get(live.sandbox.sandbox_id) for live in lives)
         return [guard for guard in guards if guard is not None and guard.is_concerned(state)]
 
+    def batches(self, sandbox_id: str) -> list[Callable[[int], tuple[bytes, int]]]:
+        """Transactions that write a sandbox's policy anew: for verification. None where it has none."""
+        guard = self._guards.get(sandbox_id)
+        wanted = None if guard is None else guard.wanted()
+        if guard is None or wanted is None:
+            return []
+        return [partial(nft_attributes.batch, nft_attributes.INET, policy_wire.whole_table(guard.table, wanted))]
+
+    def lets_in(self, sandbox_id: str, interface: str, source: str) -> bool | None:
+        """Whether connections from that address are let in at that interface; None: it has no policy."""
+        guard = self._guards.get(sandbox_id)
+        wanted = None if guard is None else guard.wanted()
+        return None if wanted is None else interface in wanted.open or (interface, source) in wanted.sources
+
     def forget(self, sandbox_id: str) -> None:
         """Its namespace goes, and its rules with it."""
         self._guards.pop(sandbox_id, None)

@@ -104,7 +104,14 @@ class Agent:
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)
         servicer = AgentServicer(
-            self.tasks, runtime, images, self._name, self._removed.gate, lambda: self.managers, wires.access
+            self.tasks,
+            runtime,
+            images,
+            self._name,
+            self._removed.gate,
+            lambda: self.managers,
+            wires.access,
+            wires.inspector,
         )
         self._server = wires.serve(servicer, config.listen_address)
         self._orphans: set[asyncio.Task[None]] = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from pyswarm.v1 import agent_pb2, agent_pb2_grpc, exec_pb2, logs_pb2
+from pyswarm.v1 import agent_pb2, agent_pb2_grpc, exec_pb2, logs_pb2, network_checks_pb2
 from pyswarm_common.codec import set_timestamp, timestamp
 from pyswarm_common.errors import InvalidArgument, NotFound, Unavailable
 from pyswarm_common.identity import NodeIdentity, ServedIdentity
@@ -15,6 +15,7 @@ from pyswarm_common.rpc import TLS_SERVER_OPTIONS, Caller, GuardInterceptor, Tab
 from pyswarm_common.rpc.peers import PeerGate
 
 from .entering import Entering, container_of_task
+from .network_checks import NetworkChecks, NetworkInspector
 from .ports import ContainerAccess, ContainerRuntime, ImageStore
 from .tasks import Tasks
 
@@ -27,6 +28,9 @@ AGENT_TABLE: Table = {
     "/pyswarm.v1.Agent/RunInTask": _MANAGERS,
     "/pyswarm.v1.Agent/CopyFromTask": _MANAGERS,
     "/pyswarm.v1.Agent/CopyToTask": _MANAGERS,
+    "/pyswarm.v1.Agent/VerifyNetworks": _MANAGERS,
+    "/pyswarm.v1.Agent/TraceSource": _MANAGERS,
+    "/pyswarm.v1.Agent/TraceTarget": _MANAGERS,
     "/pyswarm.v1.Agent/GetImage": _NODES,
     "/pyswarm.v1.Agent/ReadBlob": _NODES,
     "/pyswarm.v1.Agent/GetManagers": _NODES,
@@ -47,15 +51,17 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
         gate: PeerGate | None = None,
         managers: Callable[[], Sequence[str]] = tuple,
         access: ContainerAccess | None = None,
+        inspector: NetworkInspector | None = None,
     ) -> None:
         """`node` gives (node id, host name); `gate` knows whom to refuse; `managers`: whom this node knows; without
-        `access` no container can be entered."""
+        `access` no container can be entered, without `inspector` no network looked at."""
         self.gate = gate
         self._managers = managers
         self._tasks = tasks
         self._runtime = runtime
         self._images = images
         self._node = node
+        self._checks = NetworkChecks(inspector)
         self._entering = Entering(access, container_of_task(tasks.get, tasks.container_of))
 
     def RunInTask(  # noqa: N802
@@ -73,6 +79,23 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
     ) -> exec_pb2.CopyToResponse:
         await self._entering.copy_to(request_iterator)
         return exec_pb2.CopyToResponse()
+
+    async def VerifyNetworks(  # noqa: N802
+        self, request: network_checks_pb2.VerifyNetworksRequest, context: Any
+    ) -> network_checks_pb2.NodeNetworks:
+        answer = await self._checks.verify(request)
+        answer.node_id, answer.node_hostname = self._node()
+        return answer
+
+    async def TraceSource(  # noqa: N802
+        self, request: network_checks_pb2.TraceSourceRequest, context: Any
+    ) -> network_checks_pb2.TraceSourceResponse:
+        return await self._checks.source(request)
+
+    async def TraceTarget(  # noqa: N802
+        self, request: network_checks_pb2.TraceTargetRequest, context: Any
+    ) -> network_checks_pb2.TraceTargetResponse:
+        return await self._checks.target(request)
 
     async def ReadTaskLogs(  # noqa: N802 - named by the protocol
         self, request: agent_pb2.ReadTaskLogsRequest, context: Any

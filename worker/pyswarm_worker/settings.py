@@ -17,6 +17,7 @@ from pyswarm_common.model import Node, NodeDescription
 
 from .core.materials import NodeFacts
 from .images import Pull
+from .network_checks import NetworkInspector
 from .peers import ConnectAgent
 from .ports import ContainerAccess
 from .server import AgentServer, AgentServicer
@@ -88,6 +89,8 @@ class AgentWires:
     """From registries; without it images come from other nodes only."""
     files: Callable[[Path, Callable[[], NodeFacts]], TaskFiles] = TaskFiles
     """Where secrets and configs are put."""
+    inspector: NetworkInspector | None = None
+    """Looks at its networks; without it nobody can have them verified."""
     tunnels: Tunnels | None = None
     """Of encrypted networks; without them there are none."""
 

@@ -41,6 +41,9 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Secrets", "GetSecret ListSecrets GetConfig ListConfigs", _VIEWERS),
     # Who enters a container can change it, and can read the secrets in it.
     ("pyswarm.v1.Exec", "Run CopyFrom CopyTo", _OPERATORS),
+    # Repairs bring the kernel to what the cluster says already; a look changes nothing.
+    ("pyswarm.v1.NetworkChecks", "VerifyNetworks TraceNetwork", _OPERATORS),
+    ("pyswarm.v1.NetworkChecks", "GetTableVersions", _OPERATORS),
     ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
     ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
     # A backup holds everything, the root's key included.

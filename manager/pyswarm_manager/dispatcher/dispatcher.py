@@ -77,6 +77,10 @@ class Dispatcher:
         """The images of a node, as far as it told this leader."""
         return self._term.images_of(node_id) if self._term is not None else None
 
+    def table_versions(self) -> dict[str, int]:
+        """Of every network's table. Raises NotLeading."""
+        return self.term.tables.versions()
+
     def not_leading(self) -> NotLeading:
         """The refusal of a manager that does not lead."""
         return NotLeading(self._leader_address())

@@ -101,6 +101,8 @@ class Netlink:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _MAX_BATCH)
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)
+        self.port = int(self._socket.getsockname()[0])
+        """By which the kernel tells others who changed something."""
         self._sequence = 0
         self._lock = threading.Lock()
 

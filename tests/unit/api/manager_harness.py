@@ -25,6 +25,7 @@ from pyswarm.v1 import (
     health_pb2_grpc,
     jobs_pb2_grpc,
     logs_pb2_grpc,
+    network_checks_pb2_grpc,
     operator_pb2_grpc,
     plans_pb2_grpc,
     scheduling_pb2_grpc,
@@ -64,6 +65,7 @@ from pyswarm_common.model import (
 from pyswarm_manager.access.admission import StoreAdmission
 from pyswarm_manager.access.connect import PeopleDoor, people_methods
 from pyswarm_manager.access.entering import EnteringServicer
+from pyswarm_manager.access.network_checks import NetworkChecksServicer
 from pyswarm_manager.access.servicer import AccessServicer
 from pyswarm_manager.access.tokens import Bearers
 from pyswarm_manager.api.attachments import AttachmentsServicer
@@ -230,6 +232,10 @@ class Swarm:
             partial(
                 secrets_pb2_grpc.add_SecretsServicer_to_server,
                 SecretsServicer(store, raft, forwarder, new_id, time.time),
+            ),
+            partial(
+                network_checks_pb2_grpc.add_NetworkChecksServicer_to_server,
+                NetworkChecksServicer(store, raft, forwarder, lambda: identity, dict),
             ),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),

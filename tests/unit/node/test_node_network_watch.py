@@ -1,64 +1,66 @@
-"""When networks are verified, and what is said of it."""
+"""What is said of repaired networks: everything to whoever is told, not too much in the log."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from pyswarm_common.errors import Unavailable
-from pyswarm_node import network_watch
-from pyswarm_node.network_watch import watch_networks
+from pyswarm_node.network_watch import LINES_PERIOD_S, MAX_LINES, sentence, watch_networks
+from pyswarm_overlay.reports import Finding
+
+ROUTE = Finding(("sandbox", "0123456789abcdef"), "", ("route 10.0.0.0/24 is missing",))
 
 
 class Networks:
-    """Answers what it is told to, then says that it was asked often enough."""
+    """Finds what it is given."""
 
-    def __init__(self, *answers: list[str] | Exception) -> None:
-        self._answers = list(answers)
-        self.done = asyncio.Event()
+    def __init__(self, findings: list[Finding]) -> None:
+        self.findings = findings
 
-    async def verify(self) -> list[str]:
-        if not self._answers:
-            self.done.set()
-            return []
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def watch(self, period_s: float, is_busy: Callable[[], bool]) -> AsyncIterator[Finding]:
+        for finding in self.findings:
+            yield finding
 
 
-async def test_what_was_repaired_is_said_and_a_failure_once(caplog: pytest.LogCaptureFixture) -> None:
-    broken = Unavailable("the kernel is busy")
-    networks = Networks([], ["bridge br0 was missing"], broken, broken, [], broken)
-    watch = asyncio.create_task(watch_networks(networks, lambda: False, 0.001))
-    async with asyncio.timeout(20):
-        await networks.done.wait()
-    watch.cancel()
-    await asyncio.gather(watch, return_exceptions=True)
-    failed = "networks cannot be verified: the kernel is busy"
+def idle() -> bool:
+    return False
+
+
+async def test_what_was_repaired_is_said_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Finding] = []
+    with caplog.at_level(logging.WARNING):
+        await watch_networks(Networks([ROUTE]), idle, 1.0, told.append)
+    assert told == [ROUTE]
     assert [record.message for record in caplog.records] == [
-        "networks repaired: bridge br0 was missing",
-        failed,
-        failed,
+        "networks repaired: sandbox 0123456789ab: route 10.0.0.0/24 is missing"
     ]
 
 
-@pytest.mark.parametrize("busy_for", [1, 1_000_000])
-async def test_networks_that_are_being_changed_are_left_alone_but_not_for_ever(
-    busy_for: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(network_watch, "_BUSY_PAUSE_S", 0.004)
-    networks, asked = Networks(), 0
+async def test_the_log_is_bounded_and_says_how_much_it_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
 
-    def is_busy() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked <= busy_for
+    def clock() -> float:
+        return now
 
-    watch = asyncio.create_task(watch_networks(networks, is_busy, 0.01))
-    async with asyncio.timeout(20):
-        await networks.done.wait()
-    watch.cancel()
-    await asyncio.gather(watch, return_exceptions=True)
-    assert asked >= 2  # it looked again before it verified
+    class Late(Networks):
+        async def watch(self, period_s: float, is_busy: Callable[[], bool]) -> AsyncIterator[Finding]:
+            nonlocal now
+            for finding in self.findings:
+                yield finding
+            now += LINES_PERIOD_S
+            yield ROUTE
+
+    told: list[Finding] = []
+    with caplog.at_level(logging.WARNING):
+        await watch_networks(Late([ROUTE] * (MAX_LINES + 3)), idle, 1.0, told.append, clock)
+    assert len(told) == MAX_LINES + 4
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == MAX_LINES + 2
+    assert messages[MAX_LINES] == "networks: 3 more repairs were not named"
+
+
+def test_what_could_not_be_repaired_is_said_so() -> None:
+    finding = Finding(("network", "abc"), "web", ("device br0 is missing",), ("device br0 is missing",))
+    assert sentence(finding) == "networks cannot be repaired yet: network web: device br0 is missing"

@@ -14,7 +14,7 @@ from typing import cast
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
-from pyswarm_common.model import Cluster, Network, NetworkAttachment, Node, Service, Task
+from pyswarm_common.model import Cluster, ClusterSpec, Network, NetworkAttachment, Node, Service, Task
 from pyswarm_manager.dispatcher.core import records
 from pyswarm_manager.dispatcher.core.framing import framed, key_of
 from pyswarm_manager.dispatcher.core.programmed import Programmed
@@ -136,7 +136,7 @@ class NetworkTables:
         self._changed: dict[str, None] = {}
         self._has_withdrawn = False
         self.programmed = Programmed()
-        self.tunnel_peers = TunnelPeers(view.cluster.spec.tunnel_key_rotation_s if view.cluster is not None else 0.0)
+        self.tunnel_peers = TunnelPeers((view.cluster.spec if view.cluster is not None else ClusterSpec()).tunnel_rotation_s)
         for network in view.networks.values():
             self.tunnel_peers.set_network(network)
         self.unheld: set[str] = set()
@@ -148,6 +148,10 @@ class NetworkTables:
     def table(self, network_id: str) -> Table | None:
         """The table of that network, if the network exists."""
         return self._tables.get(network_id)
+
+    def versions(self) -> dict[str, int]:
+        """Of every network's table."""
+        return {network_id: table.version for network_id, table in self._tables.items()}
 
     def take_changed(self) -> frozenset[str]:
         """The networks whose tables changed since the last call."""
@@ -220,7 +224,7 @@ class NetworkTables:
             case Network():
                 self.network_changed(cast("Network | None", old), cast("Network | None", new), version)
             case Cluster() as cluster:
-                self.tunnel_peers.set_rotation(cluster.spec.tunnel_key_rotation_s)
+                self.tunnel_peers.set_rotation(cluster.spec.tunnel_rotation_s)
 
     def network_changed(self, old: Network | None, new: Network | None, version: int) -> None:
         """A network appears, changes or goes."""

@@ -1,0 +1,164 @@
+"""Verifies what is ours in the host's own namespace: sandboxes' ways out, the ingress device, published ports.
+
+Settings below /proc/sys change in silence, so this part is asked often; it reads the namespace once for all sandboxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from ipaddress import ip_interface
+from typing import Literal
+
+from pyswarm_overlay.core import comparison, names
+from pyswarm_overlay.core.comparison import WantedDevice, WantedEnd
+from pyswarm_overlay.core.facts import Observed
+from pyswarm_overlay.gateway import Gateway
+from pyswarm_overlay.ground import Ground
+from pyswarm_overlay.ingress import Ingress
+from pyswarm_overlay.kernel import mending, rtnl, ruleset, sysctl
+from pyswarm_overlay.kernel.netlink import Message
+from pyswarm_overlay.networks import Networks
+from pyswarm_overlay.publisher import Publisher
+from pyswarm_overlay.sandbox import LiveSandbox
+from pyswarm_overlay.sandboxes import Sandboxes
+from pyswarm_overlay.verified import HOST_KEY
+
+_FORWARD = "ipv4/ip_forward"
+
+
+class HostAudit:
+    """`live` tells the sandboxes that are up."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        gateway: Gateway,
+        networks: Networks,
+        sandboxes: Sandboxes,
+        ingress: Ingress,
+        live: Mapping[str, LiveSandbox],
+    ) -> None:
+        self._ground = ground
+        self._gateway = gateway
+        self._networks = networks
+        self._sandboxes = sandboxes
+        self._ingress = ingress
+        self._live = live
+
+    @property
+    def place(self) -> Literal["host"]:
+        return "host"
+
+    def places(self) -> Collection[str]:
+        return [HOST_KEY]
+
+    async def observe(self, _key: str) -> list[str]:
+        ends, device = self._ends(), self._device()
+        forwards, found = await self._ground.threads.run(self._read)
+        problems = [] if forwards else ["net.ipv4.ip_forward is off"]
+        for end in ends:
+            problems += comparison.end_problems(end, found)
+        if device is not None:
+            problems += comparison.device_problems(device, found)
+        return problems + [f"device {name} is a stray" for name in self._strays(found)]
+
+    def _read(self) -> tuple[bool, Observed]:
+        return sysctl.read(_FORWARD) == "1", mending.observe(self._ground.netlink, neighbours=False)
+
+    def _ends(self) -> list[WantedEnd]:
+        prefix, mtu = self._ground.config.prefix, self._gateway.mtu
+        return [
+            WantedEnd(sandbox_id, names.gateway_port(prefix, sandbox_id), mtu, self._peers(live))
+            for sandbox_id, live in self._live.items()
+            if live.record.gateway_address is not None
+        ]
+
+    def _device(self) -> WantedDevice | None:
+        addresses, network = self._ingress.addresses, self._networks.ingress()
+        if not addresses or network is None or network.devices is None:
+            return None
+        return WantedDevice(self._ingress.name, network.devices.mtu, names.mac_of(addresses), addresses)
+
+    def _strays(self, found: Observed) -> list[str]:
+        """Ways out of nobody."""
+        prefix = self._ground.config.prefix
+        known = {names.gateway_port(prefix, sandbox_id) for sandbox_id in self._sandboxes.ids()}
+        start = names.gateway_port_prefix(prefix)
+        ours = (link.name for link in found.links.values() if link.name.startswith(start) and link.kind == "veth")
+        return [name for name in ours if name not in known and name not in self._sandboxes.dying]
+
+    async def repair(self, _key: str) -> None:
+        await self._ground.threads.run(self._gateway.ensure)
+        ends, device = self._ends(), self._device()
+        _forwards, found = await self._ground.threads.run(self._read)
+        await self._ground.threads.run(partial(self._mend, ends, device, found))
+        _forwards, found = await self._ground.threads.run(self._read)
+        for end in ends:
+            if comparison.end_problems(end, found):
+                await self._sandboxes.verify(end.sandbox_id)
+        if device is not None and comparison.device_problems(device, found):
+            await self._ingress.verify()
+
+    def _mend(self, ends: list[WantedEnd], device: WantedDevice | None, found: Observed) -> None:
+        """Blocking: every setting of devices that are there."""
+        messages: list[Message] = [rtnl.delete_link_named(name) for name in self._strays(found)]
+        for end in ends:
+            link = found.links.get(end.port)
+            if link is not None and comparison.end_problems(end, found):
+                messages += [mending.set_link(link.index, end.mtu), rtnl.allow_loopback_routes(link.index)]
+                if comparison.lost_ways(end, found):
+                    messages.append(rtnl.delete_link_named(end.port))  # the builder makes the pair anew
+        link = None if device is None else found.links.get(device.name)
+        if device is not None and link is not None and comparison.device_problems(device, found):
+            messages += [mending.set_link(link.index, device.mtu), rtnl.allow_loopback_routes(link.index)]
+            present = {entry.address for entry in found.addresses if entry.index == link.index}
+            for address in present.intersection(device.addresses):
+                own = str(ip_interface(address).ip)
+                messages += [mending.new_own_route(route, own) for route in comparison.routes_of(address, link.index)]
+        self._ground.netlink.transact(messages)
+
+    def _peers(self, live: LiveSandbox) -> tuple[str, ...]:
+        return tuple(str(ip_interface(address).ip) for address in self._gateway.both(live.record.gateway_address))
+
+    def size(self) -> dict[str, int]:
+        return {"ways out": len(self._ends()), "ingress devices": int(self._device() is not None)}
+
+
+class PublishedAudit:
+    """Verifies the host's table: published ports and the translation of what leaves sandboxes."""
+
+    def __init__(self, ground: Ground, publisher: Publisher, scratch: ruleset.Scratch) -> None:
+        self._ground = ground
+        self._publisher = publisher
+        self._scratch = scratch
+        self._right: int | None = None
+        """The generation of the rules at which they were found right."""
+        self._rules = 0
+
+    @property
+    def place(self) -> Literal["host"]:
+        return "host"
+
+    def places(self) -> Collection[str]:
+        return [HOST_KEY]
+
+    async def observe(self, _key: str) -> list[str]:
+        return await self._ground.threads.run(self._look)
+
+    def _look(self) -> list[str]:
+        netfilter = self._ground.netfilter
+        before = ruleset.generation(netfilter)
+        if self._right == before:
+            return []
+        wanted = self._scratch.of_document(self._publisher.document())
+        self._rules = sum(len(rules) for shape in wanted.values() for rules in shape.rules.values())
+        problems = ruleset.compare(wanted, ruleset.read(netfilter, wanted))
+        self._right = before if not problems and ruleset.generation(netfilter) == before else None
+        return problems
+
+    async def repair(self, _key: str) -> None:
+        await self._publisher.rewrite()
+
+    def size(self) -> dict[str, int]:
+        return {"host rules": self._rules}

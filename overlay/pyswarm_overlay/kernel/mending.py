@@ -1,0 +1,98 @@
+"""Route-netlink messages that put single settings right: what verification needs beyond building. Messages only."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from ipaddress import ip_address, ip_network
+
+from pyswarm_overlay.core import facts
+from pyswarm_overlay.core.facts import NeighbourFacts, Observed, RouteFacts
+
+from .netlink import NLM_F_CREATE, NLM_F_REPLACE, Message, Netlink, attr, u32
+
+_RTM_GETLINK, _RTM_SETLINK, _RTM_GETADDR = 18, 19, 22
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTM_DELNEIGH, _RTM_GETNEIGH = 29, 30
+_IFLA_ADDRESS, _IFLA_MTU = 1, 4
+_IFF_UP, _IFF_NOARP = 1, 0x80
+_NTF_SELF, _NTF_MASTER = 2, 4
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
+_PROTOCOL_KERNEL, _SCOPE_LINK, _SCOPE_HOST, _UNICAST, _LOCAL = 2, 253, 254, 1, 2
+_IPV6_METRIC = 256
+
+
+def observe(netlink: Netlink, *, neighbours: bool = True, forwarding: bool = False) -> Observed:
+    """Read one namespace. Blocking."""
+    found = [] if not neighbours else netlink.dump(_ask("neighbours", _RTM_GETNEIGH, facts.NDMSG.pack(0, 0, 0, 0, 0)))
+    if forwarding:
+        found += netlink.dump(_ask("forwarding entries", _RTM_GETNEIGH, facts.IFINFO.pack(facts.AF_BRIDGE, 0, 0, 0, 0)))
+    return Observed(
+        links=facts.links(netlink.dump(_ask("links", _RTM_GETLINK, facts.IFINFO.pack(0, 0, 0, 0, 0)))),
+        addresses=facts.addresses(netlink.dump(_ask("addresses", _RTM_GETADDR, facts.IFADDR.pack(0, 0, 0, 0, 0)))),
+        routes=facts.routes(netlink.dump(_ask("routes", _RTM_GETROUTE, facts.RTMSG.pack(*[0] * 9)))),
+        neighbours=facts.neighbours(found),
+    )
+
+
+def _ask(what: str, kind: int, body: bytes) -> Message:
+    return Message(f"list {what}", kind, 0, body)
+
+
+def set_link(index: int, mtu: int, mac: str | None = None) -> Message:
+    """Up, with ARP, with this MTU and MAC."""
+    body = facts.IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP | _IFF_NOARP) + u32(_IFLA_MTU, mtu)
+    if mac is not None:
+        body += attr(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    return Message(f"settings of link {index}", _RTM_SETLINK, 0, body)
+
+
+def delete_entry(entry: NeighbourFacts) -> Message:
+    """A neighbour, or a forwarding entry of a bridge or of a tunnel."""
+    if entry.address:
+        packed = ip_address(entry.address).packed
+        family = facts.AF_INET if len(packed) == 4 else facts.AF_INET6
+        body = facts.NDMSG.pack(family, entry.index, 0, 0, 0) + attr(1, packed)
+    else:
+        flags = _NTF_SELF if entry.of_device else _NTF_MASTER
+        body = facts.NDMSG.pack(facts.AF_BRIDGE, entry.index, 0, flags, 0)
+        body += attr(2, bytes.fromhex(entry.mac.replace(":", "")))
+        if entry.vlan:
+            body += attr(5, struct.pack("=H", entry.vlan))
+    return Message(f"forget {entry.address or entry.mac}", _RTM_DELNEIGH, 0, body, (errno.ENOENT, errno.EOPNOTSUPP))
+
+
+def new_own_route(route: RouteFacts, source: str) -> Message:
+    """To oneself (table local) or to one's subnet, as the kernel makes them with an address."""
+    local = route.table == facts.LOCAL_TABLE
+    destination = ip_network(route.destination)
+    is_ipv4 = destination.version == 4
+    scope = (_SCOPE_HOST if local else _SCOPE_LINK) if is_ipv4 else 0
+    kind = _LOCAL if local else _UNICAST
+    body = _route_head(destination.prefixlen, route.table, scope, kind, 4 if is_ipv4 else 6)
+    body += attr(_RTA_DST, destination.network_address.packed) + u32(_RTA_OIF, route.index)
+    if is_ipv4:
+        body += attr(_RTA_PREFSRC, ip_address(source).packed)
+    elif not local:
+        body += u32(_RTA_PRIORITY, _IPV6_METRIC)
+    return Message(f"route {route.destination}", _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, (errno.EEXIST,))
+
+
+def delete_route(route: RouteFacts) -> Message:
+    destination = ip_network(route.destination)
+    scope_nowhere = 255
+    body = _route_head(destination.prefixlen, route.table, scope_nowhere, route.kind, destination.version)
+    body += attr(_RTA_DST, destination.network_address.packed)
+    if route.index:
+        body += u32(_RTA_OIF, route.index)
+    if route.gateway:
+        body += attr(_RTA_GATEWAY, ip_address(route.gateway).packed)
+    if route.metric:
+        body += u32(_RTA_PRIORITY, route.metric)
+    return Message(f"remove route {route.destination}", _RTM_DELROUTE, 0, body, (errno.ESRCH, errno.ENOENT))
+
+
+def _route_head(length: int, table: int, scope: int, kind: int, version: int) -> bytes:
+    family = facts.AF_INET if version == 4 else facts.AF_INET6
+    protocol = _PROTOCOL_KERNEL if scope != 255 else 0
+    return facts.RTMSG.pack(family, length, 0, 0, table, protocol, scope, kind, 0)
