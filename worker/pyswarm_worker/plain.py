@@ -87,6 +87,8 @@ class PlainContainers:
         self._records: dict[str, PlainRecord] = {}
         self._paths: dict[str, str] = {}
         self._tasks: dict[str, Task] = {}
+        self._problems: dict[str, str] = {}
+        """What was told of containers that cannot be settled."""
         self._said: dict[str, TaskState] = {}
         self._asking: dict[str, None] = {}
         """Containers for which managers are being asked: their tasks may come before the answer."""
@@ -155,18 +157,20 @@ class PlainContainers:
 
     async def run(self) -> None:
         """For ever: settle what changed, and again what could not be settled."""
+        failed: dict[str, None] = {}
         while True:
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(_RETRY_S if failed else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._dirty.update(failed)
             self._wake.clear()
-            failed = []
             while self._dirty:
                 container_id = next(iter(self._dirty))
                 del self._dirty[container_id]
+                failed.pop(container_id, None)
                 if not await self._settled(container_id):
-                    failed.append(container_id)
-            if failed:
-                await asyncio.sleep(_RETRY_S)
-                self._look_at(failed)
+                    failed[container_id] = None
 
     # ---------------------------------------------------------------- what users ask
 
@@ -254,12 +258,23 @@ class PlainContainers:
         """The record with a place on that network, which the managers have given an address."""
         if len(record.places) >= core.MAX_PLACES:
             raise Exhausted(f"a container is on {core.MAX_PLACES} networks at most")
-        place = await self._asked(record, wanted.network, wanted.aliases, wanted.addresses)
+        self._asking[record.container_id] = None
+        try:
+            place = await self._asked(record, wanted.network, wanted.aliases, wanted.addresses)
+        finally:
+            self._asking.pop(record.container_id, None)
+            self._look_at([record.container_id])
         place = replace(place, interface=core.free_interface(record), asked=wanted.addresses)
         record = self._records[record.container_id] = record.having(place)
         await self._save()
-        async with asyncio.timeout(_ASSIGNMENT_TIMEOUT_S), self._changed:
-            await self._changed.wait_for(lambda: place.task_id in self._tasks)
+        try:
+            async with asyncio.timeout(_ASSIGNMENT_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(lambda: place.task_id in self._tasks)
+        except TimeoutError:
+            raise Unavailable(
+                f"the managers have given {record.name} a place on network {place.network_name}, but this node has not "
+                "heard of it: does it have a session with a manager (pyswarm info)?"
+            ) from None
         return record
 
     async def _asked(
@@ -272,12 +287,7 @@ class PlainContainers:
             aliases=aliases,
             addresses=addresses,
         )
-        self._asking[record.container_id] = None
-        try:
-            answer = await self._ask(request)
-        finally:
-            self._asking.pop(record.container_id, None)
-            self._look_at([record.container_id])
+        answer = await self._ask(request)
         name = answer.network.spec.name
         return Place(
             network_id=answer.network.id, network_name=name, interface="", aliases=aliases, task_id=answer.task_id
@@ -324,9 +334,12 @@ class PlainContainers:
         try:
             async with self._locked(container_id):
                 await self._settle(container_id)
-        except PyswarmError as error:
-            _log.warning("networks of container %s: %s", container_id[:12], error)
+        except (PyswarmError, TimeoutError) as error:
+            if self._problems.get(container_id) != str(error):
+                _log.warning("networks of container %s: %s", container_id[:12], error)
+            self._problems[container_id] = str(error)
             return False
+        self._problems.pop(container_id, None)
         return True
 
     async def _settle(self, container_id: str) -> None:

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import pyswarm.v1
-from pyswarm.v1 import agent_pb2, ca_pb2, control_pb2, node_pb2, raft_pb2
+from pyswarm.v1 import agent_pb2, ca_pb2, control_pb2, node_pb2, plain_pb2, raft_pb2
 from pyswarm_common.rpc import Caller
 from pyswarm_manager.api.authorisation import CHANGES, TABLE
 
@@ -23,6 +23,7 @@ NOT_PEOPLES_CHANGES = {
     # The node's own, of which nothing is kept unless it changes an object.
     "/pyswarm.v1.Dispatcher/Session",
     "/pyswarm.v1.Dispatcher/LocateImage",
+    "/pyswarm.v1.Attachments/Attach",
     # Raft's own, and between a machine's daemon and its manager.
     "/pyswarm.v1.Raft/Exchange",
     "/pyswarm.v1.Raft/InstallSnapshot",
@@ -54,7 +55,7 @@ def called_by(caller: Caller) -> set[str]:
     return {method for method, callers in TABLE.items() if caller in callers}
 
 
-ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR)
+ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, plain_pb2.DESCRIPTOR)
 """What agents and daemons serve, each with a table of its own."""
 FILES = {
     f"/pyswarm.v1.Secrets/{verb}{kind}"
@@ -90,6 +91,7 @@ def test_what_a_worker_may_call() -> None:
     assert called_by(WORKER) == {
         "/pyswarm.v1.Dispatcher/Session",
         "/pyswarm.v1.Dispatcher/LocateImage",
+        "/pyswarm.v1.Attachments/Attach",
         "/pyswarm.v1.CA/GetRootCertificate",
         "/pyswarm.v1.CA/RenewCertificate",
         "/pyswarm.v1.CA/Leave",

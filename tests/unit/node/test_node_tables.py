@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pyswarm.v1 import agent_pb2, node_pb2
+from pyswarm.v1 import agent_pb2, node_pb2, plain_pb2
 from pyswarm_common.rpc import Caller
 from pyswarm_manager.api.authorisation import TABLE
 from pyswarm_node.daemon import OWN_TABLE
 from pyswarm_node.forward import FORWARD_TABLE, FORWARDED
+from pyswarm_node.plain_servicer import PLAIN_TABLE
 from pyswarm_worker.server import AGENT_TABLE
 
 ONLY_WITHIN = {
@@ -29,6 +30,11 @@ def methods_of(module: object) -> set[str]:
 def test_every_method_of_the_daemon_is_in_its_table() -> None:
     assert set(OWN_TABLE) == methods_of(node_pb2)
     assert set(OWN_TABLE.values()) == {frozenset({Caller.LOCAL})}
+
+
+def test_plain_containers_are_for_the_local_socket() -> None:
+    assert set(PLAIN_TABLE) == methods_of(plain_pb2)
+    assert set(PLAIN_TABLE.values()) == {frozenset({Caller.LOCAL})}
 
 
 def test_every_method_of_the_agent_is_in_its_table() -> None:
