@@ -192,6 +192,7 @@ def _rotated(connection: Connection, role: str) -> Any:
     help="How tasks of services that say nothing are placed (default spread)",
 )
 @click.option("--orphan-after", type=DURATION, help="Tasks on a node that is down so long are given up (default 24h)")
+@click.option("--tunnel-key-rotation", type=DURATION, help="Age at which keys of encrypted networks go (default 12h)")
 @click.option("--default-addr-pool", multiple=True, help="Where new networks get their subnets from, in CIDR format")
 @click.option("--default-addr-pool-mask-length", type=click.IntRange(8, 29), default=None, help="Their size (24)")
 @click.pass_context
@@ -207,6 +208,7 @@ def update(
     managers: int | None,
     manager_grace: float | None,
     orphan_after: float | None,
+    tunnel_key_rotation: float | None,
     placement_strategy: str | None,
     default_addr_pool: tuple[str, ...],
     default_addr_pool_mask_length: int | None,
@@ -223,6 +225,7 @@ def update(
         "managers": managers,
         "dead_manager_grace_s": manager_grace,
         "orphan_after_s": orphan_after,
+        "tunnel_key_rotation_s": tunnel_key_rotation,
         "subnet_size": default_addr_pool_mask_length,
         "placement_strategy": None
         if placement_strategy is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyswarm_cli.output.words import iso_time
 from pyswarm_cli.views import node_resources
 from pyswarm_cli.views.modes import autoscale_json, mode_json, status_json
+from pyswarm_cli.views.networks import PREDEFINED
 from pyswarm_cli.views.shapes import Json, given, nanos, word
 from pyswarm_cli.views.task_specs import task_spec
 from pyswarm_common.identity.authority import key_identifier
@@ -236,22 +238,48 @@ def _taint(value: Taint) -> Json:
 
 def network(value: Network) -> Json:
     """`network inspect`."""
-    gateways = [*value.gateways, *[""] * len(value.subnets)]
-    pools = [given(Subnet=subnet, Gateway=gateways[index]) for index, subnet in enumerate(value.subnets)]
+    spec = value.spec
+    vni = {"com.docker.network.driver.overlay.vxlanid_list": str(value.vni)} if value.vni else {}
     return {
-        "Name": value.spec.name,
+        "Name": spec.name,
         "Id": value.id,
         "ID": value.id,
         "Created": iso_time(value.meta.created_at),
-        "Scope": "swarm",
-        "Driver": value.spec.driver or "overlay",
-        "IPAM": {"Driver": "default", "Config": pools},
-        "Internal": value.spec.internal,
-        "Attachable": value.spec.attachable,
-        "Ingress": value.spec.ingress,
-        "Options": {"com.docker.network.driver.overlay.vxlanid_list": str(value.vni), **value.spec.options},
-        "Labels": dict(value.spec.labels),
+        "Scope": "local" if spec.config_only or spec.name in PREDEFINED else "swarm",
+        "Driver": spec.driver or "overlay",
+        "EnableIPv6": spec.ipv6 or any(":" in subnet for subnet in value.subnets),
+        "IPAM": {
+            "Driver": spec.ipam_driver or "default",
+            "Options": dict(spec.ipam_options) or None,
+            "Config": _address_pools(value),
+        },
+        "Internal": spec.internal,
+        "Attachable": spec.attachable,
+        "Ingress": spec.ingress,
+        "ConfigFrom": {"Network": spec.config_from},
+        "ConfigOnly": spec.config_only,
+        "Options": {**vni, **spec.options},
+        "Labels": dict(spec.labels),
     }
+
+
+def _address_pools(value: Network) -> list[Json]:
+    """Each subnet with its gateway, and with the ranges and addresses that lie in it."""
+    gateways = [*value.gateways, *[""] * len(value.subnets)]
+    pools = []
+    for index, subnet in enumerate(value.subnets):
+        whole = ip_network(subnet)
+        ranges = [text for text in value.spec.ip_ranges if text and ip_network(text)[0] in whole]
+        taken = {name: text for name, text in value.spec.auxiliary_addresses.items() if ip_address(text) in whole}
+        pools.append(
+            given(
+                Subnet=subnet,
+                IPRange=ranges[0] if ranges else "",
+                Gateway=gateways[index],
+                AuxiliaryAddresses=taken,
+            )
+        )
+    return pools
 
 
 def cluster(value: Cluster) -> Json:
@@ -267,6 +295,7 @@ def cluster(value: Cluster) -> Json:
             "Backups": {"Interval": nanos(spec.backup_interval_s), "Kept": spec.backups_kept},
             "Managers": {"Wanted": spec.managers, "DeadGrace": nanos(spec.manager_grace_s)},
             "OrphanAfter": nanos(spec.orphan_grace_s),
+            "TunnelKeyRotation": nanos(spec.tunnel_rotation_s),
         },
         "DefaultAddrPool": list(spec.default_address_pools),
         "SubnetSize": spec.subnet_size,

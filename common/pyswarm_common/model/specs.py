@@ -253,6 +253,11 @@ class ClusterSpec(Struct, frozen=True):
     placement_strategy: PlacementStrategy = PlacementStrategy.DEFAULT
 
     @property
+    def tunnel_rotation_s(self) -> float:
+        """How old a tunnel key may become."""
+        return self.tunnel_key_rotation_s or 12 * 3600.0
+
+    @property
     def manager_grace_s(self) -> float:
         """After how long a silent manager is dead. 30 s: long enough for one to be restarted or for its network to be
         mended, and short against the time in which a second one is lost."""

@@ -21,6 +21,7 @@ _MAX_ORPHAN_S = 365 * 24 * 3600.0
 _MIN_BACKUP_INTERVAL_S = 60.0
 _MAX_BACKUP_INTERVAL_S = 365 * 24 * 3600.0
 _MAX_BACKUPS = 1_000
+_MIN_ROTATION_S, _MAX_ROTATION_S = 60.0, 30 * 24 * 3600.0
 
 
 def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
@@ -43,6 +44,9 @@ def check_cluster_spec(spec: ClusterSpec) -> Iterator[Violation]:
         yield "dead_manager_grace_s", "the grace of a dead manager must be between 5s and 24h"
     if math.isnan(spec.orphan_after_s) or (spec.orphan_after_s and not 1 <= spec.orphan_after_s <= _MAX_ORPHAN_S):
         yield "orphan_after_s", "tasks of a lost node are given up after between 1s and a year"
+    rotation_s = spec.tunnel_key_rotation_s
+    if math.isnan(rotation_s) or (rotation_s and not _MIN_ROTATION_S <= rotation_s <= _MAX_ROTATION_S):
+        yield "tunnel_key_rotation_s", "tunnel keys are replaced after between 1m and 30 days"
     yield from _check_pools(spec)
     if not 1024 <= spec.data_path_port <= 49151:
         yield "data_path_port", "the data path port must be between 1024 and 49151"

@@ -136,7 +136,8 @@ class NetworkTables:
         self._changed: dict[str, None] = {}
         self._has_withdrawn = False
         self.programmed = Programmed()
-        self.tunnel_peers = TunnelPeers((view.cluster.spec if view.cluster is not None else ClusterSpec()).tunnel_rotation_s)
+        spec = view.cluster.spec if view.cluster is not None else ClusterSpec()
+        self.tunnel_peers = TunnelPeers(spec.tunnel_rotation_s)
         for network in view.networks.values():
             self.tunnel_peers.set_network(network)
         self.unheld: set[str] = set()

@@ -16,14 +16,13 @@ from pyswarm_common.model import Network, Node
 from pyswarm_common.network_options import OVERLAY, is_encrypted
 from pyswarm_manager.dispatcher.core import records
 
-DEFAULT_ROTATION_S = 12 * 3600.0
-
 
 class TunnelPeers:
     """Of one term."""
 
     def __init__(self, rotation_s: float) -> None:
-        self._rotation_s = rotation_s
+        self.rotation_s = rotation_s
+        """How old a tunnel key may become."""
         self._users: dict[str, dict[str, int]] = {}
         """Encrypted network -> node -> how many endpoints it has there."""
         self._networks: dict[str, dict[str, None]] = {}
@@ -32,11 +31,6 @@ class TunnelPeers:
         self._revisions: dict[str, int] = {}
         self._revision = 0
         self._changed: dict[str, None] = {}
-
-    @property
-    def rotation_s(self) -> float:
-        """How old a tunnel key may become."""
-        return self._rotation_s or DEFAULT_ROTATION_S
 
     def revision(self, node_id: str) -> int:
         """Rises with what the node must hear of; zero for a node without encrypted networks."""
@@ -95,8 +89,8 @@ class TunnelPeers:
 
     def set_rotation(self, rotation_s: float) -> None:
         """What the cluster's specification says."""
-        if rotation_s != self._rotation_s:
-            self._rotation_s = rotation_s
+        if rotation_s != self.rotation_s:
+            self.rotation_s = rotation_s
             self._raise(list(self._networks))
 
     def _leave(self, node_id: str, network_id: str) -> None:
