@@ -73,7 +73,8 @@ def _question(target: TargetKey) -> Message:
         ),
     )
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    flags = _MATCH_SOURCE | _MATCH_PROTOCOL | _MATCH_SOURCE_PORT
+    # Asked for an IPv6 address the kernel lists all but its entries (seen in 6.18: it takes a comparison for equality).
+    flags = _MATCH_PROTOCOL | _MATCH_SOURCE_PORT | (_MATCH_SOURCE if address.version == 4 else 0)
     return Message(
         "list connections", _GET, 0, bytes([family, 0, 0, 0]) + reply + nested(_FILTER, u32(_REPLY_FLAGS, flags))
     )
