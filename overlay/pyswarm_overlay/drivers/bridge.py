@@ -40,6 +40,11 @@ class BridgeTable:
             self._write()
             return True
 
+    def is_written(self) -> bool:
+        """Blocking."""
+        with self._lock:
+            return self._is_written()
+
     def drop(self, name: str) -> None:
         with self._lock:
             if self._bridges.pop(name, None) is not None:
@@ -79,6 +84,18 @@ class BridgeDevices(HostDevices):
         """With prefix length."""
         self._prefix = f"{ground.config.prefix}-"
 
+    def problems(self) -> list[str]:
+        link = rtnl.read_link(self._netlink, self.name)
+        if link is None:
+            return [f"bridge {self.name} is missing"]
+        found = rtnl.read_addresses(self._netlink).get(link.index, set())
+        wrong = [f"bridge {self.name} lacks {address}" for address in self._gateways if address not in found]
+        if not link.up:
+            wrong.append(f"bridge {self.name} is down")
+        if not self._table.is_written():
+            wrong.append("the rules that keep bridges apart are not as wanted")
+        return wrong
+
     def ensure(self) -> list[str]:
         done: list[str] = []
         link = rtnl.read_link(self._netlink, self.name)
@@ -99,7 +116,10 @@ class BridgeDevices(HostDevices):
 
     def join(self, port: str, peer: VethEnd, /) -> None:
         bridge = rtnl.read_link(self._netlink, self.name)
-        assert bridge is not None, "a bridge in use"
+        if bridge is None:  # somebody removed it: whoever repairs the sandbox first brings it back
+            self.ensure()
+            bridge = rtnl.read_link(self._netlink, self.name)
+            assert bridge is not None, "a bridge that was just made"
         outer = self._outer(port)
         self._netlink.transact([rtnl.new_veth(VethEnd(outer, self.mtu, master=bridge.index), peer)])
         link = rtnl.read_link(self._netlink, outer)

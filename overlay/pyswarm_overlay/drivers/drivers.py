@@ -255,8 +255,11 @@ class Drivers:
         """Blocking. The interface of a network that has no devices here; its record too, once nobody knows it."""
         record = self._records[network_id]
         done = []
-        if record.bridge and rtnl.read_link(self._ground.netlink, record.bridge) is not None:
-            self._ground.netlink.transact([rtnl.delete_link_named(record.bridge)])
+        known = rtnl.read_links(self._ground.netlink)
+        if record.bridge in known:
+            start, index = f"{self._ground.config.prefix}-p", known[record.bridge].index
+            ports = [link.name for link in known.values() if link.master == index and link.name.startswith(start)]
+            self._ground.netlink.transact([rtnl.delete_link_named(name) for name in (*ports, record.bridge)])
             self._bridges.drop(record.bridge)
             done.append(f"removed stray bridge {record.bridge}")
         if is_forgotten:

@@ -3,8 +3,10 @@
 All methods block; they are called in threads, with the network's lock held (joining and leaving: with the sandbox's).
 """
 
+# ruff: noqa: B027  -- an empty method is what a driver has whose devices need nothing there
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from pyswarm_overlay.core.tables import Tunnels
@@ -57,7 +59,7 @@ class NetworkDevices(Protocol):
     def keep(self) -> None: ...
 
 
-class HostDevices:
+class HostDevices(ABC):
     """The common part of drivers whose devices are in the host's own namespace."""
 
     def __init__(self, ground: Ground, mtu: int | None) -> None:
@@ -71,6 +73,22 @@ class HostDevices:
 
     def adjust_mtu(self) -> None:
         """No peer is reached over this network's devices."""
+
+    def problems(self) -> list[str]:
+        """What of the network's own devices is not as wanted. Changes nothing; `ensure` repairs it."""
+        return []
+
+    @abstractmethod
+    def ensure(self) -> list[str]: ...
+
+    @abstractmethod
+    def join(self, port: str, peer: VethEnd, /) -> None: ...
+
+    @abstractmethod
+    def has_port(self, port: str, /) -> bool: ...
+
+    @abstractmethod
+    def remove(self) -> None: ...
 
     def sync_tunnels(self, _wanted: Tunnels, /) -> list[str]:
         return []

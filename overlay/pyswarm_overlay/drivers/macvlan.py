@@ -26,6 +26,12 @@ class MacvlanDevices(HostDevices):
         self._own_parent = "" if options.parent else own_parent
         self._parent = options.parent or own_parent
 
+    def problems(self) -> list[str]:
+        parent = rtnl.read_link(self._netlink, self._parent)
+        if parent is None:
+            return [f"interface {self._parent} is missing"]
+        return [f"bridge {self._parent} is down"] if self._own_parent and not parent.up else []
+
     def ensure(self) -> list[str]:
         done: list[str] = []
         if self._own_parent and rtnl.read_link(self._netlink, self._own_parent) is None:
@@ -41,10 +47,10 @@ class MacvlanDevices(HostDevices):
         """With passthru the container takes the parent over, address and all."""
         return self._read_parent().mac if self._options.mode == "passthru" else mac
 
-    def join(self, _port: str, peer: VethEnd, /) -> None:
+    def join(self, port: str, peer: VethEnd, /) -> None:
         self._netlink.transact([links.new_macvlan(self._read_parent().index, self._options.mode, peer)])
 
-    def has_port(self, _port: str, /) -> bool:
+    def has_port(self, port: str, /) -> bool:
         """There is nothing outside of the sandbox that could be missing, but the parent, with which all goes."""
         return rtnl.read_link(self._netlink, self._parent) is not None
 
