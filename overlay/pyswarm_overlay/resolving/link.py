@@ -96,7 +96,9 @@ class ResolverLink:
         for path in self._directory.glob("resolver-*.sock"):
             await _stop(path, 0.0)
         if self._process is not None:
+            self._process.kill()  # it may not have come as far as to listen
             await asyncio.to_thread(self._process.wait)
+            self._path.unlink(missing_ok=True)
 
     async def _run(self) -> None:
         """For ever: connect, tell, and again when the process is gone."""

@@ -21,11 +21,14 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from pyswarm_overlay.kernel.scheduling import be_prompt
+
 from . import frames
 from .server import NameServer
 
-_PRIORITY = -10
-"""Names are waited for by everybody and cost little: a busy host must not delay them."""
+_SO_RCVBUFFORCE = 33
+_QUEUE_BYTES = 4 << 20
+"""Of questions that wait to be read: a burst, or all that come while this process is started again."""
 _RECEIVE = 1 << 18
 _MAX_SOCKETS = 16
 _OLD_SOCKETS_S = 10.0
@@ -48,6 +51,7 @@ class Process:
         self._ended = asyncio.Event()
         self._orphaned: asyncio.TimerHandle | None = None
         self._alone_s = 0.0
+        self._is_replaced = False
 
     async def run(self) -> None:
         """Until it is told to stop, or has been alone for too long."""
@@ -55,6 +59,8 @@ class Process:
         loop.add_reader(self._listener.fileno(), self._accept)
         self._lose_daemon()
         await self._ended.wait()
+        if not self._is_replaced:
+            self._path.unlink(missing_ok=True)
         loop.remove_reader(self._listener.fileno())
         self._lose_daemon()
         for task in list(self._tasks):
@@ -143,6 +149,8 @@ class Process:
         udp, tcp = self._sockets.pop(0), self._sockets.pop(0)
         for sock in (udp, tcp):
             sock.setblocking(False)
+        with suppress(OSError):  # not privileged
+            udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
         if frame.sandbox_id in self._server.sandboxes:
             self._retired += 1
             old = f"@{self._retired}"
@@ -164,6 +172,7 @@ class Process:
 
     def _stop(self, linger_s: float) -> None:
         self._path.unlink(missing_ok=True)
+        self._is_replaced = True  # whoever listens there from now on is another
         asyncio.get_running_loop().call_later(linger_s, self._ended.set)
 
     def _own(self, work: object) -> None:
@@ -198,8 +207,7 @@ def _listen(path: Path) -> socket.socket:
 
 def main() -> None:
     path, linger_s = Path(sys.argv[1]), float(sys.argv[2])
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    be_prompt()
     # What lives here lives long and holds no circles: looking for them would only make somebody wait.
     gc.set_threshold(50_000, 50, 1000)
 
