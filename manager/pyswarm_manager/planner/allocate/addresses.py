@@ -95,15 +95,13 @@ class Range:
 
     def take(self) -> int | None:
         """The next free address, now used; None if there is none."""
-        if not self.has_room:
+        if self._occupied > self.last - self.first:
             return None
-        number = self._next_fresh()
-        if number is None:
-            number = self._next_freed()
-        if number is None:
-            self._fresh = self.first
-            number = self._next_fresh()
-        assert number is not None, "a range with room has a free address"
+        number = self._fresh
+        if number <= self.last and number not in self.used and number not in self.blocked:
+            self._fresh = number + 1
+        else:
+            number = self._search()
         self.used[number] = 1
         self._occupied += 1
         return number
@@ -114,8 +112,7 @@ class Range:
         self.used[number] = count + 1
         if count:
             return
-        is_handed_out = number not in self.blocked and self.first <= number <= self.last
-        if is_handed_out:
+        if number not in self.blocked and self.first <= number <= self.last:
             self._occupied += 1
             self._pass_by(number)
 
@@ -165,6 +162,17 @@ class Range:
 
     def _is_free(self, number: int) -> bool:
         return number not in self.used and number not in self.blocked
+
+    def _search(self) -> int:
+        """There is room."""
+        number = self._next_fresh()
+        if number is None:
+            number = self._next_freed()
+        if number is None:
+            self._fresh = self.first
+            number = self._next_fresh()
+        assert number is not None, "a range with room has a free address"
+        return number
 
     def _next_fresh(self) -> int | None:
         number = self._fresh

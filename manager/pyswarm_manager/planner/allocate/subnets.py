@@ -21,6 +21,8 @@ FIRST_VNI = 4097
 INGRESS_VNI = 4096
 LAST_VNI = (1 << 24) - 1
 IPV6_SUBNET_SIZE = 64
+WAYS_OUT = "172.18.0.0/16"
+"""Where every container's way out of the cluster is, on most nodes: a network there would be in its way."""
 
 _IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 _IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -81,7 +83,7 @@ def free_subnet(
 ) -> str:
     """The first subnet of the cluster's pools that overlaps no network and no node's route. Raises Exhausted."""
     used = [block(text) for network in networks for text in subnets_of(network)]
-    avoided = [block(text) for text in routes]
+    avoided = [block(text) for text in (*routes, WAYS_OUT)]
     size = subnet_size(cluster, version)
     pools = pools_of(cluster, cluster_id, version)
     for is_last_resort in (False, True):
@@ -91,7 +93,7 @@ def free_subnet(
             found = _first_gap(pool, max(size, ipaddress.ip_network(pool_text).prefixlen), around)
             if found:
                 return found
-    also = ", and none that no node routes itself" if avoided else ""
+    also = ", and none that no node routes itself" if len(avoided) > 1 else ""
     raise Exhausted(f"no free /{size} subnet left in the pools ({', '.join(pools)}){also}: give the network a subnet")
 
 

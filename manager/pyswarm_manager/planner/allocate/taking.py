@@ -14,6 +14,10 @@ Taken = tuple[Range, int]
 
 def take(draft: Draft, network: Network) -> list[Taken] | None:
     """One address of each family, or None: nobody gets half of what he needs."""
+    ranges = draft.ledger.book(network.id).ranges
+    if len(ranges) == 1:  # by far the most
+        number = ranges[0].take()
+        return None if number is None else [(ranges[0], number)]
     found: list[Taken] = []
     for version in families(draft, network):
         taken = take_family(draft, network, version)
