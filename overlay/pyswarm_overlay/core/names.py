@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_interface
 
+from pyswarm_common.addresses import is_ipv6
 from pyswarm_common.errors import InvalidArgument
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -80,12 +81,14 @@ def policy_table(prefix: str) -> str:
 
 
 def mac_of(addresses: Sequence[str]) -> str:
-    """02:42 and the IPv4 address, as Docker has it; of an IPv6 address, a hash."""
-    return _mac_of(addresses[0])
+    """02:42 and the first IPv4 address, as Docker has it; where there is none, a hash of the first address."""
+    return _mac_of(next((address for address in addresses if not is_ipv6(address)), addresses[0]))
 
 
 @lru_cache(maxsize=1 << 16)
 def _mac_of(address: str) -> str:
     packed = ip_interface(address).ip.packed
-    tail = packed if len(packed) == 4 else hashlib.blake2s(packed, digest_size=4).digest()
-    return (b"\x02\x42" + tail).hex(":")
+    if len(packed) == 4:
+        return (b"\x02\x42" + packed).hex(":")
+    first, *rest = hashlib.blake2s(packed, digest_size=6).digest()
+    return bytes([first & 0xFC | 2, *rest]).hex(":")  # one station's, and administered here

@@ -88,27 +88,30 @@ def _is_doomed(body: bytes, withdrawn: AbstractSet[str], gone: AbstractSet[str])
         return False  # not translated: none of ours
     if backend in gone:
         return True
-    protocol = attributes(original.get(_TUPLE_PROTO, b"")).get(_PROTO_NUMBER, b"\0")[0]
+    protocol = _number(attributes(original.get(_TUPLE_PROTO, b"")), _PROTO_NUMBER)
     return backend in withdrawn and protocol == socket.IPPROTO_UDP
 
 
 def _address(values: dict[int, bytes], v4: int, v6: int) -> str | None:
     found = attributes(values.get(_TUPLE_IP, b""))
-    packed = found.get(v4) or found.get(v6)
-    return None if packed is None else str(ip_address(packed))
+    packed = found.get(v4) or found.get(v6) or b""
+    return str(ip_address(packed)) if len(packed) in (4, 16) else None
+
+
+def _number(values: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(values.get(kind, b""), "big")
 
 
 def _connection(body: bytes) -> Connection | None:
     """Of an entry of TCP on which the client may be waiting."""
     values = attributes(body, _NFGENMSG_BYTES)
-    state = attributes(attributes(values.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b"")).get(_TCP_STATE, b"\0")[0]
+    state = _number(attributes(attributes(values.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b"")), _TCP_STATE)
     original = attributes(values.get(_TUPLE_ORIG, b""))
     client, server = _address(original, _IP_V4_SRC, _IP_V6_SRC), _address(original, _IP_V4_DST, _IP_V6_DST)
     if state not in _CONNECTED or client is None or server is None:
         return None
     ports = attributes(original.get(_TUPLE_PROTO, b""))
-    source, destination = (int.from_bytes(ports.get(kind, b""), "big") for kind in (_PROTO_SOURCE, _PROTO_DESTINATION))
-    return Connection((client, source), (server, destination))
+    return Connection((client, _number(ports, _PROTO_SOURCE)), (server, _number(ports, _PROTO_DESTINATION)))
 
 
 def _delete(body: bytes) -> Message:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections import Counter
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
 from overlay_values import endpoint, table
 
 from pyswarm_overlay import Attachment, IngressPort, Sandbox
-from pyswarm_overlay.core import nft_wire, rules
+from pyswarm_overlay.core import rules
 from pyswarm_overlay.core.rules import HostRules, Listener
 from pyswarm_overlay.gateway import PortHolder, PortKey
 from pyswarm_overlay.records import IngressRecord, Records, SandboxRecord
@@ -39,43 +35,6 @@ def test_a_listing_tells_the_targets_of_each_port() -> None:
     assert targets["tcp_8080_any"] == ("172.18.0.2", "10.9.0.7")
     assert targets["udp_53_192_0_2_1"] == ("172.18.0.3",)
     assert "tcp_9_any" not in targets
-
-
-@given(st.lists(st.ip_addresses(v=4).map(str), unique=True, min_size=1, max_size=50), st.text())
-def test_rotation_keeps_order_and_members(backends: list[str], seed: str) -> None:
-    turned = nft_wire.rotated(backends, seed)
-    start = turned.index(backends[0])
-    assert turned[start:] + turned[:start] == backends
-
-
-def test_clients_begin_at_different_backends() -> None:
-    backends = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
-    first = Counter(nft_wire.rotated(backends, f"sandbox{number}")[0] for number in range(400))
-    assert set(first) == set(backends)
-    assert min(first.values()) > 50
-
-
-@given(st.lists(st.ip_addresses(v=4).map(str), max_size=1500), st.booleans())
-def test_batches_are_well_formed(backends: list[str], exists: bool) -> None:
-    parts = nft_wire.put_vip("t", "seed", "10.0.0.2", backends, exists=exists)
-    data, last = nft_wire.batch(parts, 100)
-    offset, sequences, acknowledged = 0, [], []
-    while offset < len(data):
-        length, _kind, flags, sequence, _pid = struct.unpack_from("=IHHII", data, offset)
-        assert length % 4 == 0
-        sequences.append(sequence)
-        if flags & 4:
-            acknowledged.append(sequence)
-        offset += length
-    assert offset == len(data)
-    assert sequences == list(range(100, last + 2))
-    assert acknowledged == [last]
-
-
-def test_ipv6_vips_are_left_out_for_now() -> None:
-    assert nft_wire.put_vip("t", "s", "fd00::2", ("fd00::3",), exists=False) == []
-    assert nft_wire.remove_vip("t", "fd00::2") == []
-    assert rules.wanted_sandbox("s", {"fd00::2": ("fd00::3",)}, (1, 2)).targets == {"output": ()}
 
 
 def test_records_come_back_and_broken_ones_do_not(tmp_path: Path) -> None:

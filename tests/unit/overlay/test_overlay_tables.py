@@ -122,11 +122,6 @@ def test_bad_prefixes_are_refused(bad: str) -> None:
         names.check_prefix(bad)
 
 
-def test_a_mac_follows_from_the_first_address() -> None:
-    assert names.mac_of(("10.0.1.5/24",)) == names.mac_of(("10.0.1.5", "fd00::5")) == "02:42:0a:00:01:05"
-    assert names.mac_of(("fd00::5/64",)).startswith("02:42:")
-
-
 @pytest.mark.parametrize(
     "changes",
     [
