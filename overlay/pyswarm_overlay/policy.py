@@ -152,12 +152,18 @@ class Policies:
         return [guard for guard in guards if guard is not None and guard.is_concerned(state)]
 
     def batches(self, sandbox_id: str) -> list[Callable[[int], tuple[bytes, int]]]:
-        """Transactions that write a sandbox's policy anew: for verification. None where it has none."""
+        """What a sandbox's policy is as transactions, to be compared with the kernel. None where it has none."""
         guard = self._guards.get(sandbox_id)
         wanted = None if guard is None else guard.wanted()
         if guard is None or wanted is None:
             return []
         return [partial(nft_attributes.batch, nft_attributes.INET, policy_wire.whole_table(guard.table, wanted))]
+
+    def mend(self, sandbox_id: str) -> None:
+        """Blocking: compare with the kernel, write what differs; never older than what a change writes meanwhile."""
+        guard = self._guards.get(sandbox_id)
+        if guard is not None:
+            guard.repair()
 
     def lets_in(self, sandbox_id: str, interface: str, source: str) -> bool | None:
         """Whether connections from that address are let in at that interface; None: it has no policy."""

@@ -93,8 +93,9 @@ class SandboxAudit:
             netlink.transact(_settings(builder, mending.observe(netlink)))
             netlink.transact(_routes(builder, mending.observe(netlink)))
         if self._rules(live):
-            for batch in [*rule_batches(live, self._table), *self._policies.batches(live.sandbox.sandbox_id)]:
+            for batch in rule_batches(live, self._table):
                 live.sockets.netfilter.run_batch(batch)
+            self._policies.mend(live.sandbox.sandbox_id)
         return []
 
     def size(self) -> dict[str, int]:
