@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,118 @@ def test_connections_outlive_the_kernels_own_times(web: Web, family: str, tmp_pa
     finally:
         web.inside(10, lambda: setting.write_text(before))
         held.close()
+
+
+def test_connections_outlive_a_new_daemon_and_rules_written_anew(web: Web) -> None:
+    """Their times are not taken from them, though the daemon has new sockets for names and writes new rules."""
+    setting = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established")
+    before = web.inside(10, lambda: (setting.read_text(), setting.write_text("1"))[0])
+    held = [hold_one(web, 10, VIPS[family], "c12") for family in FAMILIES]
+    try:
+        for command in ("flush chain ip ps_vip output", "flush chain ip6 ps_vip output"):
+            web.first.run("nft", *command.split(), netns=web.path(10))
+        web.first.kill()
+        web.first.start()
+        for vip in VIPS.values():
+            assert {web.inside(10, partial(ask, vip))[0] for _ in range(3)} == {"c10", "c11", "c12"}
+        time.sleep(2)
+        for connection in held:
+            connection.sendall(b"?")
+            assert connection.recv(100) == b"c12\n"
+    finally:
+        web.inside(10, lambda: setting.write_text(before))
+        for connection in held:
+            connection.close()
+
+
+def test_interfaces_without_ipv6_say_nothing_in_it(web: Web) -> None:
+    """A sandbox of a network with IPv4 alone comes up, and what passes its interface is looked at."""
+    table = NetworkTable(network_id="old", name="old", vni=4098, subnets=("10.0.2.0/24",), version=1)
+    web.first.call("apply_table", table)
+    watcher: list[socket.socket] = []
+    try:
+        attachment = Attachment(network_id="old", endpoint_id="t1", addresses=("10.0.2.5/24",))
+        first = Sandbox(sandbox_id="quiet", attachments=(attachment,), egress=False)
+        web.first.call("attach", first)
+        links = web.first.run("ip", "-6", "-o", "address", "show", netns=web.first.netns("quiet"))
+        assert {line.split()[1] for line in links.splitlines()} == {"lo"}
+        watcher.append(visit(web.first.overlay_netns("old"), lambda: _frames_of_ipv6("br0")))
+        both = Attachment(network_id=NET, endpoint_id="t13", addresses=("10.0.1.13/24", "fd00:1::d/64"))
+        mixed = Attachment(network_id="old", endpoint_id="t2", addresses=("10.0.2.6/24",))
+        web.first.call("attach", Sandbox(sandbox_id="mixed", attachments=(mixed, both)))
+        shown = web.first.run("ip", "-6", "-o", "address", "show", netns=web.first.netns("mixed"))
+        on_eth = {line.split()[3] for line in shown.splitlines() if line.split()[1] == "eth1"}
+        assert on_eth == {"fd00:1::d/64"}
+        assert "tentative" not in shown
+        assert web.first.visit("mixed", lambda: ask(addresses(11, ["ipv6"])[0]))[0] == "c11"
+        watcher[0].settimeout(1)
+        with pytest.raises(TimeoutError):
+            watcher[0].recv(2000)
+    finally:
+        for sock in watcher:
+            sock.close()
+        for sandbox_id in ("quiet", "mixed"):
+            web.first.call("detach", sandbox_id)
+        web.first.call("remove_network", "old")
+
+
+def _frames_of_ipv6(interface: str) -> socket.socket:
+    ipv6 = 0x86DD
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ipv6))
+    sock.bind((interface, ipv6))
+    return sock
+
+
+def test_a_sandbox_may_have_ipv6_alone(web: Web) -> None:
+    only = Attachment(network_id=NET, endpoint_id="t14", addresses=("fd00:1::e/64",))
+    web.first.call("attach", Sandbox(sandbox_id="c14", attachments=(only,), egress=False))
+    try:
+        assert client_of(web.first.visit("c14", lambda: ask(addresses(11, ["ipv6"])[0]))) == "fd00:1::e"
+        web.put(ready=(10, 11))
+        assert web.first.visit("c14", lambda: ask(VIPS["ipv6"]))[0] in {"c10", "c11"}
+        with pytest.raises(OSError, match="unreachable"):
+            web.first.visit("c14", lambda: ask(VIPS["ipv4"]))
+    finally:
+        web.first.call("detach", "c14")
+
+
+SCTP = 132
+INIT, INIT_ACK = 1, 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sctp_and_whatever_else_reach_a_backend(web: Web, family: str) -> None:
+    """Written by hand, as not every kernel has SCTP: a backend sees the packet, and its answer comes from the VIP."""
+    web.put(ready=(12,))
+    vip, mine = VIPS[family], addresses(10, [family])[0]
+    kind = socket.AF_INET6 if family == "ipv6" else socket.AF_INET
+    for protocol, request, answer in (
+        (SCTP, sctp_packet(5000, 80, 0, INIT), sctp_packet(80, 5000, 7, INIT_ACK)),
+        (253, b"a protocol for experiments", b"its answer"),
+    ):
+        client = web.inside(10, lambda number=protocol: socket.socket(kind, socket.SOCK_RAW, number))
+        server = web.inside(12, lambda number=protocol: socket.socket(kind, socket.SOCK_RAW, number))
+        with client, server:
+            client.settimeout(5)
+            server.settimeout(5)
+            client.sendto(request, (vip, 0))
+            _, source = server.recvfrom(2000)
+            assert source[0] == mine
+            server.sendto(answer, (mine, 0))
+            found, source = client.recvfrom(2000)
+            assert source[0] == vip
+            assert found.endswith(answer)
+    ping = web.first.run("ping", "-c1", "-W2", vip, netns=web.path(10))
+    assert "1 received" in ping
+
+
+def sctp_packet(source: int, destination: int, tag: int, kind: int) -> bytes:
+    """One chunk INIT or INIT ACK, with its checksum (CRC-32C)."""
+    chunk = struct.pack(">BBHIIHHI", kind, 0, 20, 7, 1 << 16, 1, 1, 1)
+    head = struct.pack(">HHI", source, destination, tag)
+    crc = 0xFFFFFFFF
+    for byte in head + bytes(4) + chunk:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return head + struct.pack("<I", crc ^ 0xFFFFFFFF) + chunk
