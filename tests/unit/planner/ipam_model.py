@@ -274,6 +274,7 @@ def check_addresses(world: World) -> None:
         assert world.ledger.book(network_id).range_of(number) is not None
     for task in world.tables.tasks.values():
         check_task(world, task)
+        assert "which its predecessor still has" not in task.status.message  # it makes way, or has ended
 
 
 def check_task(world: World, task: Task) -> None:
