@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pyswarm_common.model import Node, Platform, Plugin
+from pyswarm_common.network_options import ENCRYPTED
 from pyswarm_manager.planner.ledger import Ledger
 from pyswarm_manager.planner.schedule.constraints import (
     Operator,
@@ -44,6 +45,11 @@ def lets_in(seat: Seat, demand: Demand) -> bool:
     return not seat.node.spec.taints or not repels(seat.node, demand.fixed.tolerations)
 
 
+def can_encrypt(seat: Seat, demand: Demand) -> bool:
+    """Said apart from plugins, which nobody would look for WireGuard among."""
+    return _ENCRYPTION not in demand.fixed.plugins or has_plugin(seat.node, _ENCRYPTION)
+
+
 def has_plugins(seat: Seat, demand: Demand) -> bool:
     return all(has_plugin(seat.node, plugin) for plugin in demand.fixed.plugins)
 
@@ -74,6 +80,7 @@ def has_generic(seat: Seat, demand: Demand) -> bool:
     return all(seat.free_of(kind) >= count for kind, count in demand.generic)
 
 
+_ENCRYPTION = Plugin("Network", ENCRYPTED)
 Filter = Callable[[Seat, Demand], bool]
 
 # What a node fails with, in docker's words; "{}" is "1 node" or "3 nodes".
@@ -82,6 +89,7 @@ FIXED_FILTERS: tuple[tuple[Filter, str], ...] = (
     (meets_constraints, "scheduling constraints not satisfied on {}"),
     (has_platform, "unsupported platform on {}"),
     (lets_in, "taints not tolerated on {}"),
+    (can_encrypt, "no encryption of networks (WireGuard) on {}"),
     (has_plugins, "missing plugin on {}"),
     (has_devices, "missing device on {}"),
 )
