@@ -139,7 +139,8 @@ class Devices:
         """With the addresses that packets to the peers really have."""
         return tunnels
 
-    def own_mac(self, mac: str) -> str:
+    def own_mac(self, port: str, mac: str, /) -> str:
+        """As it was derived: peers derive it too."""
         return mac
 
     def join(self, port: str, peer: rtnl.VethEnd) -> None:
@@ -214,10 +215,8 @@ class Network:
         self.lock = asyncio.Lock()
         self.users: set[str] = set()
         self.devices: NetworkDevices | None = None
-        self.synced: dict[str, tuple[str, ...]] = {}
-        """The VIPs that the sandboxes on this network were last brought to."""
-        self.lingering: set[str] = set()
-        """Backends that were withdrawn and still exist: their connections may finish."""
+        self.synced: TableState | None = None
+        """What the sandboxes on this network were last brought to, all of them."""
 
     @property
     def network_id(self) -> str:
@@ -234,17 +233,6 @@ class Network:
         else:
             self.local.pop(endpoint_id, None)
         self.replace(self.state)
-
-    def turn_over(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Backends (withdrawn, gone) since the last call; a withdrawn one counts as gone once its endpoint is."""
-        before = {backend for backends in self.synced.values() for backend in backends}
-        now = {backend for backends in self.state.vips.values() for backend in backends}
-        withdrawn = before - now
-        self.lingering = (self.lingering | withdrawn) - now
-        gone = self.lingering - self.state.addresses
-        self.lingering -= gone
-        self.synced = self.state.vips
-        return frozenset(withdrawn), frozenset(gone)
 
     def mac(self, addresses: tuple[str, ...]) -> str:
         """The table may say otherwise than the derivation: peers were told the same."""

@@ -63,6 +63,7 @@ class Networks:
         self.drivers.load()
         for table in self._records.networks():
             network = self._by_id[table.network_id] = Network(TableState.of(table))
+            network.synced = network.state
             self._resolver.put(network.state)
 
     def ids(self) -> list[str]:
@@ -135,7 +136,7 @@ class Networks:
         async with network.lock:
             state = network.state
             self._resolver.put(state)
-            withdrawn, gone = network.turn_over()
+            withdrawn, gone = state.turned_over(network.synced)
             lives = [live for live in self._lives() if network.network_id in live.network_ids]
             wanted = {live.sandbox.sandbox_id: live.vips_of(state) for live in lives}
             vips = self._vip_changes(network, lives, wanted, withdrawn, gone)
@@ -145,6 +146,8 @@ class Networks:
             for live in lives:
                 if live.sandbox.sandbox_id not in failed:
                     live.vips[network.network_id] = wanted[live.sandbox.sandbox_id]
+            if not failed:
+                network.synced = state
             return not failed
 
     def _vip_changes(
@@ -171,7 +174,6 @@ class Networks:
         """Blocking; returns the sandboxes that could not be written, which holds up no other. One that has just gone
         has no rules."""
         failed: dict[str, None] = {}
-        self._records.save_network(state.to_table())
         if devices is not None:
             devices.sync_tunnels(state.tunnels(self._ground.config.node_address))
         cut: list[tuple[Netlink, list[Connection]]] = []
@@ -187,6 +189,7 @@ class Networks:
                 log.warning("rules of sandbox %s were not updated: %s", change.sandbox_id, error)
                 failed[change.sandbox_id] = None
         resets.reset(cut)
+        self._records.save_network(state.to_table())  # only now: what is not saved, the next daemon does again
         return failed
 
     async def use(self, network: Network, user: str) -> NetworkDevices:

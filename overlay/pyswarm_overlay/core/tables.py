@@ -144,6 +144,23 @@ class TableState:
         """Every endpoint's addresses, ready or not."""
         return frozenset(address for record in self.endpoints.values() for address in record.addresses)
 
+    @cached_property
+    def backends(self) -> frozenset[str]:
+        """Of all VIPs."""
+        return frozenset(backend for backends in self.vips.values() for backend in backends)
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Address -> endpoint."""
+        return {address: record.endpoint_id for record in self.endpoints.values() for address in record.addresses}
+
+    def turned_over(self, before: TableState | None) -> tuple[frozenset[str], frozenset[str]]:
+        """Addresses (withdrawn, gone) since then: no longer backends; no longer there, or somebody else's."""
+        if before is None or before is self:
+            return frozenset(), frozenset()
+        gone = {address for address, owner in before.owners.items() if self.owners.get(address) != owner}
+        return before.backends - self.backends, frozenset(gone)
+
     def tunnels(self, node_address: str) -> Tunnels:
         forwarding: dict[str, str] = {}
         neighbours: dict[str, str] = {}

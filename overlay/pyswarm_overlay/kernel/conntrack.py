@@ -31,6 +31,7 @@ _PROTOINFO, _PROTOINFO_TCP, _TCP_STATE = 4, 1, 1
 _CONNECTED = range(3, 7)
 """Established, or one side has closed: established, fin wait, close wait, last ack."""
 _NFGENMSG_BYTES = 4
+_FEW = 16
 _NESTED = 0x8000
 
 
@@ -55,13 +56,17 @@ def _has_entries(netlink: Netlink) -> bool:
 
 
 def _questions(withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> list[Message]:
+    """Each makes the kernel walk through its whole table, so of many backends all entries are asked for at once."""
     udp = socket.IPPROTO_UDP
-    questions = [_question(socket.AF_INET, udp, address) for address in sorted(withdrawn) if ":" not in address]
-    questions += [_question(socket.AF_INET, None, address) for address in sorted(gone) if ":" not in address]
-    if any(":" in address for address in gone):
-        questions.append(_question(socket.AF_INET6, None))
-    elif any(":" in address for address in withdrawn):
-        questions.append(_question(socket.AF_INET6, udp))
+    asked = [(udp, address) for address in sorted(withdrawn)] + [(None, address) for address in sorted(gone)]
+    ipv4 = [(protocol, address) for protocol, address in asked if ":" not in address]
+    ipv6 = [protocol for protocol, address in asked if ":" in address]
+    if len(ipv4) <= _FEW:
+        questions = [_question(socket.AF_INET, protocol, address) for protocol, address in ipv4]
+    else:
+        questions = [_question(socket.AF_INET, None)]
+    if ipv6:
+        questions.append(_question(socket.AF_INET6, None if None in ipv6 else udp))
     return questions
 
 

@@ -12,7 +12,6 @@ from pyswarm_overlay import TableDelta
 from pyswarm_overlay.checks import check_table
 from pyswarm_overlay.core import names, subnets
 from pyswarm_overlay.core.tables import TableState
-from pyswarm_overlay.network import Network
 
 
 def test_a_delta_from_another_version_is_refused() -> None:
@@ -80,24 +79,20 @@ def test_tunnels_lead_to_endpoints_on_other_hosts_only() -> None:
 
 
 def test_a_withdrawn_backend_is_gone_only_once_its_endpoint_is() -> None:
-    network = Network(TableState.of(table(endpoint(5), endpoint(6))))
-    assert network.turn_over() == (frozenset(), frozenset())
-    network.replace(TableState.of(table(endpoint(5), endpoint(6, ready=False))))
-    assert network.turn_over() == ({"10.0.1.6"}, frozenset())
-    network.replace(TableState.of(table(endpoint(5))))
-    assert network.turn_over() == (frozenset(), {"10.0.1.6"})
-    network.replace(TableState.of(table()))
-    assert network.turn_over() == ({"10.0.1.5"}, {"10.0.1.5"})
+    both = TableState.of(table(endpoint(5), endpoint(6)))
+    withdrawn = TableState.of(table(endpoint(5), endpoint(6, ready=False)))
+    one, none = TableState.of(table(endpoint(5))), TableState.of(table())
+    assert both.turned_over(None) == both.turned_over(both) == (frozenset(), frozenset())
+    assert withdrawn.turned_over(both) == ({"10.0.1.6"}, frozenset())
+    assert one.turned_over(withdrawn) == (frozenset(), {"10.0.1.6"})
+    assert none.turned_over(one) == ({"10.0.1.5"}, {"10.0.1.5"})
+    assert none.turned_over(both) == ({"10.0.1.5", "10.0.1.6"}, {"10.0.1.5", "10.0.1.6"})
+    assert both.turned_over(withdrawn) == (frozenset(), frozenset())
 
 
-def test_a_backend_that_comes_back_is_not_gone() -> None:
-    network = Network(TableState.of(table(endpoint(5))))
-    network.turn_over()
-    network.replace(TableState.of(table(endpoint(5, ready=False))))
-    network.turn_over()
-    network.replace(TableState.of(table(endpoint(5))))
-    assert network.turn_over() == (frozenset(), frozenset())
-    assert network.lingering == set()
+def test_an_address_with_a_new_owner_is_not_who_it_was() -> None:
+    before, after = TableState.of(table(endpoint(5))), TableState.of(table(endpoint(5, endpoint_id="t99")))
+    assert after.turned_over(before) == (frozenset(), {"10.0.1.5"})
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -80,6 +80,8 @@ def test_the_kernel_is_asked_for_a_backends_entries_where_it_can_tell_them() -> 
     families = [question.body[0] for question in conntrack._questions(frozenset(), both)]
     assert families == [socket.AF_INET, socket.AF_INET, socket.AF_INET6]
     assert conntrack._questions(frozenset(), frozenset()) == []
+    many = frozenset(f"10.0.1.{number}" for number in range(100))
+    assert len(conntrack._questions(many, many)) == 1
 
 
 @given(st.binary(max_size=200))
