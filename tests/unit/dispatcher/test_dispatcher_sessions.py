@@ -35,6 +35,7 @@ from pyswarm_common.model import (
     Task,
     TaskState,
     TaskStatus,
+    TunnelKey,
 )
 from pyswarm_common.rpc import Caller, GuardInterceptor, open_channel
 from pyswarm_manager.dispatcher import holds
@@ -408,6 +409,18 @@ async def test_images_are_located_on_other_nodes(manager: Manager, connect: Conn
     request = pb.LocateImageRequest(reference="busybox:latest")
     assert list((await connect("w2").LocateImage(request)).agent_addresses) == ["w1:7946"]
     assert not (await stub.LocateImage(request)).agent_addresses, "not the asking node itself"
+
+
+async def test_a_node_may_describe_itself_anew_while_its_session_lasts(manager: Manager, connect: Connect) -> None:
+    agent = await start(connect("w1"), "w1")
+    await agent.until(lambda: len(agent.messages) == 2)
+    changed = replace(described("w1"), tunnel_keys=(TunnelKey(b"k" * 32, 51820, 1),))
+    await agent.call.write(pb.AgentMessage(description=to_proto(changed)))
+    await until(lambda: manager.store.view.nodes["w1"].description == changed)
+    assert manager.store.view.nodes["w1"].status.state is NodeState.READY
+    await agent.call.write(pb.AgentMessage(description=to_proto(replace(changed, hostname="w" * 9000))))
+    code, _ = await refusal(agent)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_limits_fit_a_change_set() -> None:

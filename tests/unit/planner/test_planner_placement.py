@@ -19,6 +19,7 @@ from pyswarm_common.model import (
     LogDriver,
     Mount,
     MountType,
+    NetworkAttachmentSpec,
     Placement,
     PlacementPreference,
     PlacementStrategy,
@@ -126,6 +127,21 @@ def test_plugins_and_devices_that_nodes_tell_of() -> None:
     world.plan_all()
     assert waiting(world, "s") == ["no suitable node (missing plugin on 2 nodes; missing device on 1 node)"]
     describe(world, "n2", plugins=(Plugin("Volume", "nfs"), Plugin("Log", "gelf")), devices=("/dev/x",))
+    world.plan_all()
+    assert nodes_of(world, "s") == ["n2"]
+
+
+def test_an_encrypted_network_keeps_to_nodes_that_can_encrypt() -> None:
+    world = three_nodes()
+    world.network("sealed", options={"encrypted": ""})
+    describe(world, "n1", plugins=(Plugin("Network", "overlay"),))
+    describe(world, "n2", plugins=(Plugin("Network", "overlay"),))
+    describe(world, "n3", plugins=(Plugin("Network", "overlay"),))
+    on_it = TaskSpec(container=ContainerSpec(image="i"), networks=(NetworkAttachmentSpec(target="sealed"),))
+    world.service("s", 1, task=on_it)
+    world.plan_all()
+    assert waiting(world, "s") == ["no suitable node (no encryption of networks (WireGuard) on 3 nodes)"]
+    describe(world, "n2", plugins=(Plugin("Network", "overlay"), Plugin("Network", "encrypted")))
     world.plan_all()
     assert nodes_of(world, "s") == ["n2"]
 
