@@ -28,7 +28,9 @@ _RESTORE_S = 1800.0
 @click.command(help="Make this machine the only manager of the swarm in a backup, as it was when the backup was made.")
 @click.option("--key-file", metavar="FILE", default="", help="The backup key or passphrase is this file's first line")
 @click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
-@click.option("--listen-addr", default="", help="Address to listen on (default 0.0.0.0:2377)")
+@click.option(
+    "--listen-addr", default="", help="Address to listen on: IP[:port], [IPv6]:port or interface (default 0.0.0.0:2377)"
+)
 @click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
 @click.option("-f", "--force", is_flag=True, help="Although something answers where the managers of the backup were")

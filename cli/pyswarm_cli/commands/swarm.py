@@ -33,7 +33,9 @@ def _availability(text: str) -> Any:
 
 @click.command(help="Make a new swarm, with this machine as its first manager.")
 @click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
-@click.option("--listen-addr", default="", help="Address to listen on (default 0.0.0.0:2377)")
+@click.option(
+    "--listen-addr", default="", help="Address to listen on: IP[:port], [IPv6]:port or interface (default 0.0.0.0:2377)"
+)
 @click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
 @click.option("--data-path-port", type=click.IntRange(1024, 49151), default=None, help="UDP port of it (default 4789)")
 @click.option("--default-addr-pool", multiple=True, help="Where networks get their subnets from (default 10.0.0.0/8)")
@@ -102,7 +104,11 @@ def _tell_made(made: node_pb2.InitResponse) -> None:
     "--token-file", metavar="FILE", default="", help="A file with the token (`-`: stdin), which no process list shows"
 )
 @click.option("--advertise-addr", default="", help="Address the other nodes reach this one at: IP[:port] or interface")
-@click.option("--listen-addr", default="", help="Address to listen on, as a manager (default 0.0.0.0:2377)")
+@click.option(
+    "--listen-addr",
+    default="",
+    help="Address to listen on, as a manager: IP[:port], [IPv6]:port or interface (default 0.0.0.0:2377)",
+)
 @click.option("--data-path-addr", default="", help="Address or interface for the traffic of containers")
 @click.option("--availability", type=AVAILABILITY, default="active", show_default=True)
 @click.argument("addresses", metavar="HOST[:PORT]...", nargs=-1, required=True)
