@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 
 
 def plain_address(text: str) -> str:
@@ -25,9 +24,3 @@ def is_ipv6(address: str) -> bool:
 def family_name(address: str) -> str:
     """For people: "IPv4" or "IPv6"."""
     return "IPv6" if is_ipv6(address) else "IPv4"
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """For TCP; "::" takes IPv4 in as well, which asyncio would not. Raises OSError."""
-    family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=host == "::")

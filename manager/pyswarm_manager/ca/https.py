@@ -22,8 +22,9 @@ from google.protobuf.message import DecodeError, Message
 
 from pyswarm.v1 import ca_pb2
 from pyswarm_common import errors
-from pyswarm_common.addresses import listening_socket, plain_address
+from pyswarm_common.addresses import plain_address
 from pyswarm_common.identity import NodeIdentity
+from pyswarm_common.listening import listening_socket
 from pyswarm_common.rpc import Caller, Peer
 from pyswarm_manager.access.admission import record_of
 from pyswarm_manager.access.connect import PeopleDoor

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyswarm_common.addresses import family_name, listening_socket, plain_address
+from pyswarm_common.addresses import family_name, plain_address
+from pyswarm_common.listening import listening_socket
 
 
 @pytest.mark.parametrize(
