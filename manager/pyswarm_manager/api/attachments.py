@@ -32,8 +32,8 @@ from pyswarm_manager.api.calls import Calls
 from pyswarm_manager.api.forward import LeaderForwarder
 from pyswarm_manager.api.validate import refuse
 from pyswarm_manager.api.validate.fields import Violation, check_count
-from pyswarm_manager.ca.issuing import member_node
 from pyswarm_manager.ports import Clock, RaftPort
+from pyswarm_manager.removed import require_present
 from pyswarm_manager.store.changes import Create, Delete
 from pyswarm_manager.store.lookup import find_network
 from pyswarm_manager.store.tables import Kind, Tables
@@ -58,13 +58,21 @@ class AttachmentsServicer(attachments_pb2_grpc.AttachmentsServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> pb.AttachResponse:
         async def local() -> pb.AttachResponse:
-            node_id = member_node(self._writer, caller_of(context)).id
+            node_id = _node_of(self._store.view, caller_of(context).node_id)
             task = await attach(self._writer, request, node_id)
             network = find_network(self._store.view, task.spec.networks[0].target)
             await _allocated(self._store, self._writer, task.id)
             return pb.AttachResponse(task_id=task.id, network=to_proto(network))
 
         return await self._calls.on_leader(context, "Attach", request, pb.AttachResponse, local)
+
+
+def _node_of(view: Tables, node_id: str) -> str:
+    """The caller's. A certificate outlives the removal of its node; this is where it ends."""
+    require_present(view, node_id)
+    if node_id not in view.nodes:
+        raise Forbidden(f"node {node_id} was removed from the swarm: leave, then join again")
+    return node_id
 
 
 async def attach(writer: Writer, request: pb.AttachRequest, node_id: str) -> Task:
