@@ -52,9 +52,16 @@ class Guard:
         return [state for state in found if state is not None]
 
     def wanted(self) -> Policy | None:
+        """A service that was removed tells no more whom it lets in: its last tasks keep to what held."""
         states = self._states()
         service_id = self.live.sandbox.service_id or _service_of(self.live, states)
-        return policy_of(service_id, self.places, states) if service_id else None
+        if not service_id:
+            return None
+        return policy_of(service_id, self.places, states) if _is_known(service_id, states) else self.written
+
+    def _is_orphan(self) -> bool:
+        service_id = self.live.sandbox.service_id
+        return bool(service_id) and not _is_known(service_id, self._states())
 
     def is_concerned(self, state: TableState) -> bool:
         """Whether a change of this network may mean a change here."""
@@ -81,7 +88,7 @@ class Guard:
         with self.lock:
             wanted = self.wanted()
             if wanted is None:
-                if not nft_tables.has_table(self._netfilter, nft_attributes.INET, self.table):
+                if self._is_orphan() or not nft_tables.has_table(self._netfilter, nft_attributes.INET, self.table):
                     self.written = None
                     return []
             elif self._is_in_kernel(wanted):
@@ -113,6 +120,10 @@ class Guard:
 
     def _read_keys(self, name: str) -> frozenset[bytes] | None:
         return nft_tables.read_keys(self._netfilter, nft_attributes.INET, self.table, name)
+
+
+def _is_known(service_id: str, states: Iterable[TableState]) -> bool:
+    return any(service_id in state.services for state in states)
 
 
 def _service_of(live: LiveSandbox, states: Iterable[TableState]) -> str:

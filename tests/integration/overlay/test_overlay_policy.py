@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from overlay_lab import TIMEOUT, Host, Lab, Server, ask, ask_udp, visit
 
 from pyswarm_overlay import (
@@ -173,6 +174,41 @@ def test_a_source_that_loses_permission_is_cut_and_a_new_one_is_let_in(lab: Lab,
     set_policy(lab, version=5)
     assert first.visit(f"c{OTHER}", lambda: ask(f"10.0.1.{DB}"))
     assert not has_table(first, DB)
+
+
+def test_tasks_of_a_removed_service_keep_its_policy(lab: Lab, start: Callable[..., Server]) -> None:
+    start("web")
+    first = lab.hosts[0]
+    first.call("attach", box(DB, service_id="svc-db"))
+    gone = TableDelta(
+        network_id=NET, from_version=1, version=2, remove_services=("svc-db",), remove_endpoints=(f"t{DB}",)
+    )
+    assert first.call("apply_delta", gone)
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            first.visit(f"c{OTHER}", lambda: ask(f"10.0.1.{DB}"))
+        assert has_table(first, DB)
+        first.kill()
+        first.start()
+
+
+def test_both_families_are_let_in_or_refused(lab: Lab) -> None:
+    first = lab.hosts[0]
+    numbers = (DB, WEB, OTHER)
+    six = {number: f"fd00:1::{number}" for number in numbers}
+    records = [replace(endpoint(n, first), addresses=(f"10.0.1.{n}", six[n])) for n in numbers]
+    subnets = ("10.0.1.0/24", "fd00:1::/64")
+    first.call("apply_table", replace(table(lab, "web"), endpoints=tuple(records), subnets=subnets))
+    for number in numbers:
+        places = (f"10.0.1.{number}/24", f"{six[number]}/64")
+        first.call(
+            "attach", box(number, attachments=(Attachment(network_id=NET, endpoint_id=f"t{number}", addresses=places),))
+        )
+    listener = first.visit(f"c{DB}", lambda: socket.create_server(("::", 80), family=socket.AF_INET6))
+    with listener:
+        first.visit(f"c{WEB}", lambda: socket.create_connection((six[DB], 80), timeout=TIMEOUT).close())
+        with pytest.raises(ConnectionRefusedError):
+            first.visit(f"c{OTHER}", lambda: socket.create_connection((six[DB], 80), timeout=TIMEOUT))
 
 
 def test_what_somebody_changed_is_written_again_and_a_restart_keeps_it(lab: Lab, start: Callable[..., Server]) -> None:

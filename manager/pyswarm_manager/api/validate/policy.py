@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pyswarm_common.model import ServiceSpec
+from pyswarm_common.model import PortConfig, PublishMode, ServiceSpec
 from pyswarm_manager.api.validate.fields import Violation, check_count, check_name, shown, under
-from pyswarm_manager.store.tables import HOST_NETWORK
+from pyswarm_manager.store.tables import NODE_NETWORKS
 
 MAX_SOURCES = 256
 NOBODY = "none"
@@ -25,8 +25,14 @@ def check_policy(spec: ServiceSpec) -> Iterator[Violation]:
             yield f"allow_from[{index}]", f"source {shown(source)} is named twice"
     if NOBODY in sources and len(sources) > 1:
         yield "allow_from", f"conflicting options: allow-from {NOBODY} goes with no other source"
-    if sources and any(attachment.target == HOST_NETWORK for attachment in spec.task.networks):
+    if sources and not spec.task.networks and not any(_is_ingress(port) for port in spec.endpoint.ports):
+        yield "allow_from", "allow-from needs a network, or a port published in ingress mode: add one with --network"
+    if sources and any(attachment.target in NODE_NETWORKS for attachment in spec.task.networks):
         yield (
             "allow_from",
             "conflicting options: allow-from and the host network, where the host's own firewall decides",
         )
+
+
+def _is_ingress(port: PortConfig) -> bool:
+    return port.publish_mode is PublishMode.INGRESS
