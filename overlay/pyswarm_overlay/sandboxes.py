@@ -20,6 +20,7 @@ from .checks import check_sandbox
 from .core import names
 from .core.local import with_default_routes
 from .drivers.interface import NetworkDevices
+from .drivers.plugin_devices import EndpointLost
 from .gateway import Gateway
 from .ground import Ground
 from .kernel import netns, tcp
@@ -99,6 +100,7 @@ class Sandboxes:
                 if path.name not in self._known:
                     await threads.run(partial(netns.remove, path))
                     done.append(f"removed stray sandbox {path.name}")
+        done += await self._networks.drivers.plugins.sweep(list(self._known))
         return done + await threads.run(self._remove_stray_ports)
 
     def _remove_stray_ports(self) -> list[str]:
@@ -138,7 +140,7 @@ class Sandboxes:
                     await self._attach(placed)
             except BaseException:
                 if fresh:
-                    self._networks.drivers.leave(sandbox.attachments, self._networks.find)
+                    await self._networks.drivers.leave(sandbox, self._networks.find)
                     await self._detach(sandbox.sandbox_id)
                 raise
         return str(self._ground.sandbox_path(sandbox.sandbox_id))
@@ -189,7 +191,12 @@ class Sandboxes:
         live = self._live.get(sandbox.sandbox_id)
         builder = self._builder(record, devices, vips, None if live is None else live.sockets)
         is_new = live is None and not netns.exists(builder.path)
-        sockets, done = await self._ground.threads.run(builder.run)
+        try:
+            sockets, done = await self._ground.threads.run(builder.run)
+        except EndpointLost:
+            await self._networks.drivers.renew(sandbox)
+            return await self._build(record)
+        await self._networks.drivers.complete(sandbox, builder.path, builder.interfaces)
         self._go_live(record, sockets, vips)
         ensure_policy = self._networks.policies.ensure
         done += await ensure_policy(self._live[sandbox.sandbox_id], builder.interfaces, is_new=is_new)
@@ -210,7 +217,8 @@ class Sandboxes:
         for attachment in sandbox.attachments:
             network = self._networks.get(attachment.network_id)
             place = devices[attachment.network_id]
-            mac = place.own_mac(network.mac(attachment.addresses))
+            port = names.network_port(sandbox.sandbox_id, attachment.network_id)
+            mac = place.own_mac(port, network.mac(attachment.addresses))
             places[attachment.network_id] = (network.state.table.ingress, place.mtu, mac)
         way_out = (gateway.both(record.gateway_address), gateway.addresses, gateway.mtu)
         return Builder(
@@ -261,7 +269,7 @@ class Sandboxes:
             if sandbox_id in network.users:
                 await self._networks.release(network, sandbox_id)
         if record is not None:
-            self._networks.drivers.leave(record.sandbox.attachments, self._networks.find)
+            await self._networks.drivers.leave(record.sandbox, self._networks.find)
         if record is not None and record.gateway_address is not None:
             self._gateway.release(record.gateway_address)
         self._known.pop(sandbox_id, None)

@@ -32,6 +32,9 @@ class OverlayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Likewise; empty: the ways out have no IPv6."""
     prefix: str = "ps"
     """Begins the name of every interface and nft table we make, and so marks what we may remove."""
+    plugin_sockets: Path = Path("/run/docker/plugins")
+    plugin_specs: tuple[Path, ...] = (Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins"))
+    """Where Docker's plugins are found."""
     upstream_dns: tuple[str, ...] | None = None
     """Resolvers for names that are not ours; None: those of the host's /etc/resolv.conf."""
     names_linger_s: float = 86400.0

@@ -7,8 +7,10 @@ a bridge) is kept in a file of its own until the network is forgotten. `networks
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
@@ -18,12 +20,22 @@ import msgspec
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition
 from pyswarm_common.files import write_whole
-from pyswarm_common.network_options import BRIDGE, MACVLAN, OVERLAY, bridge_options, is_encrypted, macvlan_options
+from pyswarm_common.network_options import (
+    BRIDGE,
+    MACVLAN,
+    OVERLAY,
+    bridge_options,
+    is_encrypted,
+    macvlan_options,
+    mtu_of,
+)
 from pyswarm_overlay.core import names, subnets
+from pyswarm_overlay.core.plan import WantedInterface
 from pyswarm_overlay.core.tables import TableState
 from pyswarm_overlay.encryption.sealed import SealedDevices
 from pyswarm_overlay.ground import Ground
-from pyswarm_overlay.kernel import rtnl
+from pyswarm_overlay.kernel import libc, links, netns, rtnl
+from pyswarm_overlay.kernel.netlink import Netlink
 from pyswarm_overlay.network import Devices, Network
 from pyswarm_overlay.types import Attachment, NetworkTable, Sandbox
 
@@ -32,6 +44,9 @@ from .bridge import BridgeDevices, BridgeTable
 from .configs import Configs
 from .interface import NetworkDevices
 from .macvlan import MacvlanDevices
+from .plugin_devices import PluginDevices
+from .plugin_discovery import PluginPlaces
+from .plugin_networks import PluginNetworks, has_ipam_plugin, is_plugin
 from .settings import LocalRecord, Settings, settings_of
 
 _FIRST_BRIDGE_SUBNET = "172.17.0.0/16"
@@ -49,6 +64,7 @@ class Drivers:
         self._records: dict[str, LocalRecord] = {}
         self._last: dict[str, int] = {}
         """The last address given, by subnet."""
+        self.plugins = PluginNetworks(ground, PluginPlaces(ground.config.plugin_sockets, ground.config.plugin_specs))
         self._lock = threading.Lock()
         """Around choosing: two sandboxes may be the first on a network, or networks choose a subnet, at once."""
         self.configs = Configs(ground.config.state_dir / "configs")
@@ -65,7 +81,8 @@ class Drivers:
             return self._open_bridge(settings)
         if table.driver == MACVLAN:
             return self._open_macvlan(settings)
-        raise FailedPrecondition(f"network {table.name}: this node has no network driver {table.driver}")
+        endpoints = partial(self.plugins.endpoints, table.network_id)
+        return PluginDevices(self._ground, table.name, mtu_of(settings.options), endpoints)
 
     def _open_bridge(self, settings: Settings) -> BridgeDevices:
         record = self._records[settings.network_id]
@@ -89,14 +106,22 @@ class Drivers:
     def _settle(self, table: NetworkTable) -> Settings:
         """Blocking. Its settings on this node; a bridge gets its name and its subnet, once."""
         with self._lock:
-            config = self.configs.named(table.config_from) if table.config_from else None
-            settings = settings_of(table, config)
+            settings = self._read(table)
+            pools = self.plugins.pools(table.network_id)
+            if pools:
+                gateways = tuple(pool.gateway.partition("/")[0] for pool in pools)
+                subnets_here = tuple(pool.subnet for pool in pools)
+                settings = replace(settings, subnets=subnets_here, gateways=gateways, ip_ranges=())
             if settings.driver == BRIDGE:
                 record = self._records.get(settings.network_id)
                 if record is None or (settings.subnets and record.subnets != settings.subnets):
                     self._save(self._new_bridge(settings))
             self._settings[settings.network_id] = settings
             return settings
+
+    def _read(self, table: NetworkTable) -> Settings:
+        """Blocking. What the user said, for the cluster or for this node."""
+        return settings_of(table, self.configs.named(table.config_from) if table.config_from else None)
 
     def _new_bridge(self, settings: Settings) -> LocalRecord:
         name = bridge_options(settings.options).name or self._own_name("b", settings.network_id)
@@ -136,18 +161,37 @@ class Drivers:
         if before is not None:
             staying = {attachment.network_id for attachment in sandbox.attachments}
             left = tuple(attachment for attachment in before.attachments if attachment.network_id not in staying)
-            self.leave(left, find)
+            await self.leave(msgspec.structs.replace(before, attachments=left), find)
         attachments: list[Attachment] = []
         for attachment in sandbox.attachments:
             network = find(attachment.network_id)
-            if network.state.table.driver not in ("", OVERLAY):
-                await self._ground.threads.run(partial(self._settle, network.state.table))
-            if network.local is not None:
-                wanted = attachment.addresses or known.get(attachment.network_id, ())
-                addresses = self._give(network, attachment.endpoint_id, wanted, is_fixed=bool(attachment.addresses))
-                attachment = msgspec.structs.replace(attachment, addresses=addresses)  # noqa: PLW2901
-            attachments.append(attachment)
+            if network.state.table.driver in ("", OVERLAY):
+                attachments.append(attachment)
+                continue
+            wanted = attachment.addresses or known.get(attachment.network_id, ())
+            given = msgspec.structs.replace(attachment, addresses=wanted)
+            is_fixed = bool(attachment.addresses)
+            attachments.append(await self._place(network, given, sandbox.sandbox_id, is_fixed=is_fixed))
         return self._bound(msgspec.structs.replace(sandbox, attachments=tuple(attachments)))
+
+    async def _place(self, network: Network, wanted: Attachment, sandbox_id: str, *, is_fixed: bool) -> Attachment:
+        """With the addresses that it has on this network, which a plugin may have given."""
+        table = network.state.table
+        settings = await self._ground.threads.run(partial(self._read, table))
+        peers = {record.node_address for record in network.state.endpoints.values()}
+        addresses = wanted.addresses
+        if has_ipam_plugin(settings):
+            addresses = await self.plugins.place(settings, sandbox_id, addresses, peers)
+            await self._ground.threads.run(partial(self._settle, table))
+        else:
+            await self._ground.threads.run(partial(self._settle, table))
+            if network.local is not None:
+                addresses = self._give(network, wanted.endpoint_id, addresses, is_fixed=is_fixed)
+            if is_plugin(settings.driver):
+                addresses = await self.plugins.place(settings, sandbox_id, addresses, peers)
+        if network.local is not None:
+            network.give(wanted.endpoint_id, addresses)
+        return msgspec.structs.replace(wanted, addresses=addresses)
 
     def _give(self, network: Network, endpoint_id: str, wanted: tuple[str, ...], *, is_fixed: bool) -> tuple[str, ...]:
         """Those wanted if they can be had; if they are only what it had before, others will do."""
@@ -195,13 +239,28 @@ class Drivers:
         ports = tuple(msgspec.structs.replace(port, host_ip=port.host_ip or binding) for port in sandbox.host_ports)
         return msgspec.structs.replace(sandbox, host_ports=ports)
 
-    @staticmethod
-    def leave(attachments: Iterable[Attachment], find: Callable[[str], Network | None]) -> None:
+    async def leave(self, sandbox: Sandbox, find: Callable[[str], Network | None]) -> None:
         """Take back what was given to a sandbox on its networks."""
-        for attachment in attachments:
+        for attachment in sandbox.attachments:
             network = find(attachment.network_id)
             if network is not None and network.local is not None:
                 network.give(attachment.endpoint_id, ())
+            await self.plugins.leave(attachment.network_id, sandbox.sandbox_id)
+
+    async def renew(self, sandbox: Sandbox) -> None:
+        """Have plugins make again what somebody removed."""
+        for attachment in sandbox.attachments:
+            await self.plugins.renew(attachment.network_id, sandbox.sandbox_id)
+
+    async def complete(self, sandbox: Sandbox, path: Path, interfaces: tuple[WantedInterface, ...]) -> None:
+        """The static routes that plugins want in a sandbox that is built."""
+        routes: list[tuple[str, str, str]] = []
+        for interface in interfaces:
+            entry = self.plugins.endpoint(interface.network_id or "", sandbox.sandbox_id)
+            if entry is not None and entry.joined is not None:
+                routes += [(interface.name, destination, hop) for destination, hop in entry.joined.routes]
+        if routes:
+            await self._ground.threads.run(partial(_add_routes, path, routes))
 
     def default_routes(self, sandbox: Sandbox) -> dict[str, tuple[str, ...]]:
         """Network -> the gateways that this sandbox's way out is by, in place of the one that every sandbox has.
@@ -214,7 +273,7 @@ class Drivers:
         for attachment in sandbox.attachments:
             settings = self._settings.get(attachment.network_id)
             gateways = () if settings is None or settings.internal else self._gateways_of(settings, sandbox)
-            if gateways:
+            if gateways or (settings is not None and self._has_own_way_out(settings, sandbox)):
                 return {attachment.network_id: gateways}
         return {}
 
@@ -223,12 +282,18 @@ class Drivers:
             return self._records[settings.network_id].gateways
         if settings.driver == MACVLAN and macvlan_options(settings.options).parent and not sandbox.host_ports:
             return tuple(gateway for gateway in settings.gateways if gateway)
-        return ()
+        entry = self.plugins.endpoint(settings.network_id, sandbox.sandbox_id)
+        return () if entry is None or entry.joined is None or sandbox.host_ports else entry.joined.gateways
+
+    def _has_own_way_out(self, settings: Settings, sandbox: Sandbox) -> bool:
+        entry = self.plugins.endpoint(settings.network_id, sandbox.sandbox_id)
+        return entry is not None and entry.joined is not None and entry.joined.has_own_way_out
 
     # -- the disk ------------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """What an earlier daemon gave to networks."""
+        """What an earlier daemon gave to networks, and asked plugins for."""
+        self.plugins.load()
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self._directory.glob("*.json")):
             try:
@@ -273,6 +338,21 @@ class Drivers:
         self._bridges.remove()
         for network_id in list(self._records):
             self.remove_stray(network_id, is_forgotten=True)
+
+
+def _add_routes(path: Path, routes: list[tuple[str, str, str]]) -> None:
+    """In a thread that ends with the job: it enters the sandbox."""
+    fd = netns.open_existing(path)
+    if fd is None:
+        return
+    libc.setns(fd)
+    os.close(fd)
+    netlink = Netlink()
+    try:
+        index = {name: link.index for name, link in rtnl.read_links(netlink).items()}
+        netlink.transact([links.new_route(to, hop, index[name]) for name, to, hop in routes if name in index])
+    finally:
+        netlink.close()
 
 
 def _bare(address: str) -> str:

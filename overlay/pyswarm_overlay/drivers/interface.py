@@ -32,8 +32,8 @@ class NetworkDevices(Protocol):
         """Only overlays have any."""
         ...
 
-    def own_mac(self, mac: str, /) -> str:
-        """What an interface's hardware address will be, that is meant to be `mac`."""
+    def own_mac(self, port: str, mac: str, /) -> str:
+        """What the hardware address of an interface will be, that is meant to be `mac`."""
         ...
 
     def join(self, port: str, peer: VethEnd, /) -> None:
@@ -93,7 +93,7 @@ class HostDevices(ABC):
     def sync_tunnels(self, _wanted: Tunnels, /) -> list[str]:
         return []
 
-    def own_mac(self, mac: str, /) -> str:
+    def own_mac(self, port: str, mac: str, /) -> str:
         return mac
 
     def remove_port(self, port: str, /) -> None:

@@ -43,7 +43,7 @@ class MacvlanDevices(HostDevices):
         self._mtu = min(self._options.mtu or parent.mtu, parent.mtu)
         return done
 
-    def own_mac(self, mac: str, /) -> str:
+    def own_mac(self, port: str, mac: str, /) -> str:
         """With passthru the container takes the parent over, address and all."""
         return self._read_parent().mac if self._options.mode == "passthru" else mac
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import socket
 import struct
+from ipaddress import ip_address, ip_network
 from typing import Final
 
-from .netlink import NLM_F_CREATE, NLM_F_EXCL, Message, attr, nested, text, u32
-from .rtnl import IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD, RTM_NEWLINK, RTM_SETLINK, VethEnd
+from .netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, attr, nested, text, u32
+from .rtnl import (
+    IFLA_ADDRESS,
+    IFLA_IFNAME,
+    IFLA_LINKINFO,
+    IFLA_MTU,
+    IFLA_NET_NS_FD,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTM_SETLINK,
+    VethEnd,
+)
 from .rtnl import mac_bytes as packed_mac
 
 _IFLA_LINK, _INFO_KIND, _INFO_DATA = 5, 1, 2
 _MACVLAN_MODE = 1
 _IFLA_AF_SPEC, _INET_CONF, _DEVCONF_RP_FILTER = 26, 1, 8
 _LOOSE = 2
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_SCOPE_LINK = 253
 _IFF_UP = 1
 _MODES: Final = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IFINFO = struct.Struct("=BxHiII")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 
 
 def new_macvlan(parent: int, mode: str, end: VethEnd) -> Message:
@@ -47,6 +61,24 @@ def move(index: int, end: VethEnd) -> Message:
         + u32(IFLA_NET_NS_FD, end.netns)
     )
     return Message(f"move link {index} to {end.name}", RTM_SETLINK, 0, body)
+
+
+def new_route(destination: str, next_hop: str, index: int) -> Message:
+    """A static route; without a next hop the destination is on the link."""
+    network = ip_network(destination)
+    packed = network.network_address.packed
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    table_main, proto_static, unicast = 254, 4, 1
+    scope = 0 if next_hop or family == socket.AF_INET6 else _SCOPE_LINK
+    body = (
+        _RTMSG.pack(family, network.prefixlen, 0, 0, table_main, proto_static, scope, unicast, 0)
+        + attr(_RTA_DST, packed)
+        + (attr(_RTA_GATEWAY, ip_address(next_hop).packed) if next_hop else b"")
+        + u32(_RTA_OIF, index)
+    )
+    return Message(
+        f"route {destination} via {next_hop or 'the link'}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body
+    )
 
 
 def loosen_reverse_path(index: int) -> Message:
