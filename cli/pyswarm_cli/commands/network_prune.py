@@ -12,7 +12,7 @@ from pyswarm.v1 import control_pb2
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon
 from pyswarm_cli.listing import all_networks
-from pyswarm_cli.params import filter_option, filters
+from pyswarm_cli.params import filters
 from pyswarm_cli.parse.moments import moment
 from pyswarm_common.codec import timestamp
 from pyswarm_common.errors import FailedPrecondition, NotFound
@@ -22,12 +22,12 @@ QUESTION = "Are you sure you want to continue? [y/N] "
 
 
 @click.command(help="Remove all unused networks.")
-@filter_option
+@click.option("--filter", "filter_", multiple=True, metavar="NAME=VALUE", help="until, label or label! (without it)")
 @click.option("-f", "--force", is_flag=True, help="Do not prompt for confirmation")
 @click.pass_context
 def prune(ctx: click.Context, filter_: tuple[str, ...], force: bool) -> None:
     """`network prune`."""
-    wanted = filters(filter_, ("until", "label", "label!"))  # label!=KEY: those without it
+    wanted = filters(filter_, ("until", "label", "label!"))
     until = min((moment(text, time.time()) for text in wanted.get("until", [])), default=None)
     if not force and not agreed(WARNING):
         return
