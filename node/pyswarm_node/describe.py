@@ -61,7 +61,7 @@ def with_tunnels(description: NodeDescription, encryption: Encryption) -> NodeDe
 
 def plugins() -> tuple[Plugin, ...]:
     """What tasks may ask of this node by name; docker's names of the kinds."""
-    kinds = {"Log": log_drivers(), "Network": ("host", "overlay"), "Volume": ("local",)}
+    kinds = {"Log": log_drivers(), "Network": ("bridge", "host", "macvlan", "null", "overlay"), "Volume": ("local",)}
     return tuple(Plugin(type=kind, name=name) for kind, names in kinds.items() for name in names)
 
 

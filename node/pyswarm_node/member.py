@@ -24,6 +24,7 @@ from .describe import describe, with_tunnels
 from .identity import CurrentIdentity
 from .network_watch import watch_networks
 from .paths import NodeRecord, Options, join_host_port
+from .plugin_watch import FoundPlugins
 from .routes import watch_routes
 from .underlay_watch import underlay_changes, watch_underlay
 
@@ -46,10 +47,16 @@ class Member:
     """Made by `start`."""
 
     def __init__(
-        self, overlay: OverlayHost, agent: Agent, on_failed: Callable[[BaseException], None], check_period_s: float
+        self,
+        overlay: OverlayHost,
+        agent: Agent,
+        plugins: FoundPlugins,
+        on_failed: Callable[[BaseException], None],
+        check_period_s: float,
     ) -> None:
         self.overlay = overlay
         self.agent = agent
+        self._plugins = plugins
         self._on_failed = on_failed
         overlay.encryption.on_keys = agent.description_changed
         self._run = asyncio.create_task(self._run_parts(check_period_s))
@@ -59,10 +66,12 @@ class Member:
         cls, options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
     ) -> Member:
         overlay = await open_overlay(options, record.data_path_address, record.data_path_port)
+        plugins = FoundPlugins(overlay.plugin_places)
         try:
+            await plugins.look()
             agent = await Agent.open(
                 _agent_config(options, record),
-                _agent_hooks(options, record, identity, runtime, hooks, overlay),
+                _agent_hooks(options, record, identity, runtime, hooks, overlay, plugins),
                 runtime,
                 runtime.images,
                 overlay,
@@ -76,13 +85,14 @@ class Member:
         except BaseException:
             await overlay.close()
             raise
-        return cls(overlay, agent, hooks.on_failed, options.network_check_period_s)
+        return cls(overlay, agent, plugins, hooks.on_failed, options.network_check_period_s)
 
     async def _run_parts(self, check_period_s: float) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.agent.run())
                 group.create_task(self.overlay.encryption.run())
+                group.create_task(self._plugins.run(self.agent.description_changed))
                 group.create_task(watch_routes(self.agent.description_changed))
                 group.create_task(watch_underlay(self.overlay, underlay_changes()))
                 group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
@@ -142,12 +152,13 @@ def _agent_hooks(
     runtime: Runtime,
     hooks: MemberHooks,
     overlay: OverlayHost,
+    plugins: FoundPlugins,
 ) -> AgentHooks:
     agent_address = join_host_port(record.address, options.agent_port)
 
     def description() -> NodeDescription:
         said = describe(runtime.preflight, record.data_path_address, agent_address, options.generic_resources)
-        return with_tunnels(said, overlay.encryption)
+        return plugins.described(with_tunnels(said, overlay.encryption))
 
     return AgentHooks(
         identity=identity,

@@ -20,6 +20,7 @@ from pyswarm_common.errors import FailedPrecondition
 
 from . import preflight
 from .audit.parts import Kept, verification
+from .drivers.plugin_discovery import PluginPlaces
 from .encryption.encryption import Encryption
 from .encryption.inner import Inner
 from .following import Following
@@ -142,6 +143,11 @@ class OverlayHost:
         for directory in (self._ground.sandbox_dir, self._ground.network_dir):
             netns.remove_directory(directory)
         self._records.remove_all()
+
+    @property
+    def plugin_places(self) -> PluginPlaces:
+        """Where plugins of this host are looked for."""
+        return PluginPlaces(self._ground.config.plugin_sockets, self._ground.config.plugin_specs)
 
     # -- tables ----------------------------------------------------------------------------------------------------
 

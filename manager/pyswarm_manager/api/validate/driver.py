@@ -42,8 +42,8 @@ def _check_ipam(spec: NetworkSpec, driver: str) -> Iterator[Violation]:
         return
     if driver == OVERLAY:
         yield "ipam_driver", "overlay networks have the default IPAM driver: their addresses are the whole cluster's"
-    elif spec.ipam_driver == NO_IPAM and driver in BUILT_IN:
-        yield "ipam_driver", f"the IPAM driver {NO_IPAM} goes with plugins: {driver} networks need addresses"
+    elif spec.ipam_driver == NO_IPAM:
+        yield "ipam_driver", f"the IPAM driver {NO_IPAM} is not supported: containers need addresses"
     elif not _PLUGIN.fullmatch(spec.ipam_driver):
         yield "ipam_driver", f"invalid IPAM driver {shown(spec.ipam_driver)}: it must be the name of a plugin"
 
@@ -64,7 +64,7 @@ def _check_config_from(spec: NetworkSpec, driver: str) -> Iterator[Violation]:
 def check_plugins(spec: NetworkSpec, nodes: Iterable[Node]) -> None:
     """Refuse drivers that no node has. Raises NotFound."""
     wanted = [("Network", spec.driver)] if spec.driver and spec.driver not in BUILT_IN else []
-    if spec.ipam_driver not in ("", DEFAULT_IPAM, NO_IPAM):
+    if spec.ipam_driver not in ("", DEFAULT_IPAM):
         wanted.append(("Ipam", spec.ipam_driver))
     if not wanted:
         return
