@@ -28,6 +28,7 @@ from pyswarm_common.model import (
     PortConfig,
     Service,
     ServiceSpec,
+    SessionAffinity,
     Taint,
     Task,
     UpdateConfig,
@@ -176,7 +177,9 @@ def _update_config(config: UpdateConfig) -> Json:
 
 def _endpoint_spec(spec: EndpointSpec) -> Json:
     ports = [_port(port) for port in spec.ports]
-    return {"Mode": word(spec.mode), **given(Ports=ports, AllowFrom=list(spec.allow_from))}
+    affinity = "" if spec.session_affinity is SessionAffinity.NONE else word(spec.session_affinity)
+    shown = given(Ports=ports, SessionAffinity=affinity, AllowFrom=list(spec.allow_from))
+    return {"Mode": word(spec.mode), **shown}
 
 
 def _port(port: PortConfig) -> Json:

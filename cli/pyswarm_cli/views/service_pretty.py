@@ -42,6 +42,8 @@ def _lines(service: Json, networks: Mapping[str, str]) -> Iterator[str]:
     names = [networks.get(item["Target"], item["Target"]) for item in task["Networks"]]
     yield from _section("Networks:", [f" {name}" for name in names])
     yield f"Endpoint Mode:\t{spec['EndpointSpec']['Mode']}"
+    if "SessionAffinity" in spec["EndpointSpec"]:
+        yield f"Session Affinity:\t{spec['EndpointSpec']['SessionAffinity']}"
     yield from _section("Ports:", _ports(service["Endpoint"]["Ports"]))
     if "AllowFrom" in spec["EndpointSpec"]:
         yield f"Allow From:\t{', '.join(spec['EndpointSpec']['AllowFrom'])}"

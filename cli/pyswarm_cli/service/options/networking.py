@@ -10,11 +10,21 @@ from pyswarm_cli.service.options.kinds import NETWORK, PORTS, Decorator, listed,
 
 SHARED: list[Decorator[Any]] = [
     option("--endpoint-mode", type_=click.Choice(["vip", "dnsrr"]), help_="How the service's name resolves"),
+    option(
+        "--session-affinity",
+        type_=click.Choice(["none", "client-ip"]),
+        help_="Keep each client at one task (client-ip)",
+    ),
 ]
 
 CREATE: list[Decorator[Any]] = [
     listed("--network", type_=NETWORK, help_="Networks (NAME, or name=NAME,alias=ALIAS)"),
-    listed("-p", "--publish", type_=PORTS, help_="Ports ([ADDRESS:]8080:80/tcp, or published=8080,target=80,mode=ingress|host,policy=spread|local)"),
+    listed(
+        "-p",
+        "--publish",
+        type_=PORTS,
+        help_="Ports ([ADDRESS:]8080:80/tcp, or published=8080,target=80,mode=ingress|host,policy=spread|local)",
+    ),
 ]
 
 UPDATE: list[Decorator[Any]] = [

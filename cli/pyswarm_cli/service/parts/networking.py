@@ -9,7 +9,14 @@ from msgspec.structs import replace
 from pyswarm_cli.parse.ports import port_number
 from pyswarm_cli.service.parts.pieces import Options, items, with_given
 from pyswarm_common.errors import InvalidArgument
-from pyswarm_common.model import EndpointMode, EndpointSpec, NetworkAttachmentSpec, PortConfig, Protocol
+from pyswarm_common.model import (
+    EndpointMode,
+    EndpointSpec,
+    NetworkAttachmentSpec,
+    PortConfig,
+    Protocol,
+    SessionAffinity,
+)
 
 
 def create_endpoint(options: Options) -> EndpointSpec:
@@ -20,7 +27,12 @@ def create_endpoint(options: Options) -> EndpointSpec:
 def apply_to_endpoint(endpoint: EndpointSpec, options: Options) -> EndpointSpec:
     """The flags that create and update share."""
     mode = None if options["endpoint_mode"] is None else EndpointMode[options["endpoint_mode"].upper()]
-    return with_given(endpoint, mode=mode)
+    affinity = options["session_affinity"]
+    return with_given(
+        endpoint,
+        mode=mode,
+        session_affinity=None if affinity is None else SessionAffinity[affinity.upper().replace("-", "_")],
+    )
 
 
 def change_endpoint(endpoint: EndpointSpec, options: Options) -> EndpointSpec:

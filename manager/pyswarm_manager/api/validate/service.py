@@ -17,6 +17,7 @@ from pyswarm_common.model import (
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
+    SessionAffinity,
     TaskSpec,
     UpdateConfig,
 )
@@ -172,6 +173,8 @@ def _check_update(config: UpdateConfig, name: str) -> Iterator[Violation]:
 
 def _check_endpoint(endpoint: EndpointSpec) -> Iterator[Violation]:
     yield from check_count(endpoint.ports, MAX_PORTS, "ports", "published ports")
+    if endpoint.mode is EndpointMode.DNSRR and endpoint.session_affinity is not SessionAffinity.NONE:
+        yield "session_affinity", "EndpointSpec: session affinity can't be used with dnsrr mode: there clients choose"
     published = set()
     for index, port in enumerate(endpoint.ports):
         path = f"ports[{index}]"
