@@ -79,6 +79,6 @@ def _rules() -> None:
         nft.run(host_rules.host_document(host))
     except (OSError, nft.NftRefused) as error:
         raise Unsupported(
-            "this kernel lacks nftables with NAT, numgen, hash, fib, ct, rt or reject: "
+            "this kernel lacks nftables with NAT, numgen, hash, fib, ct (with timeouts), rt or reject: "
             f"load nft_nat, nft_numgen, nft_hash, nft_fib_inet, nft_ct, nft_reject_inet ({error})"
         ) from None
