@@ -43,6 +43,7 @@ from pyswarm_simulator.world import new_loop
 PATIENCE_S = 6.0
 IMAGES = ("docker.io/library/app:1", "docker.io/library/app:2")
 _CLIENTS = 4
+SUBNETS = ("10.99.0.0/20", "fd99::/64")
 
 
 class Workload:
@@ -97,7 +98,10 @@ class Workload:
             service_id = await self._asked("CreateService", _creation(spec), 30.0)
             if isinstance(service_id, str):
                 self._registers.append(service_id)
-        network = control_pb2.CreateNetworkRequest(spec=to_proto(NetworkSpec(name="net0", driver="overlay")))
+        of_net = NetworkSpec(
+            name="net0", driver="overlay", subnets=SUBNETS, auxiliary_addresses={"router": "10.99.0.4"}
+        )
+        network = control_pb2.CreateNetworkRequest(spec=to_proto(of_net))
         await self._asked("CreateNetwork", network.SerializeToString(), 30.0)
         for number in range(_CLIENTS if self._registers else 0):
             register = RegisterClient(self._client, self._world, number, self.history)
@@ -133,12 +137,15 @@ class Workload:
         rng = self._world.rng
         order = rng.choice((UpdateOrder.STOP_FIRST, UpdateOrder.STOP_FIRST, UpdateOrder.START_FIRST))
         is_global = rng.random() < 0.2
+        is_static = not is_global and self._made % 4 == 0
         ports = (PortConfig(target_port=80),) if rng.random() < 0.4 else ()
         spec = ServiceSpec(
             name=f"s{self._made}",
             mode=ServiceMode.GLOBAL if is_global else ServiceMode.REPLICATED,
             replicas=None if is_global else rng.randrange(1, 6),
-            task=_task_spec(networks=("net0",) if rng.random() < 0.6 else ()),
+            task=_task_spec(
+                networks=("net0",) if rng.random() < 0.6 else (), addresses=_addresses(self._made) if is_static else ()
+            ),
             update=UpdateConfig(
                 parallelism=rng.choice((0, 1, 2)), order=order, monitor_s=0.5, failure_action=FailureAction.CONTINUE
             ),
@@ -195,11 +202,20 @@ class Workload:
         self._loop.spawn(self.update_node(node_id, role, availability))
 
 
-def _task_spec(networks: Sequence[str] = ()) -> TaskSpec:
+def _addresses(number: int) -> tuple[str, ...]:
+    """Eight of the part of the network that chosen addresses never come to; the service's own is the last."""
+    first = f"10.99.{8 + number // 32 % 8}."
+    return f"{first}{number % 32 * 8}-{first}{number % 32 * 8 + 6}", f"{first}{number % 32 * 8 + 7}"
+
+
+def _task_spec(networks: Sequence[str] = (), addresses: tuple[str, ...] = ()) -> TaskSpec:
     return TaskSpec(
         container=ContainerSpec(image=IMAGES[0], stop_grace_period_s=1.0),
         restart=RestartPolicy(delay_s=0.5),
-        networks=tuple(NetworkAttachmentSpec(target=name) for name in networks),
+        networks=tuple(
+            NetworkAttachmentSpec(target=name, addresses=addresses[:1], virtual_addresses=addresses[1:])
+            for name in networks
+        ),
     )
 
 

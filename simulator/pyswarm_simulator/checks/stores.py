@@ -17,6 +17,7 @@ from pyswarm_manager.store.changes import Event
 from pyswarm_manager.store.digest import digest
 from pyswarm_manager.store.store import Store
 from pyswarm_manager.store.tables import Tables, ingress_ports
+from pyswarm_simulator.checks.addresses import AddressChecks
 from pyswarm_simulator.checks.handover import HandoverChecks
 from pyswarm_simulator.checks.jobs import JobChecks
 from pyswarm_simulator.checks.violation import Violation
@@ -39,6 +40,7 @@ class StoreChecks:
         self._digests: dict[int, str] = {}  # index -> digest of the whole store, where somebody took it
         self._content = ContentChecks()
         self._jobs = JobChecks()
+        self._addresses = AddressChecks()
         self.handover = HandoverChecks()
         self.content = self._content
         self.others: list[Callable[[int, tuple[Event, ...]], None]] = []
@@ -54,6 +56,7 @@ class StoreChecks:
             self.applied_to = max(self.applied_to, index)
             self._content.changed(index, events)
             self._jobs.changed(index, events)
+            self._addresses.changed(index, events)
             self.handover.changed(index, events)
             for changed in self.others:
                 changed(index, events)

@@ -85,7 +85,7 @@ def _forget_addresses() -> Iterator[None]:
 
     def take(self: Range) -> int | None:
         number = self.first
-        while number in self.reserved:
+        while number in self.blocked:
             number += 1
         return number
 
