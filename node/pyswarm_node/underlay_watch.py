@@ -15,7 +15,7 @@ from .kernel_news import LINKS, ROUTES, kernel_news
 
 _log = logging.getLogger(__name__)
 
-_SETTLE_S = 0.5
+_SETTLE_S = 1.0
 _LOOK_AGAIN_S = 60.0
 
 
