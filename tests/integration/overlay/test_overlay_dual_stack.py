@@ -305,6 +305,24 @@ def test_a_sandbox_may_have_ipv6_alone(web: Web) -> None:
         web.first.call("detach", "c14")
 
 
+def test_verification_finds_nothing_wrong_and_repairs_what_is(web: Web) -> None:
+    for host in web.lab.hosts:
+        assert host.call("verify") == []
+    inside = {"netns": web.path(10)}
+    for command in (
+        "nft delete table ip6 ps_vip",
+        "nft flush chain ip ps_vip_times output",
+        "nft delete table ip6 ps_vip_times",
+        "ip -6 address flush dev eth0",
+        "ip link set eth0 down",
+    ):
+        web.first.run(*command.split(), **inside)
+        assert web.first.call("verify") != [], command
+        assert web.first.call("verify") == [], command
+        for vip in VIPS.values():
+            assert {web.inside(10, partial(ask, vip))[0] for _ in range(3)} == {"c10", "c11", "c12"}
+
+
 SCTP = 132
 INIT, INIT_ACK = 1, 2
 
