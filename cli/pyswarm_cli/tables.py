@@ -96,6 +96,8 @@ _NETWORK: Table = {
     "ls": ("commands.network:list_networks", "List networks"),
     "prune": ("commands.network_prune:prune", "Remove all unused networks"),
     "rm": ("commands.network:remove", "Remove networks"),
+    "trace": ("commands.network_checks:trace", "Show the way to a service, and where it stops"),
+    "verify": ("commands.network_checks:verify", "Compare networks with what they should be, and repair them"),
 }
 
 _SECRET: Table = {

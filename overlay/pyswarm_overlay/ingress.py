@@ -78,6 +78,14 @@ class Ingress:
         else:
             await self.again()
 
+    async def odd_returns(self) -> list[str]:
+        """What is not as wanted of the way back to other nodes. Changes nothing."""
+        async with self._lock:
+            if not self.addresses:
+                return []
+            found = await self._ground.threads.run(partial(self._device.odd_returns, self._publisher.returns()))
+        return [f"device {self.name}: {what} is to be done" for what in found]
+
     async def verify(self) -> list[str]:
         async with self._lock:
             return await self._ensure_device(self._publisher.ingress)

@@ -59,7 +59,17 @@ class IngressDevice:
             messages.append(rtnl.set_mtu(link.index, mtu))
         return messages
 
+    def odd_returns(self, returns: Returns) -> list[str]:
+        """What of the way back is not as wanted; the device being missing is no matter of this."""
+        link = rtnl.read_link(self._ground.netlink, self.name)
+        return [] if link is None else [message.what for message in self._return_changes(link.index, returns)]
+
     def _adjust_returns(self, index: int, returns: Returns) -> list[Message]:
+        messages = self._return_changes(index, returns)
+        self._ground.netlink.transact(messages)
+        return messages
+
+    def _return_changes(self, index: int, returns: Returns) -> list[Message]:
         """Routes before the rules that lead to them; what is taken away in the opposite order."""
         netlink = self._ground.netlink
         wanted = {
@@ -74,9 +84,7 @@ class IngressDevice:
         messages += [rtnl.delete_neighbour(index, address) for address in neighbours.remove]
         messages += [rtnl.new_neighbour(index, address, mac) for address, mac in neighbours.put]
         messages += [policy_routes.new_route(route) for route in sorted(wanted - routes)]
-        messages += [policy_routes.new_rule(rule) for rule in missing]
-        netlink.transact(messages)
-        return messages
+        return messages + [policy_routes.new_rule(rule) for rule in missing]
 
     def _rules(self, returns: Returns) -> tuple[list[Rule], list[Rule]]:
         """(to be removed, to be added)"""

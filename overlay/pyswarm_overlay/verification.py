@@ -200,12 +200,15 @@ class Verification:
             place_of = {number: place for place, number in self._numbers.items() if number is not None}
             for change in changes:
                 place = _HOST if change.place is None else place_of.get(change.place)
-                if place is not None and not self._is_ours(place, change):
+                if place is not None and self._matters(place, change):
                     self._suspects.suspect(place, now)
         return True
 
-    def _is_ours(self, place: Place, change: Change) -> bool:
-        return change.of_rules and self.around.is_ours(place, change.sender)
+    def _matters(self, place: Place, change: Change) -> bool:
+        """Nobody learns neighbours in a network's namespace: there, each of them is ours."""
+        if change.is_learned:
+            return place[0] == "network"
+        return not (change.of_rules and self.around.is_ours(place, change.sender))
 
     async def _number_places(self, now: float) -> None:
         """A new place is looked at once, since what happened there before we could hear it went unheard."""

@@ -43,7 +43,7 @@ _GRANTS: Final[_Grants] = (
     ("pyswarm.v1.Exec", "Run CopyFrom CopyTo", _OPERATORS),
     # Repairs bring the kernel to what the cluster says already; a look changes nothing.
     ("pyswarm.v1.NetworkChecks", "VerifyNetworks TraceNetwork", _OPERATORS),
-    ("pyswarm.v1.NetworkChecks", "GetTableVersions", _OPERATORS),
+    ("pyswarm.v1.NetworkChecks", "GetTableVersions", _VIEWERS),
     ("pyswarm.v1.Access", "ListAuditRecords WatchAuditRecords", _VIEWERS),
     ("pyswarm.v1.Access", "ListTokens ListClientCertificates", _ADMINS),
     # A backup holds everything, the root's key included.

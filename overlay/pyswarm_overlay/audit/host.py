@@ -61,18 +61,15 @@ class HostAudit:
             problems += comparison.end_problems(end, found)
         if device is not None:
             problems += comparison.device_problems(device, found)
+        problems += await self._ingress.odd_returns()
         return problems + [f"device {name} is a stray" for name in self._strays(found)]
 
     def _read(self) -> tuple[bool, Observed]:
-        return sysctl.read(_FORWARD) == "1", mending.observe(self._ground.netlink, neighbours=False)
+        return sysctl.read(_FORWARD) == "1", mending.observe(self._ground.netlink)
 
     def _ends(self) -> list[WantedEnd]:
-        prefix, mtu = self._ground.config.prefix, self._gateway.mtu
-        return [
-            WantedEnd(sandbox_id, names.gateway_port(prefix, sandbox_id), mtu, self._peers(live))
-            for sandbox_id, live in self._live.items()
-            if live.record.gateway_address is not None
-        ]
+        lives = self._live.items()
+        return [self._end(sandbox_id, live) for sandbox_id, live in lives if live.record.gateway_address is not None]
 
     def _device(self) -> WantedDevice | None:
         addresses, network = self._ingress.addresses, self._networks.ingress()
@@ -97,8 +94,7 @@ class HostAudit:
         for end in ends:
             if comparison.end_problems(end, found):
                 await self._sandboxes.verify(end.sandbox_id)
-        if device is not None and comparison.device_problems(device, found):
-            await self._ingress.verify()
+        await self._ingress.verify()
 
     def _mend(self, ends: list[WantedEnd], device: WantedDevice | None, found: Observed) -> None:
         """Blocking: every setting of devices that are there."""
@@ -112,14 +108,14 @@ class HostAudit:
         link = None if device is None else found.links.get(device.name)
         if device is not None and link is not None and comparison.device_problems(device, found):
             messages += [mending.set_link(link.index, device.mtu), rtnl.allow_loopback_routes(link.index)]
-            present = {entry.address for entry in found.addresses if entry.index == link.index}
-            for address in present.intersection(device.addresses):
-                own = str(ip_interface(address).ip)
-                messages += [mending.new_own_route(route, own) for route in comparison.routes_of(address, link.index)]
+            messages += mending.own_routes(device.addresses, link.index, found)
         self._ground.netlink.transact(messages)
 
-    def _peers(self, live: LiveSandbox) -> tuple[str, ...]:
-        return tuple(str(ip_interface(address).ip) for address in self._gateway.both(live.record.gateway_address))
+    def _end(self, sandbox_id: str, live: LiveSandbox) -> WantedEnd:
+        addresses = self._gateway.both(live.record.gateway_address)
+        peers = tuple(str(ip_interface(address).ip) for address in addresses)
+        port = names.gateway_port(self._ground.config.prefix, sandbox_id)
+        return WantedEnd(sandbox_id, port, self._gateway.mtu, peers, names.mac_of(addresses))
 
     def size(self) -> dict[str, int]:
         return {"ways out": len(self._ends()), "ingress devices": int(self._device() is not None)}

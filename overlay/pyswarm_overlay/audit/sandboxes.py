@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Collection, Mapping
 from functools import partial
-from ipaddress import ip_interface
 from typing import Literal
 
 from pyswarm_overlay.core import comparison, names
@@ -199,12 +198,8 @@ def _settings(builder: Builder, found: Observed) -> list[Message]:
 def _routes(builder: Builder, found: Observed) -> list[Message]:
     """To oneself and to one's subnets, of addresses that are there; none that lead elsewhere."""
     messages = [mending.delete_route(route) for route in comparison.wrong_routes(builder.interfaces, found)]
-    present = {(entry.index, entry.address) for entry in found.addresses}
     for interface in builder.interfaces:
         link = found.links.get(interface.name)
-        for address in interface.addresses if link is not None else ():
-            if link is not None and (link.index, address) in present:
-                own = str(ip_interface(address).ip)
-                wanted = comparison.routes_of(address, link.index)
-                messages += [mending.new_own_route(route, own) for route in wanted]
+        if link is not None:
+            messages += mending.own_routes(interface.addresses, link.index, found)
     return messages

@@ -181,7 +181,7 @@ def wrong_routes(interfaces: Sequence[WantedInterface], observed: Observed) -> l
     gateways = {gateway for interface in interfaces for gateway in interface.gateways}
     wrong = []
     for route in observed.routes:
-        if route.table != MAIN_TABLE or _bare(route) in wanted:
+        if route.table != MAIN_TABLE or bare(route) in wanted:
             continue
         destination = ip_network(route.destination)
         if destination.prefixlen == 0:
@@ -199,13 +199,14 @@ def _within(one: IPv4Network | IPv6Network, other: IPv4Network | IPv6Network) ->
     return isinstance(other, IPv6Network) and one.subnet_of(other)
 
 
-def _bare(route: RouteFacts) -> RouteFacts:
+def bare(route: RouteFacts) -> RouteFacts:
+    """Without its metric."""
     return RouteFacts(route.table, route.destination, route.gateway, route.index, route.kind, 0)
 
 
 def _routes(interfaces: Sequence[WantedInterface], observed: Observed) -> list[str]:
     index_of = {name: link.index for name, link in observed.links.items()}
-    found = {_bare(route) for route in observed.routes}
+    found = {bare(route) for route in observed.routes}
     problems = [
         f"route {route.destination} is missing"
         for route in sorted(wanted_routes(interfaces, index_of) - found, key=lambda route: route.destination)
@@ -222,12 +223,14 @@ def _routes(interfaces: Sequence[WantedInterface], observed: Observed) -> list[s
 
 @dataclass(frozen=True, slots=True)
 class WantedEnd:
-    """The host's end of a sandbox's way out. `peers`: the sandbox's addresses behind it."""
+    """The host's end of a sandbox's way out. `peers`: the sandbox's addresses behind it, `mac` its hardware address:
+    of its IPv6 address there is a fixed neighbour."""
 
     sandbox_id: str
     port: str
     mtu: int
     peers: tuple[str, ...]
+    mac: str
 
 
 def end_problems(wanted: WantedEnd, observed: Observed) -> list[str]:
@@ -237,6 +240,12 @@ def end_problems(wanted: WantedEnd, observed: Observed) -> list[str]:
     problems = _settings(link, wanted.mtu, None)
     if not link.localnet:
         problems.append(f"device {wanted.port} takes no loopback addresses")
+    fixed = {(one.address, one.mac) for one in observed.neighbours if one.index == link.index and one.permanent}
+    problems += [
+        f"neighbour {peer} on {wanted.port} is missing"
+        for peer in wanted.peers
+        if ":" in peer and (peer, wanted.mac) not in fixed
+    ]
     return problems + [f"the way to {peer} through {wanted.port} is missing" for peer in lost_ways(wanted, observed)]
 
 
@@ -268,6 +277,6 @@ def device_problems(wanted: WantedDevice, observed: Observed) -> list[str]:
     found = {entry.address for entry in observed.addresses if entry.index == link.index}
     problems += [f"{address} is missing on {wanted.name}" for address in wanted.addresses if address not in found]
     problems += [f"{address} is a stray on {wanted.name}" for address in sorted(found.difference(wanted.addresses))]
-    present = {_bare(route) for route in observed.routes}
+    present = {bare(route) for route in observed.routes}
     wanted_here = [route for address in wanted.addresses for route in routes_of(address, link.index)]
     return problems + [f"route {route.destination} is missing" for route in wanted_here if route not in present]

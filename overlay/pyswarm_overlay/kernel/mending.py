@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import struct
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_interface, ip_network
 
-from pyswarm_overlay.core import facts
+from pyswarm_overlay.core import comparison, facts
 from pyswarm_overlay.core.facts import NeighbourFacts, Observed, RouteFacts
 
+from . import rtnl
 from .netlink import NLM_F_CREATE, NLM_F_REPLACE, Message, Netlink, attr, u32
 
 _RTM_GETLINK, _RTM_SETLINK, _RTM_GETADDR = 18, 19, 22
@@ -19,7 +21,6 @@ _IFF_UP, _IFF_NOARP = 1, 0x80
 _NTF_SELF, _NTF_MASTER = 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
 _PROTOCOL_KERNEL, _SCOPE_LINK, _SCOPE_HOST, _UNICAST, _LOCAL = 2, 253, 254, 1, 2
-_IPV6_METRIC = 256
 
 
 def observe(netlink: Netlink, *, neighbours: bool = True, forwarding: bool = False) -> Observed:
@@ -62,19 +63,32 @@ def delete_entry(entry: NeighbourFacts) -> Message:
     return Message(f"forget {entry.address or entry.mac}", _RTM_DELNEIGH, 0, body, (errno.ENOENT, errno.EOPNOTSUPP))
 
 
-def new_own_route(route: RouteFacts, source: str) -> Message:
-    """To oneself (table local) or to one's subnet, as the kernel makes them with an address."""
+def own_routes(addresses: Iterable[str], index: int, found: Observed) -> list[Message]:
+    """Routes that came with addresses and are gone. An IPv6 address is taken away with them, for whoever gives it
+    again: only the kernel makes such routes as they were."""
+    present = {entry.address for entry in found.addresses if entry.index == index}
+    routes = {comparison.bare(route) for route in found.routes}
+    messages: list[Message] = []
+    for address in addresses:
+        missing = [route for route in comparison.routes_of(address, index) if route not in routes]
+        if address not in present or not missing:
+            continue
+        if ":" in address:
+            messages.append(rtnl.delete_address(index, address))
+        else:
+            source = str(ip_interface(address).ip)
+            messages += [_own_route(route, source) for route in missing]
+    return messages
+
+
+def _own_route(route: RouteFacts, source: str) -> Message:
+    """To oneself (table local) or to one's subnet."""
     local = route.table == facts.LOCAL_TABLE
     destination = ip_network(route.destination)
-    is_ipv4 = destination.version == 4
-    scope = (_SCOPE_HOST if local else _SCOPE_LINK) if is_ipv4 else 0
-    kind = _LOCAL if local else _UNICAST
-    body = _route_head(destination.prefixlen, route.table, scope, kind, 4 if is_ipv4 else 6)
+    scope, kind = (_SCOPE_HOST, _LOCAL) if local else (_SCOPE_LINK, _UNICAST)
+    body = _route_head(destination.prefixlen, route.table, scope, kind, destination.version)
     body += attr(_RTA_DST, destination.network_address.packed) + u32(_RTA_OIF, route.index)
-    if is_ipv4:
-        body += attr(_RTA_PREFSRC, ip_address(source).packed)
-    elif not local:
-        body += u32(_RTA_PRIORITY, _IPV6_METRIC)
+    body += attr(_RTA_PREFSRC, ip_address(source).packed)
     return Message(f"route {route.destination}", _RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, (errno.EEXIST,))
 
 

@@ -33,12 +33,14 @@ _DATA, _CONTROL = 1 << 16, 64
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something changed in the namespace of this number; None: in the host's own. `sender` is the port of the socket
-    that changed rules, where the kernel says it."""
+    """Something changed in the namespace of this number; None: in the host's own."""
 
     place: int | None
-    of_rules: bool
-    sender: int
+    of_rules: bool = False
+    is_learned: bool = False
+    """Of a neighbour that no one put there for good: containers learn and forget them all the time."""
+    sender: int = 0
+    """The port of the socket that changed rules."""
 
 
 class Monitor:
@@ -127,12 +129,11 @@ def _place(control: list[tuple[int, int, bytes]]) -> int | None:
 
 
 def _route_change(place: int | None, kind: int, _sender: int, body: bytes) -> Change | None:
-    """Neighbours that a host learns and forgets are its own business; those that stay are ours."""
-    if kind in (_RTM_NEWNEIGH, _RTM_DELNEIGH):
-        state = int.from_bytes(body[8:10], "little")
-        if place is None or not state & (_NUD_PERMANENT | _NUD_NOARP):
-            return None
-    return Change(place, of_rules=False, sender=0)
+    """A neighbour that is deleted has lost its state by then, so that does not tell what it was."""
+    if kind not in (_RTM_NEWNEIGH, _RTM_DELNEIGH):
+        return Change(place)
+    state = int.from_bytes(body[8:10], "little")
+    return Change(place, is_learned=not state & (_NUD_PERMANENT | _NUD_NOARP))
 
 
 def _rules_change(place: int | None, kind: int, sender: int, _body: bytes) -> Change | None:

@@ -29,6 +29,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "retain": (tuple[str, ...],),
     "set_ingress": (tuple[str, ...], tuple[IngressPort, ...]),
     "verify": (),
+    "watch": (),
+    "findings": (),
     "follow_underlay": (),
     "destroy": (),
     "close": (),
@@ -66,6 +68,20 @@ async def storm(host: OverlayHost, sandboxes: tuple[Sandbox, ...], deltas: tuple
     return bool(applied)
 
 
+FINDINGS: list[str] = []
+WATCHES: list[asyncio.Task[None]] = []
+
+
+async def watch(host: OverlayHost) -> None:
+    """Verify continuously from now on."""
+
+    async def follow() -> None:
+        async for finding in host.watch(30.0, lambda: False):
+            FINDINGS.append(f"{' '.join(finding.place)}: {'; '.join(finding.problems)} left: {'; '.join(finding.left)}")
+
+    WATCHES.append(asyncio.create_task(follow()))
+
+
 async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
     kinds = ARGUMENTS[method]
     values = [msgspec.convert(value, kind) for value, kind in zip(arguments, kinds, strict=True)]
@@ -73,6 +89,10 @@ async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
         return await attach_and_die(host, *values)
     if method == "storm":
         return await storm(host, *values)
+    if method == "watch":
+        return await watch(host)
+    if method == "findings":
+        return FINDINGS
     if method == "attach_all":
         return await asyncio.gather(*(host.attach(sandbox) for sandbox in values[0]))
     if method == "update_peers":
