@@ -133,10 +133,6 @@ def delete_table(table: str) -> list[Command]:
     return [{"add": {"table": named}}, {"delete": {"table": named}}]
 
 
-def list_table(table: str) -> list[Command]:
-    return [{"list": {"table": {"family": "inet", "name": table}}}]
-
-
 class _Table:
     """Writes commands for one table."""
 

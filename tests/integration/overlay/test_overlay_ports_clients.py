@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from overlay_lab import visit
 from ports_lab import CLIENT, CLIENT6, PortsLab, Teller, ask, ask_udp, dial, ports_lab, six, was_reset
 
 pytestmark = pytest.mark.root

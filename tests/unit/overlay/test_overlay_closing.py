@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyswarm_overlay.core.tcp_probe import Connection, checksum, probe
+from pyswarm_overlay.core.closing_packets import Connection, checksum, closing_packet, crc32c
 from pyswarm_overlay.kernel import conntrack
 from pyswarm_overlay.kernel.netlink import attr, nested
 
@@ -26,7 +26,7 @@ def test_a_probe_is_a_segment_that_the_client_takes_for_its_servers(
     version: int, data: st.DataObject, here: int, there: int
 ) -> None:
     client, server = (str(data.draw(st.ip_addresses(v=version))) for _ in range(2))
-    packet = probe(Connection((client, here), (server, there)))
+    packet = closing_packet(Connection((client, here), (server, there)))
     start = 20 if version == 4 else 40
     header, segment = packet[:start], packet[start:]
     source, destination = ip_address(server).packed, ip_address(client).packed
@@ -36,13 +36,22 @@ def test_a_probe_is_a_segment_that_the_client_takes_for_its_servers(
     assert checksum(source + destination + struct.pack(">HH", TCP, len(segment)) + segment) == 0
 
 
+def test_an_abort_has_the_clients_own_tag() -> None:
+    for client, server, header in (("10.0.1.5", "10.0.1.2", 20), ("fd00::5", "fd00::2", 40)):
+        packet = closing_packet(Connection((client, 5000), (server, 80), SCTP, tag=0xDEADBEEF))[header:]
+        assert struct.unpack_from(">HHI", packet) == (80, 5000, 0xDEADBEEF)
+        assert packet[12:] == b"\x06\x00\x00\x04"
+        assert struct.unpack_from("<I", packet, 8)[0] == crc32c(packet[:8] + bytes(4) + packet[12:])
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
+
+
 def entry(client: str, vip: str, backend: str, protocol: int = TCP, state: int = ESTABLISHED) -> bytes:
     """As the kernel lists a connection of port 40000 to port 80."""
     return (
         bytes([socket.AF_INET if ":" not in client else socket.AF_INET6, 0, 0, 0])
         + _tuple(1, client, 40000, vip, 80, protocol)
         + _tuple(2, backend, 80, client, 40000, protocol)
-        + (nested(4, nested(1, attr(1, bytes([state])))) if protocol == TCP else b"")
+        + nested(4, nested(1 if protocol == TCP else 3, attr(1, bytes([state])), attr(3, struct.pack(">I", 77))))
     )
 
 
@@ -73,6 +82,8 @@ def test_clients_of_connections_that_stand_are_told(addresses: tuple[str, str, s
     for state in (SYN_SENT, TIME_WAIT):
         assert conntrack._connection(entry(client, vip, backend, state=state)) is None
     assert conntrack._connection(entry(client, vip, backend, UDP)) is None
+    association = conntrack._connection(entry(client, vip, backend, SCTP, state=4))
+    assert association == Connection((client, 40000), (vip, 80), SCTP, tag=77)
 
 
 def test_the_kernel_is_asked_for_a_backends_entries_where_it_can_tell_them() -> None:
