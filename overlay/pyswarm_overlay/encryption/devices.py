@@ -7,14 +7,13 @@ device is to hold.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
 from typing import Protocol
 
 from pyswarm_common.errors import Unsupported
 from pyswarm_overlay.ground import Ground
-from pyswarm_overlay.kernel import libc, rtnl
+from pyswarm_overlay.kernel import libc, rtnl, sysctl
 from pyswarm_overlay.kernel.netlink import KernelRefusal, Netlink
 
 from . import messages
@@ -93,6 +92,8 @@ class KernelKind:
 
 def best_kind(ground: Ground) -> Kind:
     """The kernel's if it has it, else `wireguard-go`. Raises Unsupported where there is neither. Blocking."""
+    if sysctl.read("ipv6/conf/all/disable_ipv6") is None:
+        raise Unsupported("this node cannot encrypt networks: its kernel has no IPv6, which tunnels use inside")
     if kernel_has_wireguard():
         return KernelKind(ground)
     program = shutil.which(PROGRAM)
@@ -111,10 +112,8 @@ def _try_kernel() -> bool:
     netlink = Netlink()
     try:
         netlink.transact([messages.new_wireguard("wg0")])
-    except KernelRefusal as refusal:
-        if refusal.errno in (errno.EOPNOTSUPP, errno.EPERM):
-            return False
-        raise
+    except KernelRefusal:
+        return False
     finally:
         netlink.close()
     return True

@@ -27,7 +27,6 @@ from . import keys as making
 from .core import rotation
 from .core.peers import OwnKey
 from .core.rotation import Quiet, Step
-from .core.uapi import Malformed
 from .devices import best_kind
 from .peer_file import PeerFile
 from .tunnels import PortTaken, Seen, Tunnels
@@ -98,7 +97,7 @@ class Encryption:
         self._peers = known
         self._peer_file.save(known.values())
         if self._keys and self._is_needed():
-            with suppress(PyswarmError):  # the supervisor tries again
+            with suppress(PyswarmError, OSError):  # the supervisor tries again, and says what it was
                 await self._bring()
         self.kick()
 
@@ -152,7 +151,7 @@ class Encryption:
                 await self._advance()
             else:
                 await self._let_go()
-        except (PyswarmError, OSError, Malformed) as error:
+        except (PyswarmError, OSError) as error:
             log.warning("encrypted networks: %s", error)
             self._wait_s = min(max(self._wait_s, 1.0) * 2, _WAIT_S)
 

@@ -7,9 +7,10 @@ difference is written; a second pass changes nothing. Decides neither when keys 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pyswarm_common.errors import Unavailable
 from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel.netlink import Message
 
@@ -27,7 +28,7 @@ _LEAST_MTU = 1280
 SLOTS = (0, 1)
 
 
-class PortTaken(Exception):
+class PortTaken(Unavailable):
     """Another program has the UDP port of this key."""
 
     def __init__(self, key: OwnKey) -> None:
@@ -63,7 +64,7 @@ class Tunnels:
         for key in keys:
             if self.kind.ensure(self.name(key.slot)):
                 self._written[key.slot].clear()
-        found, wanted = self._look(keys, peers)
+        found, wanted = self._look(keys, peers, self._read_or_replace)
         self._inner.apply(self._settings(keys))
         for key in keys:
             self._write(key, wanted, found[key.slot])
@@ -78,16 +79,28 @@ class Tunnels:
         missing = [self.name(key.slot) for key in keys if not self.kind.is_there(self.name(key.slot))]
         if missing:
             return [*problems, *(f"tunnel device {name} is missing" for name in missing)]
-        found, wanted = self._look(keys, peers)
+        try:
+            found, wanted = self._look(keys, peers, self.kind.read)
+        except TimeoutError:
+            return [*problems, "the process of a tunnel does not answer"]
         for key in keys:
             if difference(wanted.devices[key.slot], found[key.slot], self._written[key.slot]):
                 problems.append(f"tunnel device {self.name(key.slot)} has other peers, key or port than wanted")
         changes = [*self._settings(keys), *self._routing(keys, wanted)]
         return problems + [f"tunnels lack: {change.what}" for change in changes]
 
-    def _look(self, keys: Sequence[OwnKey], peers: Iterable[TunnelPeer]) -> tuple[dict[int, FoundDevice], Wanted]:
-        found = {key.slot: self.kind.read(self.name(key.slot)) for key in keys}
+    def _look(
+        self, keys: Sequence[OwnKey], peers: Iterable[TunnelPeer], read: Callable[[str], FoundDevice]
+    ) -> tuple[dict[int, FoundDevice], Wanted]:
+        found = {key.slot: read(self.name(key.slot)) for key in keys}
         return found, core.wanted(keys, self._ground.config.node_address, peers, found)
+
+    def _read_or_replace(self, name: str) -> FoundDevice:
+        try:
+            return self.kind.read(name)
+        except TimeoutError:
+            self.kind.remove(name)
+            raise Unavailable(f"the process of tunnel {name} did not answer: it is replaced") from None
 
     def _settings(self, keys: Sequence[OwnKey]) -> list[Message]:
         own = node_address(self._ground.config.node_address)

@@ -4,8 +4,8 @@
     with the new one ---> the old one is retired: announced no more, it only receives --- nothing comes any more --->
     one key
 
-No step is taken by the clock alone but the first: a peer that cannot hear of the new key (no manager reaches it) keeps
-the old one in use, for another period at most. Retired keys go after `DRAIN_LIMIT_S` whatever comes, since by then
+No step is taken by the clock alone but the first: a peer that cannot hear of the new key, since no manager reaches it,
+keeps the old one in use for as long as that lasts. Retired keys go after `DRAIN_LIMIT_S` whatever comes, since by then
 WireGuard itself has given up the sessions.
 """
 
@@ -82,7 +82,7 @@ def next_step(
     if now - newer.made_at < SETTLE_S:
         return Step.STAY
     has_moved = all(_has_moved(peer, older, newer, found, now) for peer in peers)
-    return Step.RETIRE if has_moved or now - newer.made_at >= period_s else Step.STAY
+    return Step.RETIRE if has_moved else Step.STAY
 
 
 def _has_moved(peer: TunnelPeer, older: OwnKey, newer: OwnKey, found: Mapping[int, FoundDevice], now: float) -> bool:

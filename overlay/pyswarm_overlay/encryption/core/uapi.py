@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+from pyswarm_common.errors import Unavailable
+
 from .wireguard import DeviceChange, Endpoint, FoundDevice, FoundPeer, PeerChange
 
 GET = b"get=1\n\n"
@@ -16,7 +18,7 @@ ANSWER_LIMIT = 16 << 20
 _NEW = FoundPeer(endpoint=None, allowed=frozenset(), keepalive_s=0)
 
 
-class Malformed(ValueError):
+class Malformed(Unavailable):
     """Not the protocol. Says which line, and never what a key was."""
 
 
