@@ -102,7 +102,7 @@ def _check_gateways(gateways: Sequence[str], subnets: list[IPNetwork]) -> Iterat
 
 def _check_auxiliary(spec: NetworkSpec, subnets: list[IPNetwork]) -> Iterator[Violation]:
     yield from check_count(tuple(spec.auxiliary_addresses), MAX_AUXILIARY, "auxiliary_addresses", "auxiliary addresses")
-    taken = {ipaddress.ip_address(text): "gateway" for text in spec.gateways if _placed(text, subnets)[0]}
+    taken = {ipaddress.ip_address(text): "the gateway" for text in spec.gateways if _placed(text, subnets)[0]}
     for name, text in spec.auxiliary_addresses.items():
         address, parent = _placed(text, subnets)
         if not name or len(name) > MAX_AUXILIARY:
@@ -112,9 +112,9 @@ def _check_auxiliary(spec: NetworkSpec, subnets: list[IPNetwork]) -> Iterator[Vi
         elif parent is None:
             yield "auxiliary_addresses", f"no matching subnet for aux-address {text}"
         elif address in taken:
-            yield "auxiliary_addresses", f"invalid auxiliary address {shown(name)}: {text} is the {taken[address]}"
+            yield "auxiliary_addresses", f"invalid auxiliary address {shown(name)}: {text} is {taken[address]}"
         else:
-            taken[address] = f"one of {shown(name)} too"
+            taken[address] = f"that of {shown(name)} too"
 
 
 def is_host_of(address: IPAddress, subnet: IPNetwork) -> bool:
