@@ -21,7 +21,7 @@ NET = "net1"
 VNI = 4097
 VXLAN_PORT = 4789
 MARKER = b"everybody-could-read-this"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _ALL_PROTOCOLS, _SO_RCVBUFFORCE = 0x0003, 33
 _COUNTER = struct.Struct("!IQ")
 
