@@ -13,6 +13,7 @@ from planner_world import World
 from pyswarm_common.model import (
     EndpointMode,
     EndpointSpec,
+    FailureAction,
     NetworkAttachmentSpec,
     NodeState,
     PlainAttachment,
@@ -21,6 +22,7 @@ from pyswarm_common.model import (
     TaskState,
     UpdateConfig,
     UpdateOrder,
+    UpdateState,
 )
 from pyswarm_common.network_options import VXLAN_IDS
 from pyswarm_manager.store.apply import Refusal
@@ -199,6 +201,26 @@ def test_an_address_that_somebody_else_still_has_is_waited_for(world: World) -> 
     world.respec("other", replicas=0)
     world.settle()
     assert addresses(world, "web") == {1: (f"{taken}/24",)}
+
+
+def test_a_rollback_to_an_address_that_is_another_services_now_pauses(world: World) -> None:
+    config = UpdateConfig(parallelism=1, failure_action=FailureAction.ROLLBACK, monitor_s=30.0)
+    world.service("web", 1, task=static("10.1.0.10"), update=config)
+    world.settle(60.0)
+    world.retask("web", networks=(NetworkAttachmentSpec(target="net"),), force_update=1)
+    world.service("other", 1, task=static("10.1.0.10"))
+    for _ in range(20):
+        world.plan_all()
+        fresh = [task for task in world.running("web") if task.spec.force_update == 1]
+        if fresh:
+            world.report(fresh[0], TaskState.FAILED)
+            break
+        world.agents_step()
+    world.settle(5.0)
+    status = world.tables.services["web"].update_status
+    assert status is not None
+    assert status.state is UpdateState.PAUSED
+    assert "address 10.1.0.10 of network net is in use by service other" in status.message
 
 
 # ---- refused by the store
