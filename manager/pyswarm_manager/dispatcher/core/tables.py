@@ -353,7 +353,7 @@ def _same_service(old: Service, new: Service) -> bool:
     return (
         old.endpoint == new.endpoint
         and old.spec.name == new.spec.name
-        and old.spec.endpoint.mode == new.spec.endpoint.mode
+        and old.spec.endpoint == new.spec.endpoint
         and old.spec.task.networks == new.spec.task.networks
     )
 
