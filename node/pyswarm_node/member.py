@@ -22,7 +22,7 @@ from pyswarm_worker.settings import AgentConfig, AgentHooks, AgentWires
 from .addresses import everywhere
 from .describe import describe, with_tunnels
 from .identity import CurrentIdentity
-from .network_watch import watch_networks
+from .network_watch import RepairNews, watch_networks
 from .paths import NodeRecord, Options, join_host_port
 from .plugin_watch import FoundPlugins
 from .routes import watch_routes
@@ -51,12 +51,14 @@ class Member:
         overlay: OverlayHost,
         agent: Agent,
         plugins: FoundPlugins,
+        repairs: RepairNews,
         on_failed: Callable[[BaseException], None],
         check_period_s: float,
     ) -> None:
         self.overlay = overlay
         self.agent = agent
         self._plugins = plugins
+        self._repairs = repairs
         self._on_failed = on_failed
         overlay.encryption.on_keys = agent.description_changed
         self._run = asyncio.create_task(self._run_parts(check_period_s))
@@ -66,12 +68,12 @@ class Member:
         cls, options: Options, record: NodeRecord, identity: CurrentIdentity, runtime: Runtime, hooks: MemberHooks
     ) -> Member:
         overlay = await open_overlay(options, record.data_path_address, record.data_path_port)
-        plugins = FoundPlugins(overlay.plugin_places)
+        plugins, repairs = FoundPlugins(overlay.plugin_places), RepairNews()
         try:
             await plugins.look()
             agent = await Agent.open(
                 _agent_config(options, record),
-                _agent_hooks(options, record, identity, runtime, hooks, overlay, plugins),
+                _agent_hooks(options, record, identity, runtime, hooks, overlay, plugins, repairs),
                 runtime,
                 runtime.images,
                 overlay,
@@ -85,7 +87,7 @@ class Member:
         except BaseException:
             await overlay.close()
             raise
-        return cls(overlay, agent, plugins, hooks.on_failed, options.network_check_period_s)
+        return cls(overlay, agent, plugins, repairs, hooks.on_failed, options.network_check_period_s)
 
     async def _run_parts(self, check_period_s: float) -> None:
         try:
@@ -95,7 +97,9 @@ class Member:
                 group.create_task(self._plugins.run(self.agent.description_changed))
                 group.create_task(watch_routes(self.agent.description_changed))
                 group.create_task(watch_underlay(self.overlay, underlay_changes()))
-                group.create_task(watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s))
+                group.create_task(self._repairs.run(self.agent.description_changed))
+                watch = watch_networks(self.overlay, lambda: self.agent.is_busy, check_period_s, self._repairs.tell)
+                group.create_task(watch)
         except Exception as error:
             _log.critical("the agent failed", exc_info=error)
             self._on_failed(error)
@@ -153,12 +157,13 @@ def _agent_hooks(
     hooks: MemberHooks,
     overlay: OverlayHost,
     plugins: FoundPlugins,
+    repairs: RepairNews,
 ) -> AgentHooks:
     agent_address = join_host_port(record.address, options.agent_port)
 
     def description() -> NodeDescription:
         said = describe(runtime.preflight, record.data_path_address, agent_address, options.generic_resources)
-        return plugins.described(with_tunnels(said, overlay.encryption))
+        return repairs.described(plugins.described(with_tunnels(said, overlay.encryption)))
 
     return AgentHooks(
         identity=identity,

@@ -6,11 +6,15 @@ log, each thing once and not too many at a time, and to the managers, whose even
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
+from pyswarm_common.model import NodeDescription
 from pyswarm_overlay.reports import Finding
 
 _log = logging.getLogger(__name__)
@@ -18,6 +22,33 @@ _log = logging.getLogger(__name__)
 MAX_LINES = 20
 """Of the log, in each period of `LINES_PERIOD_S`; more is only counted."""
 LINES_PERIOD_S = 10.0
+NEWS_PERIOD_S = 10.0
+MAX_NEWS = 300
+
+
+class RepairNews:
+    """What the managers are told, for their events: how many repairs there were, and what the last one was."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.last = ""
+        self._is_new = asyncio.Event()
+
+    def tell(self, finding: Finding) -> None:
+        self.count += finding.is_repaired
+        self.last = sentence(finding)[:MAX_NEWS]
+        self._is_new.set()
+
+    def described(self, description: NodeDescription) -> NodeDescription:
+        return replace(description, network_repairs=self.count, network_repair=self.last)
+
+    async def run(self, tell: Callable[[], None]) -> None:
+        """For ever: `tell` once for all that happened, and not too often."""
+        while True:
+            await self._is_new.wait()
+            self._is_new.clear()
+            tell()
+            await asyncio.sleep(NEWS_PERIOD_S)
 
 
 class Watchable(Protocol):

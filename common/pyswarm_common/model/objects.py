@@ -64,6 +64,8 @@ class NodeDescription(Struct, frozen=True):
     devices: tuple[str, ...] = ()
     routed_subnets: tuple[str, ...] = ()
     tunnel_keys: tuple[TunnelKey, ...] = ()
+    network_repairs: int = 0
+    network_repair: str = ""
 
 
 class NodeStatus(Struct, frozen=True):

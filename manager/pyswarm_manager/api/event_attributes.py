@@ -104,6 +104,8 @@ def _node_facts(node: Node) -> dict[str, str]:
         "role": NodeRole(node.role).name.lower(),
         "desiredrole": NodeRole(node.spec.role).name.lower(),
         "address": node.status.address,
+        "networkrepairs": str(node.description.network_repairs),
+        "networkrepair": node.description.network_repair,
     }
 
 

@@ -787,6 +787,8 @@ class NodeDescription(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     ROUTED_SUBNETS_FIELD_NUMBER: _builtins.int
     TUNNEL_KEYS_FIELD_NUMBER: _builtins.int
+    NETWORK_REPAIRS_FIELD_NUMBER: _builtins.int
+    NETWORK_REPAIR_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     os: _builtins.str
     architecture: _builtins.str
@@ -796,6 +798,9 @@ class NodeDescription(_message.Message):
     """Address of the underlay (VXLAN) on this node."""
     agent_address: _builtins.str
     """host:port of the agent's mTLS server (logs, image layers)."""
+    network_repairs: _builtins.int
+    """How many times the node has repaired its networks since its daemon started, and what it was the last time."""
+    network_repair: _builtins.str
     @_builtins.property
     def resources(self) -> Global___Resources: ...
     @_builtins.property
@@ -834,10 +839,12 @@ class NodeDescription(_message.Message):
         devices: _abc.Iterable[_builtins.str] | None = ...,
         routed_subnets: _abc.Iterable[_builtins.str] | None = ...,
         tunnel_keys: _abc.Iterable[Global___TunnelKey] | None = ...,
+        network_repairs: _builtins.int = ...,
+        network_repair: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "devices", b"devices", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "os", b"os", "plugins", b"plugins", "resources", b"resources", "routed_subnets", b"routed_subnets", "tunnel_keys", b"tunnel_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_address", b"agent_address", "architecture", b"architecture", "capabilities", b"capabilities", "data_path_address", b"data_path_address", "devices", b"devices", "engine_labels", b"engine_labels", "engine_version", b"engine_version", "hostname", b"hostname", "network_repair", b"network_repair", "network_repairs", b"network_repairs", "os", b"os", "plugins", b"plugins", "resources", b"resources", "routed_subnets", b"routed_subnets", "tunnel_keys", b"tunnel_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

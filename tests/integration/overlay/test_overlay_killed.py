@@ -31,7 +31,7 @@ from pyswarm_overlay import IngressBackend, IngressPort, NetworkTable
 pytestmark = pytest.mark.root
 
 ZYGOTE = Path(__file__).with_name("overlay_zygote.py")
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 POINTS = int(os.environ.get("PYSWARM_KILLS", "100"))
 SEED = int(os.environ.get("PYSWARM_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 LOOSE = (
