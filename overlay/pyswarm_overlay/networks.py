@@ -19,8 +19,8 @@ from pyswarm_common.errors import NotFound, Unavailable
 
 from .checks import check_records, check_table, check_unchanged
 from .core import names
+from .core.closing_packets import Connection
 from .core.tables import TableState
-from .core.tcp_probe import Connection
 from .drivers.drivers import Drivers
 from .drivers.interface import NetworkDevices
 from .ground import Ground

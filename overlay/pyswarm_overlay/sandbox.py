@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from .core import names, nft_wire, plan
+from .core.closing_packets import Connection
 from .core.plan import WantedInterface
 from .core.tables import TableState
-from .core.tcp_probe import Connection
 from .drivers.interface import NetworkDevices
 from .gateway import Gateway
 from .kernel import conntrack, libc, netns, rtnl, sysctl
@@ -344,7 +344,7 @@ class VipChange:
     """Backends that exist no more: all their connections end now."""
 
     def apply(self) -> list[Connection]:
-        """Returns the TCP connections that were cut, whose clients do not know it yet."""
+        """Returns the connections that were cut, whose clients do not know it yet."""
         if self.parts:
             try:
                 self.netfilter.run_batch(partial(nft_wire.batch, self.parts))

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Set as AbstractSet
 from ipaddress import ip_address
 
-from pyswarm_overlay.core.tcp_probe import Connection
+from pyswarm_overlay.core.closing_packets import SCTP, TCP, Connection
 
 from .netlink import Message, Netlink, attr, attributes, nested, u32
 
@@ -27,16 +27,16 @@ _MATCH_SOURCE, _MATCH_PROTOCOL = 1 << 0, 1 << 3
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_V4_SRC, _IP_V4_DST, _IP_V6_SRC, _IP_V6_DST = 1, 2, 3, 4
 _PROTO_NUMBER, _PROTO_SOURCE, _PROTO_DESTINATION = 1, 2, 3
-_PROTOINFO, _PROTOINFO_TCP, _TCP_STATE = 4, 1, 1
-_CONNECTED = range(3, 7)
-"""Established, or one side has closed: established, fin wait, close wait, last ack."""
+_PROTOINFO, _PROTOINFO_TCP, _PROTOINFO_SCTP, _STATE, _SCTP_REPLY_TAG = 4, 1, 3, 1, 3
+_CONNECTED = {TCP: range(3, 7), SCTP: range(4, 5)}
+"""States in which a client may be waiting. TCP: established, fin wait, close wait, last ack; SCTP: established."""
 _NFGENMSG_BYTES = 4
 _FEW = 16
 _NESTED = 0x8000
 
 
 def cut(netlink: Netlink, withdrawn: AbstractSet[str], gone: AbstractSet[str]) -> list[Connection]:
-    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns the TCP connections.
+    """Delete datagram flows to `withdrawn` backends and every flow to `gone` ones; returns those of TCP and SCTP.
 
     `netlink` is a netfilter socket of the namespace meant.
     """
@@ -108,15 +108,17 @@ def _number(values: dict[int, bytes], kind: int) -> int:
 
 
 def _connection(body: bytes) -> Connection | None:
-    """Of an entry of TCP on which the client may be waiting."""
+    """Of an entry on which the client may be waiting."""
     values = attributes(body, _NFGENMSG_BYTES)
-    state = _number(attributes(attributes(values.get(_PROTOINFO, b"")).get(_PROTOINFO_TCP, b"")), _TCP_STATE)
     original = attributes(values.get(_TUPLE_ORIG, b""))
-    client, server = _address(original, _IP_V4_SRC, _IP_V6_SRC), _address(original, _IP_V4_DST, _IP_V6_DST)
-    if state not in _CONNECTED or client is None or server is None:
-        return None
     ports = attributes(original.get(_TUPLE_PROTO, b""))
-    return Connection((client, _number(ports, _PROTO_SOURCE)), (server, _number(ports, _PROTO_DESTINATION)))
+    protocol, progress = _number(ports, _PROTO_NUMBER), attributes(values.get(_PROTOINFO, b""))
+    known = attributes(progress.get(_PROTOINFO_SCTP if protocol == SCTP else _PROTOINFO_TCP, b""))
+    client, server = _address(original, _IP_V4_SRC, _IP_V6_SRC), _address(original, _IP_V4_DST, _IP_V6_DST)
+    if _number(known, _STATE) not in _CONNECTED.get(protocol, ()) or client is None or server is None:
+        return None
+    here, there = (client, _number(ports, _PROTO_SOURCE)), (server, _number(ports, _PROTO_DESTINATION))
+    return Connection(here, there, protocol, _number(known, _SCTP_REPLY_TAG) if protocol == SCTP else 0)
 
 
 def _delete(body: bytes) -> Message:

@@ -1,9 +1,10 @@
 """Tell clients in sandboxes that their connections were cut: each hears of it now, not with its next packet. Blocking.
 
-`conntrack.cut` has deleted the translations. Here each client is probed (`core.tcp_probe`): its answer is taken for the
-packet of an unknown connection, and reset by the VIP's rules, or by the backend that it is led to. The client reads
-"connection reset by peer", as if its server had ended. Whose socket still stands after a moment (nobody answered, or
-the kernel had answered another probe just before) is ended by socket diagnosis; that one reads "connection aborted".
+`conntrack.cut` has deleted the translations. Each TCP client is probed (`core.closing_packets`): its answer is taken
+for the packet of an unknown connection, and reset by the VIP's rules, or by the backend that it is led to. The client
+reads "connection reset by peer", as if its server had ended. Whose socket still stands after a moment (nobody answered,
+or the kernel had answered another probe just before) is ended by socket diagnosis; that one reads "connection aborted".
+SCTP clients are sent an ABORT.
 
 All sandboxes are probed before anybody waits, so that many of them take no longer than one.
 """
@@ -21,7 +22,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from pyswarm_overlay.core.tcp_probe import Connection, probe
+from pyswarm_overlay.core.closing_packets import TCP, Connection, closing_packet
 
 from . import libc
 from .netlink import NETLINK_SOCK_DIAG, Message, Netlink
@@ -53,7 +54,7 @@ class _Visited:
 
 
 def reset(cut: Sequence[tuple[Netlink, Sequence[Connection]]]) -> None:
-    """`cut`: a netfilter socket of each sandbox, and its TCP connections that were cut. Returns when none is left."""
+    """`cut`: a netfilter socket of each sandbox, and its connections that were cut. Returns when none is left."""
     visits = {netfilter: connections for netfilter, connections in cut if connections}
     if visits:
         thread = threading.Thread(target=_reset, args=(visits,), name="resets")
@@ -88,7 +89,7 @@ def _visit(netfilter: Netlink, connections: Sequence[Connection], stack: ExitSta
         mine = [one for one in connections if one.is_ipv6 == (family == socket.AF_INET6)]
         if mine:
             _send(family, mine)
-    return _Visited(diagnosis, list(connections))
+    return _Visited(diagnosis, [one for one in connections if one.protocol == TCP])
 
 
 def _send(family: socket.AddressFamily, connections: Sequence[Connection]) -> None:
@@ -96,7 +97,7 @@ def _send(family: socket.AddressFamily, connections: Sequence[Connection]) -> No
     with socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW) as sender:
         for connection in connections:
             with suppress(OSError):  # its address has gone: socket diagnosis ends it
-                sender.sendto(probe(connection), (connection.client[0], 0))
+                sender.sendto(closing_packet(connection), (connection.client[0], 0))
 
 
 def _is_connected(found: bytes | None) -> bool:

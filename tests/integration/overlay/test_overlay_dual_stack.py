@@ -16,6 +16,7 @@ import pytest
 from overlay_lab import Host, Lab, Server, ask, lab_of, visit
 
 from pyswarm_overlay import Attachment, EndpointRecord, NetworkTable, Sandbox, ServiceRecord
+from pyswarm_overlay.core.closing_packets import crc32c
 
 pytestmark = pytest.mark.root
 
@@ -323,8 +324,36 @@ def test_verification_finds_nothing_wrong_and_repairs_what_is(web: Web) -> None:
             assert {web.inside(10, partial(ask, vip))[0] for _ in range(3)} == {"c10", "c11", "c12"}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_sctp_client_is_told_when_its_backend_goes(web: Web, family: str) -> None:
+    """An association of four packets by hand: the client, which only waits, gets an ABORT with its own tag."""
+    web.put(ready=(12,))
+    vip, mine = VIPS[family], addresses(10, [family])[0]
+    kind = socket.AF_INET6 if family == "ipv6" else socket.AF_INET
+    client = web.inside(10, lambda: socket.socket(kind, socket.SOCK_RAW, SCTP))
+    server = web.inside(12, lambda: socket.socket(kind, socket.SOCK_RAW, SCTP))
+    with client, server:
+        for sock in (client, server):
+            sock.settimeout(5)
+        for sender, receiver, target, packet in (
+            (client, server, vip, sctp_packet(5001, 80, 0, INIT)),
+            (server, client, mine, sctp_packet(80, 5001, TAG, INIT_ACK)),
+            (client, server, vip, sctp_packet(5001, 80, TAG, COOKIE_ECHO)),
+            (server, client, mine, sctp_packet(80, 5001, TAG, COOKIE_ACK)),
+        ):
+            sender.sendto(packet, (target, 0))
+            receiver.recv(2000)
+        web.put(ready=(), without=(12,))
+        found, source = client.recvfrom(2000)
+        abort = found[20:] if family == "ipv4" else found
+        assert source[0] == vip
+        assert struct.unpack_from(">HHI", abort) == (80, 5001, TAG)
+        assert abort[12] == ABORT
+
+
 SCTP = 132
-INIT, INIT_ACK = 1, 2
+TAG = 7
+INIT, INIT_ACK, ABORT, COOKIE_ECHO, COOKIE_ACK = 1, 2, 6, 10, 11
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -354,12 +383,7 @@ def test_sctp_and_whatever_else_reach_a_backend(web: Web, family: str) -> None:
 
 
 def sctp_packet(source: int, destination: int, tag: int, kind: int) -> bytes:
-    """One chunk INIT or INIT ACK, with its checksum (CRC-32C)."""
-    chunk = struct.pack(">BBHIIHHI", kind, 0, 20, 7, 1 << 16, 1, 1, 1)
+    """One chunk, with its checksum; both sides tell the same tag as theirs."""
+    chunk = struct.pack(">BBHIIHHI", kind, 0, 20, TAG, 1 << 16, 1, 1, 1)
     head = struct.pack(">HHI", source, destination, tag)
-    crc = 0xFFFFFFFF
-    for byte in head + bytes(4) + chunk:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return head + struct.pack("<I", crc ^ 0xFFFFFFFF) + chunk
+    return head + struct.pack("<I", crc32c(head + bytes(4) + chunk)) + chunk
