@@ -258,6 +258,12 @@ def _source_translation(write: _Table, rules: HostRules) -> Iterable[Command]:
     to_gateway = _match(_meta("oifname"), rules.gateway_ports)
     elsewhere = _match(_meta("oifname"), rules.gateway_ports, op="!=")
     yield write.rule("postrouting", _match(_field("ip", "saddr"), _LOOPBACK_V4), to_gateway, {"masquerade": None})
+    for family in FAMILIES:
+        # The client of another node's own: its task would answer past this host, by its own foot on that network.
+        nodes = [address for peer in rules.peers for address in _of(family, peer.addresses)]
+        if nodes:
+            from_nodes = _match(_field(family, "saddr"), _set(nodes))
+            yield write.rule("postrouting", from_nodes, to_gateway, _TRANSLATED, {"masquerade": None})
     for subnet in rules.gateway_subnets:
         from_gateway = _match(_field("ip6" if ":" in subnet else "ip", "saddr"), _prefix(subnet))
         yield write.rule("postrouting", from_gateway, to_gateway, _TRANSLATED, {"masquerade": None})
