@@ -30,7 +30,7 @@ from .core.rotation import Quiet, Step
 from .devices import best_kind
 from .peer_file import PeerFile
 from .tunnels import PortTaken, Seen, Tunnels
-from .types import TunnelKey, TunnelPeer
+from .types import TunnelKey, TunnelPeer, checked
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Encryption:
         known = {} if complete else dict(self._peers)
         for node_id in removed:
             known.pop(node_id, None)
-        known.update((peer.node_id, peer) for peer in peers)
+        known.update((peer.node_id, checked(peer)) for peer in peers)
         if known == self._peers:
             return
         self._peers = known
@@ -165,6 +165,7 @@ class Encryption:
             if self._tunnels is None:
                 kind = await self._ground.threads.run(partial(best_kind, self._ground))
                 self._tunnels = Tunnels(self._ground, kind)
+                log.info("encrypted networks: WireGuard by %s", kind.name)
             if not self._keys:
                 await self._make_key()
             self._seen = await self._bring_with_free_ports(self._tunnels)
@@ -229,9 +230,7 @@ class Encryption:
         now = time.time()
         self._unneeded_since = self._unneeded_since or now
         self._wait_s = _WAIT_S
-        if now - self._unneeded_since < _LINGER_S or not await self._ground.threads.run(
-            lambda: self._ground.inner.exists
-        ):
+        if now - self._unneeded_since < _LINGER_S or not await self._is_there():
             return
         async with self._lock:
             if not self._is_needed():
@@ -244,11 +243,19 @@ class Encryption:
     async def _remove(self) -> None:
         """The devices and the namespace; keys stay for as long as they are young."""
         self._watch({})
-        if self._tunnels is None:
-            self._tunnels = Tunnels(self._ground, await self._ground.threads.run(partial(best_kind, self._ground)))
-        await self._ground.threads.run(self._tunnels.remove)
+        await self._ground.threads.run(self._remove_all)
         self._tunnels, self._seen = None, None
         self._set_keys(self._keys[-1:])
+        self.on_keys()
+
+    def _remove_all(self) -> None:
+        """Blocking. Without WireGuard (it was uninstalled) there are no devices; the namespace goes all the same."""
+        try:
+            tunnels = self._tunnels or Tunnels(self._ground, best_kind(self._ground))
+        except Unsupported:
+            self._ground.inner.remove()
+        else:
+            tunnels.remove()
 
     # -- keys ------------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,9 @@ class UserspaceKind:
         """Its process ends, and the device with it."""
         with suppress(OSError):
             self._end(self._pid(device))
+        child = self._children.get(device)
+        if child is not None and child.poll() is None:  # it never came so far as to listen
+            self._end(child.pid)
         self._socket(device).unlink(missing_ok=True)
         self._pids.pop(device, None)
         self._reap(device)

@@ -129,6 +129,7 @@ NO_SECRETS = {
     "Pair.public_key": "a public key",
     "PeerChange.public_key": "a public key",
     "Link.master": "a bridge",
+    "LinkFacts.master": "a bridge",
     "VethEnd.master": "a bridge",
 }
 

@@ -14,6 +14,8 @@ from pyswarm_common.model import (
     NetworkAttachment,
     NetworkSpec,
     Node,
+    NodeState,
+    NodeStatus,
     Service,
     ServiceSpec,
     Task,
@@ -114,6 +116,42 @@ def test_a_removed_node_is_taken_from_its_peers_at_once(cluster: Cluster) -> Non
     news = cluster.news("n1")
     assert news is not None
     assert list(news.remove_peer_ids) == ["n2"]
+
+
+def says(cluster: Cluster, node_id: str, address: str, key_of: str, state: NodeState = NodeState.READY) -> None:
+    """The node describes itself, truly or not."""
+    known = cluster.view.nodes[node_id]
+    claimed = replace(with_key(known, 1).description, data_path_address=address)
+    keys = tuple(replace(key, public_key=f"{key_of} 1".encode().ljust(32)) for key in claimed.tunnel_keys)
+    cluster.commit(SetNodeStatus(node_id, NodeStatus(state=state), replace(claimed, tunnel_keys=keys)))
+
+
+@pytest.mark.parametrize(
+    ("address", "key_of"), [("192.0.2.2", "n4"), ("192.0.2.4", "n2")], ids=["its address", "its key"]
+)
+def test_a_node_that_claims_to_be_another_gets_nothing_that_is_meant_for_that_one(
+    cluster: Cluster, address: str, key_of: str
+) -> None:
+    cluster.start("n1", "n2", "n4")
+    cluster.commit(Create(sealed("t4", "n4", 4)))
+    assert peers(cluster.news("n1")) == {"n4": [1]}
+    says(cluster, "n4", address, key_of)
+    news = cluster.news("n1")
+    assert news is not None
+    assert sorted(news.remove_peer_ids) == ["n2", "n4"]
+    says(cluster, "n4", "192.0.2.4", "n4")
+    assert peers(cluster.news("n1")) == {"n2": [1], "n4": [1]}
+
+
+def test_a_machine_that_joined_anew_takes_the_place_of_the_node_that_it_was(cluster: Cluster) -> None:
+    cluster.start("n1")
+    cluster.commit(Create(sealed("t4", "n4", 4)))
+    says(cluster, "n2", "192.0.2.2", "n2", NodeState.DOWN)
+    assert peers(cluster.news("n1")) == {"n4": [1]}
+    says(cluster, "n4", "192.0.2.2", "n4")
+    news = cluster.news("n1")
+    assert news is not None
+    assert (peers(news), list(news.remove_peer_ids)) == ({"n4": [1]}, ["n2"])
 
 
 def test_what_does_not_concern_encrypted_networks_raises_nothing(cluster: Cluster) -> None:

@@ -9,10 +9,11 @@ network with it. Decides nothing about keys: nodes make them.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from ipaddress import ip_address
 
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.codec import to_proto
-from pyswarm_common.model import Network, Node
+from pyswarm_common.model import Network, Node, NodeState
 from pyswarm_common.network_options import OVERLAY, is_encrypted
 from pyswarm_manager.dispatcher.core import records
 
@@ -28,6 +29,9 @@ class TunnelPeers:
         self._networks: dict[str, dict[str, None]] = {}
         """Node -> its encrypted networks."""
         self._records: dict[str, bytes] = {}
+        """Of the nodes whose word on address and keys stands."""
+        self._said: dict[str, bytes] = {}
+        self._claims = Claims()
         self._revisions: dict[str, int] = {}
         self._revision = 0
         self._changed: dict[str, None] = {}
@@ -77,21 +81,32 @@ class TunnelPeers:
 
     def set_node(self, node_id: str, node: Node | None) -> None:
         """A node appears, changes or goes: with it its key, at once and wherever it was known."""
-        record = None if node is None else _record(node)
-        if self._records.get(node_id) == record:
-            return
-        self._records.pop(node_id, None)
-        if record is not None:
-            self._records[node_id] = record
+        said = None if node is None else _record(node)
+        self._said.pop(node_id, None)
+        if said is not None:
+            self._said[node_id] = said
         if node is None:
             self._revisions.pop(node_id, None)
-        self._raise(other for other in self._neighbours(node_id) if other != node_id)
+        tokens = () if node is None or said is None else _tokens(node)
+        is_up = node is not None and node.status.state is not NodeState.DOWN
+        for concerned in dict.fromkeys((node_id, *self._claims.put(node_id, tokens, is_up=is_up))):
+            self._settle(concerned)
 
     def set_rotation(self, rotation_s: float) -> None:
         """What the cluster's specification says."""
         if rotation_s != self.rotation_s:
             self.rotation_s = rotation_s
             self._raise(list(self._networks))
+
+    def _settle(self, node_id: str) -> None:
+        """Hand out what the node says, or no more."""
+        record = self._said.get(node_id) if self._claims.is_alone(node_id) else None
+        if self._records.get(node_id) == record:
+            return
+        self._records.pop(node_id, None)
+        if record is not None:
+            self._records[node_id] = record
+        self._raise(other for other in self._neighbours(node_id) if other != node_id)
 
     def _leave(self, node_id: str, network_id: str) -> None:
         networks = self._networks.get(node_id, {})
@@ -109,6 +124,54 @@ class TunnelPeers:
         for node_id in node_ids:
             self._revisions[node_id] = self._revision
             self._changed[node_id] = None
+
+
+class Claims:
+    """Who says that an address or a key is its own. A node that says so of another's would get what is sent to that
+    one, so where two that are up say the same, neither is believed. One that is down (a machine that joined anew, say)
+    gives way to one that is up."""
+
+    def __init__(self) -> None:
+        self._claimants: dict[bytes, dict[str, bool]] = {}
+        """Address or key -> node -> whether that is up."""
+        self._tokens: dict[str, tuple[bytes, ...]] = {}
+
+    def put(self, node_id: str, tokens: tuple[bytes, ...], *, is_up: bool) -> list[str]:
+        """What the node says now. Returns the nodes that have said the same, before or now."""
+        before = self._tokens.pop(node_id, ())
+        concerned = [other for token in before for other in self._claimants[token]]
+        for token in before:
+            del self._claimants[token][node_id]
+            if not self._claimants[token]:
+                del self._claimants[token]
+        for token in tokens:
+            claimants = self._claimants.setdefault(token, {})
+            concerned += claimants
+            claimants[node_id] = is_up
+        if tokens:
+            self._tokens[node_id] = tokens
+        return concerned
+
+    def is_alone(self, node_id: str) -> bool:
+        """Whether nobody else's word stands against this node's."""
+        return all(self._wins(node_id, self._claimants[token]) for token in self._tokens.get(node_id, ()))
+
+    @staticmethod
+    def _wins(node_id: str, claimants: dict[str, bool]) -> bool:
+        others = [is_up for other, is_up in claimants.items() if other != node_id]
+        return not any(others) if claimants[node_id] else not others
+
+
+def _tokens(node: Node) -> tuple[bytes, ...]:
+    keys = (key.public_key for key in node.description.tunnel_keys)
+    return tuple(dict.fromkeys((_written_one_way(records.node_address(node)), *keys)))
+
+
+def _written_one_way(address: str) -> bytes:
+    try:
+        return ip_address(address).packed
+    except ValueError:
+        return address.encode()
 
 
 def _record(node: Node) -> bytes | None:
