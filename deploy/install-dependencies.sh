@@ -4,7 +4,7 @@
 set -euo pipefail
 
 runtime=(crun runc conmon libnftables1 iproute2 wireguard-go busybox-static python3 python3-venv)
-tests=(nftables procps curl iputils-ping util-linux strace wireguard-tools)
+tests=(nftables procps curl iputils-ping util-linux strace wireguard-tools dnsperf)
 
 wanted=("${runtime[@]}")
 [ "${TESTS:-yes}" = no ] || wanted+=("${tests[@]}")
