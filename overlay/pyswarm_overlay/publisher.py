@@ -23,7 +23,7 @@ from .core.rules import Command
 from .gateway import plain
 from .ground import Ground
 from .holder import NoSuchAddress, PortHolder, PortKey
-from .kernel import flows, ruleset
+from .kernel import flows
 from .network import Network
 from .records import IngressRecord
 from .relay.wanted import Wanted
@@ -252,26 +252,22 @@ class Publisher:
             await self._ground.threads.run(partial(self._write, wanted, []))
             self._programmed = wanted
 
-    async def verify(self) -> list[str]:
-        """Compare the kernel's table with the wanted one, and replace it if it differs."""
-        self.set_ingress(self.ingress)  # a port may be free by now
-        await self.sync()
+    @property
+    def relayed_ports(self) -> int:
+        return len(self._relayed.ports)
+
+    async def relay_problems(self) -> list[str]:
+        """Why ports with the PROXY protocol do not work, if so."""
+        if self._relay_problem:
+            return [self._relay_problem]
+        if self._relayed.ports and not await self._relays.is_there():
+            return ["the process that speaks the PROXY protocol is gone"]
+        return []
+
+    async def tell_relay(self) -> None:
+        """Whatever it was told before."""
         async with self._lock:
             await self._relay(again=True)
-            wanted = self._rules()
-            found = await self._ground.threads.run(partial(self._differences, wanted))
-        if found:
-            await self.rewrite()
-        return found
-
-    def _differences(self, wanted: HostRules) -> list[str]:
-        """In a thread that ends with the job: what is wanted is written into a namespace of its own to be compared."""
-        scratch = ruleset.Scratch()
-        try:
-            expected = scratch.of_document(host_rules.host_document(wanted))
-        finally:
-            scratch.close()
-        return ruleset.compare(expected, ruleset.read(self._ground.netfilter, expected))
 
     def _write(self, wanted: HostRules | None, ended: list[TargetKey]) -> None:
         if wanted is not None:

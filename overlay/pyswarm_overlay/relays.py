@@ -1,7 +1,7 @@
 """The daemon's side of the relay: one process for all ports of this host that speak the PROXY protocol.
 
-It is started when the first such port is wanted, told all that is wanted each time something changes, and found again by
-the next daemon. What it does not answer in time is asked of a new one.
+It is started when the first such port is wanted, told all that is wanted each time something changes, and found again
+by the next daemon. What it does not answer in time is asked of a new one.
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ class Relays:
         if answer is not None and answer.problems:
             self._told = None  # to be tried again
             raise Unavailable(f"ports with the PROXY protocol do not all work: {'; '.join(answer.problems)}")
+
+    async def is_there(self) -> bool:
+        """Whether somebody listens at its socket."""
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                _reader, writer = await asyncio.open_unix_connection(self._path)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     async def _ask(self, wanted: Wanted) -> Answer | None:
         """None when there is no relay, or none that understands us."""

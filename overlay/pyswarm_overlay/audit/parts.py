@@ -22,6 +22,7 @@ from pyswarm_overlay.verification import Parts, Surroundings, Verification
 
 from .host import HostAudit, PublishedAudit
 from .networks import NetworkAudit, NetworkKeeping
+from .relay import RelayAudit
 from .sandboxes import SandboxAudit, SandboxKeeping
 
 
@@ -52,6 +53,7 @@ def verification(kept: Kept, scratch: ruleset.Scratch, sweep: Callable[[], Await
             HostAudit(ground, kept.gateway, networks, sandboxes, kept.ingress, live_by_id),
             NetworkKeeping(ground, networks),
             TunnelAudit(kept.encryption),
+            RelayAudit(kept.publisher),
             DriverAudit(ground, networks, sandboxes, live_by_id),
             SandboxKeeping(ground, sandboxes, live_by_id),
         ),

@@ -6,9 +6,9 @@ and no other one is ever touched.
 
 A published port leads either to a task of this host, through its way out, or to *another node's own address* on the
 ingress network, with the port unchanged: that node (`near`) leads it on to one of its tasks. The client's address is
-translated nowhere on that way. The answers find back because the second node notes, by the MAC address that a connection
-came from, which node it came through (conntrack mark), and marks the answers with it (`core.returns` says what the
-routing does with the mark). Clients whose address means something else at the other node (a sandbox's, the host's own)
+translated nowhere on that way. The answers find back because the second node notes, by the MAC address that a
+connection came from, which node it came through (conntrack mark), and marks the answers with it (`core.returns` says
+what the routing does with the mark). Clients whose address means something else at the other node (a sandbox's, the host's own)
 are masqueraded as this node's address on the ingress network, and so is what goes straight to a task.
 """
 
@@ -68,7 +68,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another node on the ingress network. `number` marks what came from it; 0: it has none, and leads only as itself."""
+    """Another node on the ingress network. `number` marks what came from it; 0: it has none."""
 
     node_address: str
     addresses: tuple[str, ...]

@@ -1,9 +1,9 @@
 """The way back of connections that came in through another node: which rules and routes there should be. Pure.
 
 A connection that another node led here carries its client's own address. The host's table marks its answers with that
-node's number (`core.host_rules`); here is what the routing does with such a mark: everything goes to that node's address
-on the ingress network, but what is meant for sandboxes and for the ingress network itself, which are here. Packets
-without a mark of ours pass all of it with one rule, however many nodes there are.
+node's number (`core.host_rules`); here is what the routing does with such a mark: everything goes to that node's
+address on the ingress network, but what is meant for sandboxes and for the ingress network itself, which are here.
+Packets without a mark of ours pass all of it with one rule, however many nodes there are.
 
 Also here: who the other nodes are, from the ingress network's table.
 """
@@ -27,7 +27,7 @@ _PRIORITIES = 4
 
 
 def mark_of(prefix: str) -> int:
-    """The upper half of our marks and routing tables: another for each prefix of names, and nobody else's we know of."""
+    """The upper half of our marks and routing tables: another for each prefix of names, nobody else's we know of."""
     return 0x70010000 | blake2s(prefix.encode(), digest_size=1).digest()[0] << 16
 
 

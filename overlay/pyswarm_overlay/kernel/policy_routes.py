@@ -1,6 +1,6 @@
 """Rules and routes outside the main table, and routes to single devices: messages and dumps.
 
-Blocking only where it reads. What is ours among the rules is told by their priorities, among the routes by their tables.
+Blocking only where it reads. Our rules are told by their priorities, our routes by their tables.
 """
 
 from __future__ import annotations

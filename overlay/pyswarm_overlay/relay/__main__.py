@@ -1,8 +1,8 @@
 """The relay's process: `python -m pyswarm_overlay.relay SOCKET`.
 
 It outlives the daemon that started it: connections go on, and the next daemon finds it at the same socket. It ends by
-itself once nothing is wanted of it and nobody is connected; so it does when it hears what it does not understand (a newer
-daemon, which then starts another one).
+itself once nothing is wanted of it and nobody is connected; so it does when it hears what it does not understand (from
+a newer daemon, which then starts another one).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from .server import Relay, finish
+from .server import Relay
 from .wanted import FORMAT, MAX_LINE, Answer, Wanted
 
 
@@ -74,7 +74,7 @@ async def main(path: Path) -> None:
     with suppress(OSError):
         if path.stat().st_ino == mine:
             path.unlink()
-    await finish(relay)
+    await relay.finish()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Side(asyncio.Protocol):
         self._began = began
         self.other: Side | None = None
         self.transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        """What came before there was another side: reading stops with the first of it."""
         self._is_finished = False
         """Its end has come; the other may still be sending."""
 
@@ -39,16 +41,34 @@ class Side(asyncio.Protocol):
         return cast(socket.socket, self.transport.get_extra_info("socket"))
 
     def tie(self, other: Side) -> None:
+        """From now on; what either said before goes first."""
         self.other, other.other = other, self
+        for side in (self, other):
+            side._catch_up()
+
+    def _catch_up(self) -> None:
+        early, self._early = self._early, []
+        for data in early:
+            self.data_received(data)
+        if self._is_finished:
+            self.eof_received()
+        elif self.transport is not None:
+            self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        if self.other is not None and self.other.transport is not None:
+        if self.other is None:
+            self._early.append(data)
+            if self.transport is not None:
+                self.transport.pause_reading()
+        elif self.other.transport is not None:
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
         self._is_finished = True
         other = self.other
-        if other is None or other.transport is None or other.transport.is_closing():
+        if other is None:
+            return True  # it may still want to hear
+        if other.transport is None or other.transport.is_closing():
             return False
         with suppress(OSError):
             other.transport.write_eof()

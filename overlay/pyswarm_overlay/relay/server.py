@@ -25,7 +25,6 @@ MAX_CONNECTIONS = 10_000
 _CONNECT_TIMEOUT_S = 5.0
 _MAX_TRIES = 3
 _BACKLOG = 1024
-_LOOK_S = 1.0
 _ANY = ("0.0.0.0", "::")  # noqa: S104  (published to everybody, on request)
 Place = tuple[str, int]
 """The address ("" for all) and the port that are listened on."""
@@ -48,6 +47,8 @@ class Relay:
         self._sides: set[Side] = set()
         self._arrivals: set[asyncio.Task[None]] = set()
         self._was_full = False
+        self._is_finishing = False
+        self._is_empty = asyncio.Event()
 
     @property
     def connections(self) -> int:
@@ -93,10 +94,13 @@ class Relay:
             return [f"{port.host_ip or 'all addresses'} port {port.port}: {error.strerror}"]
         return []
 
-    def stop_listening(self) -> None:
-        """Those who are connected stay so."""
+    async def finish(self) -> None:
+        """No new connections; until the last one has ended."""
         for listener in self._listeners.values():
             _close(listener)
+        self._is_finishing = True
+        if self._sides:
+            await self._is_empty.wait()
 
     # -- a client ----------------------------------------------------------------------------------------------------
 
@@ -110,14 +114,14 @@ class Relay:
             return
         self._was_full = False
         self._sides.add(client)
-        assert client.transport is not None
-        client.transport.pause_reading()
         arrival = asyncio.create_task(self._hand_on(listener, client))
         self._arrivals.add(arrival)
         arrival.add_done_callback(self._arrivals.discard)
 
     def _ended(self, side: Side) -> None:
         self._sides.discard(side)
+        if self._is_finishing and not self._sides:
+            self._is_empty.set()
         for listener in self._listeners.values():
             listener.clients.pop(side, None)
 
@@ -138,8 +142,6 @@ class Relay:
             listener.clients[client] = target
             backend.transport.write(header(source, here))
             client.tie(backend)
-            client.transport.resume_reading()
-            backend.transport.resume_reading()
             return
         client.reset()
 
@@ -166,10 +168,7 @@ class Relay:
         return side
 
     def _backend_began(self, side: Side) -> None:
-        """What it says is not read before it has a client: the header goes first."""
         self._sides.add(side)
-        assert side.transport is not None
-        side.transport.pause_reading()
 
 
 def _close(listener: _Listener) -> None:
@@ -199,10 +198,3 @@ def _bind(address: str, port: int) -> socket.socket | None:
             return None
         raise
     return bound
-
-
-async def finish(relay: Relay) -> None:
-    """Until the last connection has ended."""
-    relay.stop_listening()
-    while relay.connections:
-        await asyncio.sleep(_LOOK_S)

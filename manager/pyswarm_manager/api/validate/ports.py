@@ -17,7 +17,7 @@ def check_port_options(port: PortConfig, path: str) -> Iterator[Violation]:
     if port.policy is not IngressPolicy.SPREAD and port.publish_mode is PublishMode.HOST:
         yield (
             f"{path}.policy",
-            "policy=local goes with mode=ingress only: a port published with mode=host is that of one local task anyway",
+            "policy=local goes with mode=ingress only: a port with mode=host leads to one task of its own node anyway",
         )
     if port.proxy_protocol and port.protocol is not Protocol.TCP:
         name = port.protocol.name.lower()
