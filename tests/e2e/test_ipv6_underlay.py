@@ -77,6 +77,8 @@ def test_a_service_over_ipv6_by_name_by_virtual_address_and_by_published_port(si
     for host in ("n1", "n2"):
         answers = [six.on(host, "curl", "-sm5", "http://127.0.0.1:8080/").stdout.strip() for _ in range(4)]
         assert set(answers) == everybody
+        outside = six.lab.outside(["curl", "-gsm5", f"http://[{six.lab.host(host).address}]:8080/"])
+        assert outside.stdout.strip() in everybody
 
 
 def test_the_tunnels_take_the_interface_and_the_port_they_were_given(six: Cluster) -> None:
