@@ -11,8 +11,8 @@ from pyswarm.v1 import plain_pb2_grpc
 from pyswarm_common.addresses import plain_address
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.rpc import Caller, Table
-from pyswarm_worker.core.plain import Place, PlainRecord
-from pyswarm_worker.plain import PlainContainers, Wanted
+from pyswarm_worker.core.plain import Place, PlainRecord, Wanted
+from pyswarm_worker.plain import PlainContainers
 
 from .addresses import is_ip
 

@@ -17,19 +17,17 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from msgspec.structs import replace
 
 from pyswarm.v1 import attachments_pb2 as pb
-from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, PyswarmError, Unavailable
-from pyswarm_common.files import write_private
 from pyswarm_common.model import Task, TaskState, TaskStatus
 from pyswarm_overlay.types import Sandbox
 
 from .attaching import AskPlace
 from .core import plain as core
-from .core.plain import Place, PlainRecord
+from .core.plain import Place, PlainRecord, Wanted
+from .plain_file import PlainFile
 
 _log = logging.getLogger(__name__)
 
@@ -37,14 +35,6 @@ _ASSIGNMENT_TIMEOUT_S = 20.0
 _GIVING_BACK_TIMEOUT_S = 5.0
 _RETRY_S = 5.0
 _MAX_CONTAINERS = 1_000
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A network as the container's user asks for it: id, name or id prefix."""
-
-    network: str
-    aliases: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
 
 
 class Attacher(Protocol):
@@ -62,13 +52,6 @@ class KnownNetworks(Protocol):
     async def sweep(self) -> None: ...
 
 
-class _Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """The file: every container with its namespace's path."""
-
-    containers: tuple[PlainRecord, ...] = ()
-    paths: dict[str, str] = {}
-
-
 class PlainContainers:
     """One per agent; `run` it while the agent runs."""
 
@@ -81,7 +64,7 @@ class PlainContainers:
         report: Callable[[str, TaskStatus], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._file = path
+        self._file = PlainFile(path)
         self._overlay, self._networks = overlay, networks
         self._ask, self._report, self._clock = ask, report, clock
         self._records: dict[str, PlainRecord] = {}
@@ -93,7 +76,6 @@ class PlainContainers:
         self._asking: dict[str, None] = {}
         """Containers for which managers are being asked: their tasks may come before the answer."""
         self._locks: dict[str, asyncio.Lock] = {}
-        self._saving = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -110,16 +92,7 @@ class PlainContainers:
 
     def load(self, tasks: Iterable[Task]) -> None:
         """After a start: what was kept, without containers whose namespace died with the host. Blocking."""
-        try:
-            kept = decode_json(self._file.read_bytes(), _Kept)
-        except FileNotFoundError:
-            kept = _Kept()
-        except Malformed as error:
-            _log.error("%s is damaged (%s): plain containers are to be attached again", self._file, error)
-            kept = _Kept()
-        alive = [one for one in kept.containers if Path(kept.paths.get(one.container_id, "/nowhere")).exists()]
-        self._records = {record.container_id: record for record in alive}
-        self._paths = {key: path for key, path in kept.paths.items() if key in self._records}
+        self._records, self._paths = self._file.load()
         self._tasks = {task.id: task for task in tasks}
         self._look_at(self._records)
         self._look_at(_container_of(task) for task in self._tasks.values())
@@ -403,9 +376,7 @@ class PlainContainers:
             self._changed.notify_all()
 
     async def _save(self) -> None:
-        async with self._saving:
-            kept = _Kept(containers=tuple(self._records.values()), paths=dict(self._paths))
-            await asyncio.to_thread(write_private, self._file, msgspec.json.encode(kept))
+        await self._file.save(self._records.values(), self._paths)
 
     @contextlib.asynccontextmanager
     async def _locked(self, container_id: str) -> AsyncIterator[None]:

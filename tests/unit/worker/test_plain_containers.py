@@ -34,8 +34,8 @@ from pyswarm_common.model import (
 )
 from pyswarm_overlay.types import Sandbox
 from pyswarm_worker.core import plain as core
-from pyswarm_worker.core.plain import Place, PlainRecord
-from pyswarm_worker.plain import PlainContainers, Wanted
+from pyswarm_worker.core.plain import Place, PlainRecord, Wanted
+from pyswarm_worker.plain import PlainContainers
 
 ID = "c0ffee0123456789"
 

@@ -21,6 +21,14 @@ MAX_PLACES = 32
 _SHORT_ID = 12
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as the container's user asks for it: id, name or id prefix."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One network of a container."""
 
