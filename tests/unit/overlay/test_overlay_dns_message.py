@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -120,3 +121,45 @@ def test_forged_answers_are_told_from_ours() -> None:
     other = dns.message.make_response(dns.message.make_query("evil.test", "A", id=77)).to_wire()
     assert not codec.answers(other, 77, question)
     assert not codec.answers(b"", 77, question)
+
+
+@given(names, st.integers(0, 255), st.integers(0, 65535), st.binary(max_size=40))
+def test_edns_of_any_version_size_and_option(name: str, version: int, size: int, option: bytes) -> None:
+    """dnspython refuses to write versions that do not exist, so the bytes are put where they belong."""
+    wire = bytearray(dns.message.make_query(name, "A", use_edns=0, payload=size, options=[_option(option)]).to_wire())
+    wire[wire.index(b"\0\0\x29", codec.HEADER.size) + 6] = version
+    result = codec.parse(bytes(wire))
+    if version == 0:
+        assert isinstance(result, codec.Query)
+        assert result.edns
+        return
+    assert isinstance(result, codec.Bad)
+    assert result.reply is not None
+    assert dns.message.from_wire(result.reply).rcode() == dns.rcode.BADVERS
+
+
+def _option(data: bytes) -> dns.edns.GenericOption:
+    return dns.edns.GenericOption(65001, data)
+
+
+targets = st.lists(labels, min_size=1, max_size=3).map(".".join)
+
+
+@given(names, st.lists(st.tuples(st.integers(0, 65535), targets, v4 | v6), max_size=30), st.sampled_from([512, 65535]))
+def test_ports_and_their_addresses_are_read_by_dnspython(
+    name: str, places: list[tuple[int, str, str]], limit: int
+) -> None:
+    query = dns.message.make_query(name, "SRV", use_edns=0)
+    written = [(port, codec.encode_name(target), address) for port, target, address in places]
+    records = [codec.service_record(port, target) for port, target, _address in written if target]
+    more = [(target, codec.address_record(address)) for _port, target, address in written if target]
+    wire = codec.reply(parsed(query), codec.NOERROR, records, limit, more)
+    assert len(wire) <= limit
+    answer = dns.message.from_wire(wire)
+    found = {(record.port, str(record.target).lower()) for rrset in answer.answer for record in rrset}
+    wanted = {(port, f"{target}.".lower()) for port, target, _address in places}
+    assert found <= wanted
+    if not answer.flags & dns.flags.TC:
+        assert found == wanted
+    else:
+        assert answer.additional == []
