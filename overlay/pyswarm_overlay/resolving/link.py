@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _SYNC_TIMEOUT_S = 10.0
 _START_TIMEOUT_S = 20.0
 _POLL_S = 0.02
-_AGAIN_S = 1.0
+_AGAIN_S, _SETTLED_S = 1.0, 5.0
 _OLD_LINGER_S = 10.0
 _NUMBER_BYTES = 8
 
@@ -101,8 +101,10 @@ class ResolverLink:
             self._path.unlink(missing_ok=True)
 
     async def _run(self) -> None:
-        """For ever: connect, tell, and again when the process is gone."""
+        """For ever: connect, tell, and again when the process is gone: at once, unless it goes again and again."""
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 self._socket = await self._connect()
                 self._tell_everything()
@@ -114,7 +116,8 @@ class ResolverLink:
                 log.warning("the process that answers names is gone: %s", errors.exceptions[0])
             finally:
                 self._hang_up()
-            await asyncio.sleep(_AGAIN_S)
+            if loop.time() - began < _SETTLED_S:
+                await asyncio.sleep(_AGAIN_S)
 
     def _hang_up(self) -> None:
         self._is_connected.clear()
