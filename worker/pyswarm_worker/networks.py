@@ -13,7 +13,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from pyswarm.v1 import dispatcher_pb2 as pb
-from pyswarm.v1.types_pb2 import ENDPOINT_MODE_DNSRR
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, PyswarmError
 from pyswarm_common.model import Task
 
@@ -61,9 +60,8 @@ class Networks:
 
     def is_found_by_name(self, task: Task) -> bool:
         """Whether clients find it by an address that a name led to, and not by a virtual one."""
-        tables = (self._tables.get(attachment.network_id) for attachment in task.networks)
-        records = (table.services.get(task.service_id) for table in tables if table is not None)
-        return any(record is not None and record.endpoint_mode == ENDPOINT_MODE_DNSRR for record in records)
+        tables = [self._tables.get(attachment.network_id) for attachment in task.networks]
+        return any(table is not None and table.is_found_by_name(task.service_id) for table in tables)
 
     async def restore(self, tables: dict[str, KnownTable], ingress: pb.IngressTable | None) -> None:
         """Program again what was known before the restart."""

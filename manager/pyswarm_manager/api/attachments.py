@@ -36,6 +36,7 @@ from pyswarm_manager.ports import Clock, RaftPort
 from pyswarm_manager.removed import require_present
 from pyswarm_manager.store.changes import Create, Delete
 from pyswarm_manager.store.lookup import find_network
+from pyswarm_manager.store.network_claims import has_addresses
 from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_manager.writes import FollowedStore, Writer, retried
 
@@ -127,6 +128,10 @@ def plain_tasks(view: Tables, node_id: str) -> Iterator[Task]:
 def _check(view: Tables, network: Network, node_id: str) -> None:
     if not network.spec.attachable or network.spec.ingress:
         raise Forbidden(f"network {network.spec.name} not manually attachable")
+    if not has_addresses(network.spec):
+        raise FailedPrecondition(
+            f"network {network.spec.name} takes no plain containers: each node gives out its addresses, to tasks only"
+        )
     if sum(1 for _ in plain_tasks(view, node_id)) >= MAX_PER_NODE:
         raise Exhausted(f"the plain containers of a node have {MAX_PER_NODE} places on networks of the swarm at most")
 

@@ -91,6 +91,12 @@ async def test_what_is_not_attachable(swarm: Swarm, spec: dict[str, bool]) -> No
         await asked(attachments(swarm).Attach(wanted()))
 
 
+async def test_a_network_whose_nodes_give_its_addresses_takes_none(swarm: Swarm) -> None:
+    await prepare(swarm, driver="bridge")
+    with pytest.raises(FailedPrecondition, match="network app takes no plain containers"):
+        await asked(attachments(swarm).Attach(wanted()))
+
+
 async def test_no_such_network(swarm: Swarm) -> None:
     await prepare(swarm)
     with pytest.raises(NotFound, match="nowhere"):

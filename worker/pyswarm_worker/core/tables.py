@@ -51,6 +51,14 @@ class KnownTable:
         self.version = delta.version
         return True
 
+    def is_found_by_name(self, service_id: str) -> bool:
+        """Whether clients find the service's tasks by their own addresses: also where each node gives those, since no
+        virtual one could lead to them."""
+        record = self.services.get(service_id)
+        if record is None or self.network.spec.ingress:
+            return False
+        return record.endpoint_mode == types_pb2.ENDPOINT_MODE_DNSRR or not record.vips
+
     def to_overlay(self) -> overlay.NetworkTable:
         network = self.network
         return overlay.NetworkTable(
