@@ -331,7 +331,7 @@ class Agent:
         containers = await self._adopted_containers(saved)
         running = [task_id for task_id, state in containers.items() if state.status != "exited"]
         plain = [task for task in saved.tasks.values() if task.spec.attachment is not None]
-        await asyncio.to_thread(self.plain.load, plain)
+        self.plain.load(plain)
         await self._overlay.retain([*running, *self.plain.container_ids])
         await self.plain.take_up()
         await asyncio.gather(*(self._reattach(saved, task_id) for task_id in running))

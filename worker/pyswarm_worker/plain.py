@@ -91,7 +91,7 @@ class PlainContainers:
         return tuple(self._records)
 
     def load(self, tasks: Iterable[Task]) -> None:
-        """After a start: what was kept, without containers whose namespace died with the host. Blocking."""
+        """After a start: what was kept, without containers whose namespace died with the host."""
         self._records, self._paths = self._file.load()
         self._tasks = {task.id: task for task in tasks}
         self._look_at(self._records)
