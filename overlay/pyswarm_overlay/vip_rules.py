@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from .core import names, nft_timeouts, nft_wire, rules
-from .kernel import nft
+from .core import names, nft_attributes, nft_timeouts, nft_wire, rules
+from .kernel import nft, nft_tables
 from .kernel.netlink import Netlink
 
 
@@ -43,7 +43,16 @@ class VipRules:
         for is_wrong, parts in zip(differ, (self.vip_parts, self.timeout_parts), strict=True):
             if is_wrong:
                 netfilter.run_batch(partial(nft_wire.batch, parts(fresh=False)))
-        return any(differ)
+        return any([*differ, self._remove_ipv6(netfilter)])
+
+    def _remove_ipv6(self, netfilter: Netlink) -> bool:
+        """Of a sandbox that has no IPv6 network any more; whether there was anything."""
+        tables = () if self.ipv6 else (self.table, names.timeout_table(self.table))
+        left = [table for table in tables if nft_tables.has_table(netfilter, nft_attributes.IPV6, table)]
+        for table in left:
+            parts = nft_wire.without_ipv6_table(table)
+            netfilter.run_batch(partial(nft_wire.batch, parts))
+        return bool(left)
 
     def _vips_differ(self) -> bool:
         """Compared by what they do: the chains, their targets and the number of rules."""

@@ -98,8 +98,6 @@ def sandbox_table(
     if ipv6:
         parts += _empty_table(_V6, table, fresh=fresh)
         parts.append(_rule(_V6, table, OUTPUT, [_destination(_V6), _lookup(VIP_MAP, _VERDICT_REGISTER)]))
-    elif not fresh:
-        parts += _without_table(_V6, table)
     # A set has one number in the whole transaction, and each table's map of VIPs has the first one.
     for number, (vip, backends) in enumerate(vips.items(), 3):
         if ipv6 or _family_of(vip) is _V4:
@@ -119,6 +117,10 @@ def _empty_table(family: _Family, table: str, *, fresh: bool) -> list[Part]:
     number = 1 if family is _V4 else 2
     parts.append((family.number, nft.NEWSET, nft.CREATE, named + text(2, VIP_MAP) + shape + u32(10, number)))
     return parts
+
+
+def without_ipv6_table(table: str) -> list[Part]:
+    return _without_table(_V6, table)
 
 
 def _without_table(family: _Family, table: str) -> list[Part]:

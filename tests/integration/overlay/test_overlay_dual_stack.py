@@ -306,6 +306,21 @@ def test_a_sandbox_may_have_ipv6_alone(web: Web) -> None:
         web.first.call("detach", "c14")
 
 
+def test_a_sandbox_gets_its_second_family_while_it_is_up(web: Web) -> None:
+    web.first.call("attach", box(15, ["ipv4"], egress=False))
+    try:
+        assert web.first.visit("c15", lambda: ask(addresses(11, ["ipv4"])[0]))[0] == "c11"
+        web.first.call("attach", box(15, egress=False))
+        web.put(ready=(10, 11))
+        assert client_of(web.first.visit("c15", lambda: ask(addresses(11, ["ipv6"])[0]))) == "fd00:1::f"
+        assert web.first.visit("c15", lambda: ask(VIPS["ipv6"]))[0] in {"c10", "c11"}
+        web.first.call("attach", box(15, ["ipv4"], egress=False))
+        assert "fd00:1" not in web.first.run("ip", "-6", "address", netns=web.first.netns("c15"))
+        assert "ip6" not in web.first.run("nft", "list", "tables", netns=web.first.netns("c15"))
+    finally:
+        web.first.call("detach", "c15")
+
+
 def test_verification_finds_nothing_wrong_and_repairs_what_is(web: Web) -> None:
     for host in web.lab.hosts:
         assert host.call("verify") == []
@@ -319,7 +334,8 @@ def test_verification_finds_nothing_wrong_and_repairs_what_is(web: Web) -> None:
     ):
         web.first.run(*command.split(), **inside)
         assert web.first.call("verify") != [], command
-        assert web.first.call("verify") == [], command
+        # The daemon verifies by itself too, so the repair may be one that is under way.
+        assert any(web.first.call("verify") == [] for _ in range(5)), command
         for vip in VIPS.values():
             assert {web.inside(10, partial(ask, vip))[0] for _ in range(3)} == {"c10", "c11", "c12"}
 
