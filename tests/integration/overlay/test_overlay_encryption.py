@@ -45,10 +45,10 @@ def start(lab: Lab) -> None:
         host.call("attach", box(number))
 
 
-@pytest.fixture
-def sealed(tmp_path: Path) -> Iterator[Lab]:
-    """Two hosts that know one another."""
-    with lab_of(tmp_path, hosts=2) as lab:
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Two hosts that know one another. Tests leave both running, but for the last one."""
+    with lab_of(tmp_path_factory.mktemp("sealed"), hosts=2) as lab:
         start(lab)
         Managers(lab.hosts).relay()
         lab.serve(lab.hosts[0].netns("c11"), "c11")
@@ -187,6 +187,7 @@ def test_a_killed_daemon_leaves_the_tunnels_to_the_next_one(sealed: Lab) -> None
     second.call("close")
     second.kill()
     assert both_ways(sealed)
+    second.start()
 
 
 def test_the_key_is_on_no_command_line_and_in_no_file_that_others_read(sealed: Lab) -> None:
@@ -252,17 +253,6 @@ def test_large_packets_fit(sealed: Lab) -> None:
     assert wire.stop().sealed >= 2
 
 
-def test_nothing_is_left_in_the_end(sealed: Lab) -> None:
-    first = sealed.hosts[0]
-    process = process_of(first)
-    first.call("destroy")
-    first.kill()
-    assert not Path(f"/proc/{process}").exists()
-    assert not [link for link in links(first) if link.startswith("ps-")]
-    assert not first.mounts()
-    assert not (first.config.run_dir / "tunnel-keys.json").exists()
-
-
 def test_a_host_that_cannot_encrypt_says_so(tmp_path: Path) -> None:
     with lab_of(tmp_path, hosts=1) as lab:
         host = lab.hosts[0]
@@ -272,3 +262,14 @@ def test_a_host_that_cannot_encrypt_says_so(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="wireguard-go"):
             host.call("attach", box(11))
         assert host.call("sandboxes") == []
+
+
+def test_nothing_is_left_in_the_end(sealed: Lab) -> None:
+    first = sealed.hosts[0]
+    process = process_of(first)
+    first.call("destroy")
+    first.kill()
+    wait_until(lambda: not Path(f"/proc/{process}").exists(), "the tunnel's process goes on")
+    assert not [link for link in links(first) if link.startswith("ps-")]
+    assert not first.mounts()
+    assert not (first.config.run_dir / "tunnel-keys.json").exists()
