@@ -134,7 +134,7 @@ class Process:
             case frames.Serve():
                 self._serve(frame)
             case frames.Leave(sandbox_id):
-                self._own(self._server.remove(sandbox_id))
+                self._leave(sandbox_id)
             case frames.Retain(sandboxes, networks):
                 self._retain(sandboxes, networks)
             case frames.Sync(number):
@@ -153,15 +153,21 @@ class Process:
             udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE_BYTES)
         if frame.sandbox_id in self._server.sandboxes:
             self._retired += 1
-            old = f"@{self._retired}"
+            old = f"@{self._retired}@{frame.sandbox_id}"
             self._server.rename(frame.sandbox_id, old)
             asyncio.get_running_loop().call_later(_OLD_SOCKETS_S, lambda: self._own(self._server.remove(old)))
         self._server.add(frame.sandbox_id, (udp, tcp), frame.networks, frame.own, frame.servers)
 
+    def _leave(self, sandbox_id: str) -> None:
+        """With its old sockets too: they would keep its namespace, and all interfaces in it."""
+        for known in list(self._server.sandboxes):
+            if known == sandbox_id or (known.startswith("@") and known.endswith(f"@{sandbox_id}")):
+                self._own(self._server.remove(known))
+
     def _retain(self, sandboxes: tuple[str, ...], networks: tuple[str, ...]) -> None:
         for sandbox_id in set(self._server.sandboxes).difference(sandboxes):
             if not sandbox_id.startswith("@"):
-                self._own(self._server.remove(sandbox_id))
+                self._leave(sandbox_id)
         for network_id in set(self._server.networks).difference(networks):
             self._server.forget(network_id)
 
