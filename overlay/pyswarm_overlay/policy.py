@@ -15,9 +15,10 @@ from functools import partial
 
 from .core import nft_attributes, policy_wire
 from .core.plan import WantedInterface
-from .core.policy import Places, Policy, has_policy, policy_of
+from .core.policy import Places, Policy, has_policy, lost, policy_of
 from .core.tables import TableState
 from .kernel import nft_tables
+from .kernel.evictions import evict
 from .kernel.netlink import KernelRefusal, Netlink
 from .kernel.threads import Threads
 from .sandbox import LiveSandbox
@@ -72,16 +73,26 @@ class Guard:
         """Blocking: write the difference to what was written last."""
         with self.lock:
             wanted = self.wanted()
-            if wanted == self.written:
+            before = self.written
+            if wanted == before:
                 return
-            if wanted is None or self.written is None:
+            if wanted is None or before is None:
                 self._replace(wanted)
-                return
-            try:
-                self._run(policy_wire.change(self.table, self.written, wanted))
-            except KernelRefusal:  # somebody changed it
-                self._replace(wanted)
-            self.written = wanted
+            else:
+                try:
+                    self._run(policy_wire.change(self.table, before, wanted))
+                except KernelRefusal:  # somebody changed it
+                    self._replace(wanted)
+                self.written = wanted
+            self._evict(before, wanted)
+
+    def _evict(self, before: Policy | None, after: Policy | None) -> None:
+        """Who was let in before and is not now."""
+        if after is None or (before is not None and before.sources <= after.sources and before.open <= after.open):
+            return
+        own = {address.partition("/")[0] for place in self.live.sandbox.attachments for address in place.addresses}
+        is_lost = lost(before, after)
+        evict(self._netfilter, lambda peer: peer not in own and is_lost(peer))
 
     def repair(self) -> list[str]:
         """Blocking: compare with the kernel, write what differs, and say what it was."""

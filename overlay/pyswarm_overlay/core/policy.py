@@ -8,7 +8,7 @@ matter of policy. The shell `policy` writes this into the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from .tables import TableState
@@ -25,6 +25,17 @@ class Policy:
     """(interface, address)"""
     open: frozenset[str]
     """Interfaces that published ports lead to."""
+
+
+def lost(before: Policy | None, after: Policy) -> Callable[[str], bool]:
+    """Tells of a peer's address whether connections that it opened before may not be any more.
+
+    Behind an open interface there may be anybody, so there only those are told that were let in by name.
+    """
+    kept = {"127.0.0.1", "::1", *(address for _interface, address in after.sources)}
+    named = set() if before is None else {address for _interface, address in before.sources}
+    is_open = bool(after.open)
+    return lambda peer: peer not in kept and (not is_open or peer in named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,13 +142,21 @@ def test_what_a_sandbox_opens_itself_is_answered(lab: Lab, start: Callable[..., 
 def test_a_source_that_loses_permission_is_cut_and_a_new_one_is_let_in(lab: Lab, start: Callable[..., Server]) -> None:
     start()
     first, second = lab.hosts
-    connection = first.visit(f"c{OTHER}", lambda: socket.create_connection((VIP, 80), timeout=TIMEOUT))
-    with connection:
-        assert connection.recv(100)
+    idle, busy, kept = (
+        host.visit(f"c{number}", lambda: socket.create_connection((VIP, 80), timeout=TIMEOUT))
+        for host, number in ((first, OTHER), (first, OTHER), (second, WEB))
+    )
+    with idle, busy, kept:
+        assert idle.recv(100)
+        assert busy.recv(100)
+        assert kept.recv(100)
         set_policy(lab, "web", version=2)
-        connection.sendall(b"still there?")
         with pytest.raises(ConnectionResetError):
-            connection.recv(100)
+            idle.recv(100)  # without a word from either side
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            busy.sendall(b"still there?")
+        kept.sendall(b"still there?")
+        assert kept.recv(100)
     assert second.visit(f"c{WEB}", lambda: ask(VIP))
     set_policy(lab, "web", "other", version=3)
     assert first.visit(f"c{OTHER}", lambda: ask(VIP))

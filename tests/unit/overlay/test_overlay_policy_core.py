@@ -8,7 +8,7 @@ from overlay_values import endpoint, service, table
 
 from pyswarm_overlay.core import nft_attributes as nft
 from pyswarm_overlay.core import policy_wire
-from pyswarm_overlay.core.policy import Places, Policy, policy_of
+from pyswarm_overlay.core.policy import Places, Policy, lost, policy_of
 from pyswarm_overlay.core.tables import TableState
 
 DB = "s-db"
@@ -60,6 +60,19 @@ def test_none_and_unknown_names_let_nobody_in() -> None:
 def test_ingress_opens_the_way_out_and_the_ingress_network() -> None:
     found = policy_of(DB, PLACES, [network(1, "ingress", "db"), ingress("ingress", "db")])
     assert found == Policy(frozenset({("eth0", "10.0.1.9")}), frozenset({"eth2", "eth3"}))
+
+
+def test_who_has_lost_permission_is_told_by_address_as_far_as_that_goes() -> None:
+    before = Policy(frozenset({("eth0", "10.0.1.3"), ("eth0", "10.0.1.4")}), frozenset())
+    after = Policy(frozenset({("eth0", "10.0.1.3")}), frozenset())
+    open_after = Policy(after.sources, frozenset({"eth1"}))
+    assert not lost(before, after)("10.0.1.3")
+    assert not lost(before, after)("127.0.0.1")
+    assert lost(before, after)("10.0.1.4")
+    assert lost(None, after)("192.0.2.9")
+    assert lost(before, open_after)("10.0.1.4")
+    assert not lost(before, open_after)("192.0.2.9")
+    assert not lost(None, open_after)("10.0.1.4")
 
 
 SOURCES = st.frozensets(
