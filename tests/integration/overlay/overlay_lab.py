@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -150,6 +151,14 @@ class Host:
         done = subprocess.run(["nsenter", f"--net={where}", *command], capture_output=True, text=True, check=True)
         return done.stdout
 
+    def end_tunnels(self) -> None:
+        """The processes of tunnels outlive the daemon: those in this host's namespace end here."""
+        own = os.readlink(self.netns())
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if process.joinpath("comm").read_text() == "wireguard-go\n" and os.readlink(process / "ns/net") == own:
+                    os.kill(int(process.name), signal.SIGKILL)
+
     def mounts(self) -> list[str]:
         table = Path(f"/proc/{self.pid}/mountinfo").read_text().splitlines()
         return [line for line in table if str(self.config.run_dir) in line]
@@ -204,8 +213,7 @@ class Lab:
             server.close()
         for host in getattr(self, "hosts", []):
             host.kill()
-            for tunnel in Path(f"/proc/{host.pid}/root/run/wireguard").glob("*.sock"):
-                tunnel.unlink(missing_ok=True)  # its process ends
+            host.end_tunnels()
         for process in self.sleepers:
             process.kill()
             process.wait()
