@@ -16,6 +16,7 @@ import uvloop
 from pyswarm_common.errors import PyswarmError
 from pyswarm_overlay import IngressPort, NetworkTable, OverlayConfig, OverlayHost, Sandbox, TableDelta
 from pyswarm_overlay.encryption.types import TunnelPeer
+from pyswarm_overlay.reports import Hop
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "apply_table": (NetworkTable,),
@@ -31,6 +32,9 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "verify": (),
     "watch": (),
     "findings": (),
+    "check": (bool,),
+    "trace_source": (str, str, int, str, bool),
+    "trace_target": (str, Hop, int, str),
     "follow_underlay": (),
     "destroy": (),
     "close": (),
@@ -89,6 +93,10 @@ async def call(host: OverlayHost, method: str, arguments: list[Any]) -> Any:
         return await attach_and_die(host, *values)
     if method == "storm":
         return await storm(host, *values)
+    if method == "check":
+        return await host.check(repair=values[0])
+    if method == "trace_source":
+        return await host.trace_source(*values[:4], probe=values[4])
     if method == "watch":
         return await watch(host)
     if method == "findings":
