@@ -217,12 +217,12 @@ def test_an_idle_reader_is_reset_when_its_backend_goes(web: Web, family: str, le
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_connections_outlive_the_kernels_own_times(web: Web, family: str, tmp_path: Path) -> None:
-    """The namespace's time for idle connections is two seconds, and the server speaks first after four."""
+    """The namespace's time for idle connections is one second, and the server speaks first after two."""
     setting = Path("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established")
-    before = web.inside(10, lambda: (setting.read_text(), setting.write_text("2"))[0])
+    before = web.inside(10, lambda: (setting.read_text(), setting.write_text("1"))[0])
     held = hold_one(web, 10, VIPS[family], "c12")
     try:
-        time.sleep(4)
+        time.sleep(2)
         server = next(one for one in web.lab.servers if one._name == "c12")
         server._held[-1].sendall(b"still here?\n")
         assert held.recv(100) == b"still here?\n"
