@@ -153,10 +153,13 @@ class Host:
 
     def end_tunnels(self) -> None:
         """The processes of tunnels outlive the daemon: those in this host's namespace end here."""
-        own = os.readlink(self.netns())
+        own = Path(self.netns()).readlink()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if process.joinpath("comm").read_text() == "wireguard-go\n" and os.readlink(process / "ns/net") == own:
+                if (
+                    process.joinpath("comm").read_text() == "wireguard-go\n"
+                    and (process / "ns" / "net").readlink() == own
+                ):
                     os.kill(int(process.name), signal.SIGKILL)
 
     def mounts(self) -> list[str]:
