@@ -90,6 +90,7 @@ class Gateway:
                 messages.append(rtnl.new_peer_address(link.index, self.address, address))
             elif self.address6 is not None and peer.mac is not None:
                 messages += [
+                    rtnl.no_link_local_address(link.index),
                     rtnl.new_address(link.index, f"{self.address6}/128"),
                     policy_routes.new_device_route(link.index, address),
                     rtnl.new_neighbour(link.index, address, peer.mac),

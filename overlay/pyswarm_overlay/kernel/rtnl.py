@@ -39,6 +39,7 @@ _VX_ID, _VX_LOCAL, _VX_LEARNING, _VX_PROXY, _VX_PORT, _VX_LOCAL6 = 1, 4, 7, 11, 
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD, _BRPORT_ISOLATED = 8, 9, 33
 _IFLA_AF_SPEC, _INET_CONF, _DEVCONF_SRC_VMARK, _DEVCONF_ROUTE_LOCALNET = 26, 1, 24, 26
 _INET6_ADDR_GEN_MODE = 8
+_INET6_ADDR_GEN_MODE = 8
 _NDA_DST, _NDA_LLADDR = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 2
@@ -188,6 +189,12 @@ def allow_loopback_routes(index: int) -> Message:
     setting = nested(_INET_CONF, u32(_DEVCONF_ROUTE_LOCALNET, 1))
     body = _ifinfo(index) + nested(_IFLA_AF_SPEC, nested(socket.AF_INET, setting))
     return Message(f"allow 127.0.0.0/8 on link {index}", RTM_SETLINK, 0, body)
+
+
+def no_link_local_address(index: int) -> Message:
+    """Its neighbour is told: it need not ask for anybody, and the kernel not for its own address."""
+    setting = nested(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, b"\1"))
+    return Message(f"no link-local address on {index}", RTM_SETLINK, 0, _ifinfo(index) + nested(_IFLA_AF_SPEC, setting))
 
 
 def heed_marks(index: int) -> Message:
