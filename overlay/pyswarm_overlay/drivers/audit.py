@@ -72,4 +72,5 @@ class DriverAudit:
         return self._without_port(network, network.devices)
 
     def size(self) -> dict[str, int]:
-        return {"networks": len(self.places())}
+        """Networks are counted by who looks after those of overlays."""
+        return {}

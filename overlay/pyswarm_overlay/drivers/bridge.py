@@ -50,11 +50,6 @@ class BridgeTable:
             if self._bridges.pop(name, None) is not None:
                 self._write()
 
-    def remove(self) -> None:
-        with self._lock:
-            self._bridges.clear()
-            self._write()
-
     def _document(self) -> list[bridge_rules.Command]:
         ways_out = names.gateway_port_prefix(self._ground.config.prefix) + "*"
         return bridge_rules.document(self._name, ways_out, self._bridges.values())

@@ -333,12 +333,6 @@ class Drivers:
             self._settings.pop(network_id, None)
         return done
 
-    def destroy(self) -> None:
-        """Blocking: the rules, and all files but the user's configurations."""
-        self._bridges.remove()
-        for network_id in list(self._records):
-            self.remove_stray(network_id, is_forgotten=True)
-
 
 def _add_routes(path: Path, routes: list[tuple[str, str, str]]) -> None:
     """In a thread that ends with the job: it enters the sandbox."""
