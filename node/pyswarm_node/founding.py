@@ -47,8 +47,10 @@ def cluster_spec(request: node_pb2.InitRequest) -> ClusterSpec:
     """Checks what `init` was asked for. Raises InvalidArgument."""
     defaults = ClusterSpec()
     subnet_size = request.subnet_size or defaults.subnet_size
-    _check_pools(tuple(request.default_address_pools), subnet_size)
-    pools = _of_both_families(tuple(request.default_address_pools), defaults.default_address_pools)
+    given = tuple(request.default_address_pools)
+    _check_pools(given, subnet_size)
+    pools = _of_both_families(given, defaults.default_address_pools)
+    _check_pools(pools, subnet_size)
     port = request.data_path_port or defaults.data_path_port
     if not 1024 <= port <= 49151:
         raise InvalidArgument(f"Datapath port number must be in valid range (1024-49151): {port}")

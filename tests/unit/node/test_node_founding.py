@@ -25,6 +25,7 @@ def test_the_defaults() -> None:
         (node_pb2.InitRequest(default_address_pools=["10.0.0.0/8", "10.1.0.0/16"]), "overlap"),
         (node_pb2.InitRequest(default_address_pools=["10.0.0.0/24"], subnet_size=16), "out of range"),
         (node_pb2.InitRequest(subnet_size=31), "out of range"),
+        (node_pb2.InitRequest(default_address_pools=["fd00::/80"]), "smaller than a subnet of size 64"),
         (node_pb2.InitRequest(data_path_port=80), "valid range"),
         (node_pb2.InitRequest(default_address_pools=[f"10.{n}.0.0/16" for n in range(65)]), "more than 64"),
     ],
@@ -53,3 +54,9 @@ def test_a_new_cluster() -> None:
     tokens = [JoinToken.parse(text) for text in (cluster.join_tokens.worker, cluster.join_tokens.manager)]
     assert {token.digest for token in tokens} == {root_digest(cluster.root_ca_cert)}
     assert tokens[0].secret != tokens[1].secret
+
+
+def test_a_cluster_has_pools_of_both_families() -> None:
+    given = cluster_spec(node_pb2.InitRequest(default_address_pools=["fd12::/48"])).default_address_pools
+    assert given == ("10.0.0.0/8", "fd12::/48")
+    assert cluster_spec(node_pb2.InitRequest()).default_address_pools == ("10.0.0.0/8",)
