@@ -181,7 +181,7 @@ class Sandboxes:
         self._known[sandbox.sandbox_id] = record
         return record
 
-    async def _build(self, record: SandboxRecord) -> list[str]:
+    async def _build(self, record: SandboxRecord, *, may_renew: bool = True) -> list[str]:
         """Bring the sandbox to what its record says; a table that changed meanwhile is caught up with."""
         sandbox = record.sandbox
         networks = [self._networks.get(attachment.network_id) for attachment in sandbox.attachments]
@@ -194,8 +194,10 @@ class Sandboxes:
         try:
             sockets, done = await self._ground.threads.run(builder.run)
         except EndpointLost:
+            if not may_renew:
+                raise
             await self._networks.drivers.renew(sandbox)
-            return await self._build(record)
+            return await self._build(record, may_renew=False)
         await self._networks.drivers.complete(sandbox, builder.path, builder.interfaces)
         self._go_live(record, sockets, vips)
         ensure_policy = self._networks.policies.ensure

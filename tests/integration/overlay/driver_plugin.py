@@ -70,6 +70,8 @@ class State:
 
     def networkdriver_join(self, request: Document) -> Document:
         inner = "pin" + request["EndpointID"][:8]
+        if self.scope == "liar":
+            inner = "nosuch0"
         return {
             "InterfaceName": {"SrcName": inner, "DstPrefix": "eth"},
             "Gateway": "10.99.0.1",

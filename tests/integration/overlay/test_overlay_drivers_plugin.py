@@ -213,6 +213,18 @@ def test_a_refusal_names_the_plugin(host: Host, plugin: PluginProcess) -> None:
     assert not list((host.config.state_dir / "plugins").glob("*.json"))
 
 
+def test_a_plugin_that_makes_no_interface_is_asked_twice_and_no_more(host: Host, tmp_path: Path) -> None:
+    liar = PluginProcess(host, tmp_path, "liar")
+    try:
+        host.call("apply_table", network(host, "a"))
+        with pytest.raises(Refused, match="network acme: the interface that its plugin made is gone"):
+            host.call("attach", on("a", "10.99.0.10/24"))
+        assert liar.methods().count("Join") == 2
+        assert host.call("sandboxes") == []
+    finally:
+        liar.end()
+
+
 def test_a_plugin_that_is_not_there_is_named(host: Host) -> None:
     host.call("apply_table", network(host, "a"))
     with pytest.raises(Refused, match="could not find plugin acme in v1 plugin registry"):
