@@ -1,6 +1,7 @@
 """Verifies what is ours in the host's own namespace: sandboxes' ways out, the ingress device, published ports.
 
-Settings below /proc/sys change in silence, so this part is asked often; it reads the namespace once for all sandboxes.
+Settings below /proc/sys change in silence and have a part of their own, which is asked often; the rest is read once for
+all sandboxes, when something changed there and in turn.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class HostAudit:
 
     async def observe(self, _key: str) -> list[str]:
         ends, device = self._ends(), self._device()
-        forwards, found = await self._ground.threads.run(self._read)
-        problems = [] if forwards else ["net.ipv4.ip_forward is off"]
+        found = await self._ground.threads.run(self._read)
+        problems: list[str] = []
         for end in ends:
             problems += comparison.end_problems(end, found)
         if device is not None:
@@ -64,8 +65,13 @@ class HostAudit:
         problems += await self._ingress.odd_returns()
         return problems + [f"device {name} is a stray" for name in self._strays(found)]
 
-    def _read(self) -> tuple[bool, Observed]:
-        return sysctl.read(_FORWARD) == "1", mending.observe(self._ground.netlink)
+    def _read(self) -> Observed:
+        return mending.observe(self._ground.netlink)
+
+    def devices(self) -> list[str]:
+        """The names of all that should be there."""
+        device = self._device()
+        return [end.port for end in self._ends()] + ([device.name] if device is not None else [])
 
     def _ends(self) -> list[WantedEnd]:
         lives = self._live.items()
@@ -88,9 +94,9 @@ class HostAudit:
     async def repair(self, _key: str) -> None:
         await self._ground.threads.run(self._gateway.ensure)
         ends, device = self._ends(), self._device()
-        _forwards, found = await self._ground.threads.run(self._read)
+        found = await self._ground.threads.run(self._read)
         await self._ground.threads.run(partial(self._mend, ends, device, found))
-        _forwards, found = await self._ground.threads.run(self._read)
+        found = await self._ground.threads.run(self._read)
         for end in ends:
             if comparison.end_problems(end, found):
                 await self._sandboxes.verify(end.sandbox_id)
@@ -119,6 +125,35 @@ class HostAudit:
 
     def size(self) -> dict[str, int]:
         return {"ways out": len(self._ends()), "ingress devices": int(self._device() is not None)}
+
+
+class HostKeeping:
+    """Settings below /proc/sys, which change in silence: a few microseconds each, so they are looked at often."""
+
+    def __init__(self, audit: HostAudit, ground: Ground) -> None:
+        self._audit = audit
+        self._ground = ground
+
+    @property
+    def place(self) -> Literal["host"]:
+        return "host"
+
+    def places(self) -> Collection[str]:
+        return [HOST_KEY]
+
+    async def observe(self, _key: str) -> list[str]:
+        return await self._ground.threads.run(partial(self._look, self._audit.devices()))
+
+    def _look(self, devices: list[str]) -> list[str]:
+        problems = [] if sysctl.read(_FORWARD) == "1" else ["net.ipv4.ip_forward is off"]
+        shut = [name for name in devices if sysctl.read(f"ipv4/conf/{name}/route_localnet") == "0"]
+        return problems + [f"device {name} takes no loopback addresses" for name in shut]
+
+    async def repair(self, key: str) -> None:
+        await self._audit.repair(key)
+
+    def size(self) -> dict[str, int]:
+        return {}
 
 
 class PublishedAudit:

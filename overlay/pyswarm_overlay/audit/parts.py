@@ -20,7 +20,7 @@ from pyswarm_overlay.sandbox import LiveSandbox
 from pyswarm_overlay.sandboxes import Sandboxes
 from pyswarm_overlay.verification import Parts, Surroundings, Verification
 
-from .host import HostAudit, PublishedAudit
+from .host import HostAudit, HostKeeping, PublishedAudit
 from .networks import NetworkAudit, NetworkKeeping
 from .relay import RelayAudit
 from .sandboxes import SandboxAudit, SandboxKeeping
@@ -43,14 +43,16 @@ class Kept:
 def verification(kept: Kept, scratch: ruleset.Scratch, sweep: Callable[[], Awaitable[list[str]]]) -> Verification:
     ground, networks, sandboxes, live_by_id = kept.ground, kept.networks, kept.sandboxes, kept.live
     inside = SandboxAudit(ground, sandboxes, live_by_id, networks.policies, scratch)
+    outside = HostAudit(ground, kept.gateway, networks, sandboxes, kept.ingress, live_by_id)
     parts = Parts(
         heard=(
+            outside,
             PublishedAudit(ground, kept.publisher, scratch),
             NetworkAudit(ground, networks, sandboxes, kept.ingress, live_by_id),
             inside,
         ),
         silent=(
-            HostAudit(ground, kept.gateway, networks, sandboxes, kept.ingress, live_by_id),
+            HostKeeping(outside, ground),
             NetworkKeeping(ground, networks),
             TunnelAudit(kept.encryption),
             RelayAudit(kept.publisher),

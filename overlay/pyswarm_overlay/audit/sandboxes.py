@@ -82,15 +82,21 @@ class SandboxAudit:
 
     async def repair(self, key: str) -> None:
         """What the builder needs first, then the builder, then what it does not look at."""
-        await self._sandboxes.visit(key, self._mend)
+        await self._sandboxes.visit(key, self._prepare)
         await self._sandboxes.verify(key)
         await self._sandboxes.visit(key, self._mend)
+
+    def _prepare(self, builder: Builder, live: LiveSandbox) -> list[str]:
+        """Blocking; moves this thread into the namespace. May take addresses away, which the builder gives again."""
+        with _Visit(live) as netlink:
+            netlink.transact(_settings(builder, mending.observe(netlink)))
+            netlink.transact(_routes(builder, mending.observe(netlink)))
+        return []
 
     def _mend(self, builder: Builder, live: LiveSandbox) -> list[str]:
         """Blocking; moves this thread into the namespace."""
         with _Visit(live) as netlink:
             netlink.transact(_settings(builder, mending.observe(netlink)))
-            netlink.transact(_routes(builder, mending.observe(netlink)))
         if self._rules(live):
             for batch in rule_batches(live, self._table):
                 live.sockets.netfilter.run_batch(batch)
