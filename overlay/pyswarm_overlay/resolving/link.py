@@ -33,6 +33,7 @@ _POLL_S = 0.02
 _AGAIN_S, _SETTLED_S = 1.0, 5.0
 _OLD_LINGER_S = 10.0
 _NUMBER_BYTES = 8
+_LOG = "resolver.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class ResolverLink:
             self._process.kill()  # it may not have come as far as to listen
             await asyncio.to_thread(self._process.wait)
             self._path.unlink(missing_ok=True)
+        (self._directory / _LOG).unlink(missing_ok=True)
 
     async def _run(self) -> None:
         """For ever: connect, tell, and again when the process is gone: at once, unless it goes again and again."""
@@ -145,7 +147,7 @@ class ResolverLink:
     def _spawn(self) -> subprocess.Popen[bytes]:
         """Its own session, and no descriptor of ours: it is to outlive us."""
         command = [sys.executable, "-m", __package__ + ".process", str(self._path), str(self._linger_s)]
-        with (self._directory / "resolver.log").open("wb") as output:
+        with (self._directory / _LOG).open("wb") as output:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
             )
@@ -243,7 +245,11 @@ class ResolverLink:
 
     async def take_over(self, kept: Collection[str]) -> None:
         """Everything of an earlier daemon has been told again, but for the sandboxes `kept` that could not be: what
-        else is known may go, and so may processes of other code."""
+        else is known may go, and so may processes of other code. Waits a moment for the process, so that what is told
+        from now on is told at once, and a daemon that is killed right then leaves no sandbox without names."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLED_S):
+                await self._is_connected.wait()
         self._is_complete = True
         self._tell(frames.Retain((*self._sandboxes, *kept), tuple(self._states)))
         for path in self._directory.glob("resolver-*.sock"):
