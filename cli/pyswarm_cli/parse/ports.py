@@ -59,7 +59,7 @@ def _parts(body: str, whole: str) -> tuple[str, str, str]:
 
 
 def _pairs(published: str, target: str, whole: str) -> list[tuple[int, int]]:
-    """Published and target ports. Several published ones may lead to one target; 0 is a port that is still to choose."""
+    """Published and target ports. Several published ones may lead to one target; 0 is one that is still to choose."""
     targets = _range(target, whole)
     if published in ("", "0"):
         return [(0, number) for number in targets]

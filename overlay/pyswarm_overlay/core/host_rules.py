@@ -8,8 +8,8 @@ A published port leads either to a task of this host, through its way out, or to
 ingress network, with the port unchanged: that node (`near`) leads it on to one of its tasks. The client's address is
 translated nowhere on that way. The answers find back because the second node notes, by the MAC address that a
 connection came from, which node it came through (conntrack mark), and marks the answers with it (`core.returns` says
-what the routing does with the mark). Clients whose address means something else at the other node (a sandbox's, the host's own)
-are masqueraded as this node's address on the ingress network, and so is what goes straight to a task.
+what the routing does with the mark). Clients whose address means something else at the other node (a sandbox's, the
+host's own) are masqueraded as this node's address on the ingress network, and so is what goes straight to a task.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def choose(preferred: str, routes: Iterable[str]) -> str | None:
 
 
 def choose_ipv6(preferred: str, routes: Iterable[str]) -> str | None:
-    """Likewise; the alternatives differ at the end of the prefix. None, too, when `preferred` is empty: none is wanted."""
+    """Likewise; the alternatives differ at the end of the prefix. None, too, when none is wanted (`""`)."""
     if not preferred:
         return None
     taken = [network for network in map(ip_network, routes) if network.prefixlen < network.max_prefixlen]

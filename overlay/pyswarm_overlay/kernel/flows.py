@@ -2,7 +2,8 @@
 
 A TCP client that sends nothing would not notice that its connection is gone. So it is sent what looks like the answer
 to a new connection (SYN and ACK). RFC 5961 has its kernel say where it stands, and *that* packet, which belongs to no
-connection any more, is answered with a reset it believes. Nothing needs to be known of it but its addresses, and connection tracking on the way (the node that the client came through) lets such a packet pass in every state, where
+connection any more, is answered with a reset it believes. Nothing needs to be known of it but its addresses, and
+connection tracking on the way (the node that the client came through) lets such a packet pass in every state, where
 it drops acknowledgements outside the window.
 """
 
