@@ -206,6 +206,6 @@ def _routes(builder: Builder, found: Observed) -> list[Message]:
     messages = [mending.delete_route(route) for route in comparison.wrong_routes(builder.interfaces, found)]
     for interface in builder.interfaces:
         link = found.links.get(interface.name)
-        if link is not None:
+        if link is not None and link.up and link.mac == interface.mac:  # else the builder makes it anew
             messages += mending.own_routes(interface.addresses, link.index, found)
     return messages
