@@ -96,8 +96,7 @@ def resolve_networks(view: Tables, spec: ServiceSpec) -> ServiceSpec:
         seen.add(network.id)
     refuse(violations)
     attachments = tuple(
-        replace(attachment, target=network.id)
-        for network, attachment in zip(found, spec.task.networks, strict=True)
+        replace(attachment, target=network.id) for network, attachment in zip(found, spec.task.networks, strict=True)
     )
     return replace(spec, task=replace(spec.task, networks=attachments))
 

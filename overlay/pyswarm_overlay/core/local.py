@@ -34,6 +34,5 @@ def with_default_routes(
     if not routes:
         return interfaces
     return tuple(
-        dataclasses.replace(interface, gateways=routes.get(interface.network_id or "", ()))
-        for interface in interfaces
+        dataclasses.replace(interface, gateways=routes.get(interface.network_id or "", ())) for interface in interfaces
     )
