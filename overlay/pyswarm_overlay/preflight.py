@@ -11,7 +11,8 @@ from ipaddress import ip_address
 from pyswarm_common.errors import InvalidArgument, Unsupported
 
 from .core import host_rules, names
-from .core.host_rules import Listener, Peer, Target
+from .core.host_rules import Peer
+from .core.port_rules import Listener, Target
 from .kernel import libc, nft, rtnl
 from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .types import OverlayConfig

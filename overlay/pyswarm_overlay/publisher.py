@@ -16,7 +16,8 @@ from ipaddress import ip_address, ip_network
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Unavailable
 
 from .core import host_rules, names, subnets
-from .core.host_rules import HostRules, Listener
+from .core.host_rules import HostRules
+from .core.port_rules import Listener
 from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, relay_wanted, target_keys
 from .core.returns import Peers, Returns, mark_of, peers_of, returns_of
 from .core.rules import Command

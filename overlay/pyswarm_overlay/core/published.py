@@ -1,4 +1,4 @@
-"""What this host's published ports lead to: from ports, tasks and nodes to the listeners of `host_rules`. Pure.
+"""What this host's published ports lead to: from ports, tasks and nodes to the listeners of `port_rules`. Pure.
 
 A task of this host is reached through its way out. A task elsewhere is reached through its node, which is told apart
 from going to it directly in `host_rules`; directly only where its node is not known on the ingress network.
@@ -14,8 +14,9 @@ import msgspec
 from pyswarm_overlay.relay.wanted import RelayPort, RelayTarget, Wanted
 from pyswarm_overlay.types import HostPort, IngressBackend, IngressPort
 
-from .host_rules import FAMILIES, Listener, Target
+from .expressions import FAMILIES
 from .nft_wire import rotated
+from .port_rules import Listener, Target
 from .returns import Peers
 
 

@@ -15,7 +15,8 @@ from overlay_values import HERE, THERE, endpoint
 
 from pyswarm_overlay import IngressBackend, IngressPort
 from pyswarm_overlay.core import host_rules, subnets
-from pyswarm_overlay.core.host_rules import HostRules, Listener, Peer, Target
+from pyswarm_overlay.core.host_rules import HostRules, Peer
+from pyswarm_overlay.core.port_rules import Listener, Target
 from pyswarm_overlay.core.published import (
     Surroundings,
     TargetKey,
