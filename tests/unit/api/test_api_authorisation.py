@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 import pyswarm.v1
-from pyswarm.v1 import agent_pb2, ca_pb2, control_pb2, node_pb2, plain_pb2, raft_pb2
+from pyswarm.v1 import agent_pb2, ca_pb2, control_pb2, localnet_pb2, node_pb2, plain_pb2, raft_pb2
 from pyswarm_common.rpc import Caller
 from pyswarm_manager.api.authorisation import CHANGES, TABLE
 
@@ -55,7 +55,7 @@ def called_by(caller: Caller) -> set[str]:
     return {method for method, callers in TABLE.items() if caller in callers}
 
 
-ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, plain_pb2.DESCRIPTOR)
+ELSEWHERE = methods_of(agent_pb2.DESCRIPTOR, localnet_pb2.DESCRIPTOR, node_pb2.DESCRIPTOR, plain_pb2.DESCRIPTOR)
 """What agents and daemons serve, each with a table of its own."""
 FILES = {
     f"/pyswarm.v1.Secrets/{verb}{kind}"

@@ -280,7 +280,7 @@ async def test_tasks_by_service_node_and_state(swarm: Swarm) -> None:
         (NetworkSpec(name="ingress"), errors.AlreadyExists, "network with name ingress already exists"),
         (NetworkSpec(name="host"), errors.AlreadyExists, "network with name host already exists"),
         (NetworkSpec(name="in2", ingress=True), errors.AlreadyExists, "is already present"),
-        (NetworkSpec(name="m", driver="macvlan"), errors.InvalidArgument, "unknown network driver 'macvlan'"),
+        (NetworkSpec(name="m", driver="acme"), errors.NotFound, "could not find plugin acme"),
         (NetworkSpec(name="a", subnets=("10.9.0.0/24",)), errors.AlreadyExists, "overlaps"),
         (NetworkSpec(name="a", subnets=("nonsense",)), errors.InvalidArgument, "invalid subnet 'nonsense'"),
         (NetworkSpec(name="a", options={"x": "y"}), errors.InvalidArgument, "unknown network option 'x'"),

@@ -218,9 +218,9 @@ C = "task.container."
             "conflicting options: port publishing and the host network",
         ),
         (
-            task(networks=(NetworkAttachmentSpec(target="none"),)),
+            task(networks=(NetworkAttachmentSpec(target="bridge"),)),
             "task.networks[0].target",
-            "network none cannot be used with services",
+            "network bridge cannot be used with services",
         ),
         (
             task(networks=(NetworkAttachmentSpec(target="a", aliases=("a b",)),)),
@@ -262,7 +262,7 @@ def test_bad_service_specs(spec: ServiceSpec, path: str, sentence: str) -> None:
     ("spec", "sentence"),
     [
         (NetworkSpec(name="a b"), "DNS name component"),
-        (NetworkSpec(name="a", driver="bridge"), "unknown network driver 'bridge'"),
+        (NetworkSpec(name="a", driver="null"), 'only one instance of "null" network is allowed'),
         (NetworkSpec(name="a", subnets=("10.0.0.1/24",)), "it should be 10.0.0.0/24"),
         (NetworkSpec(name="a", subnets=("10.0.0.0/31",)), "prefix length must be between"),
         (NetworkSpec(name="a", subnets=("10.0.0.0",)), "prefix length is missing"),
