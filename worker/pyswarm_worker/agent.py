@@ -98,8 +98,8 @@ class Agent:
         self.files = wires.files(config.task_files, self._facts)
         host = Host(runtime, images, overlay, self._networks, fetcher, self.files)
         self.tasks = Tasks(host, on_status=self._outbox.add, on_gone=self._outbox.forget, clock=wires.clock)
-        plain_file = config.state_dir / "plain.json"
-        ask = asker(hooks.identity, self._asked_managers)
+        plain_file = wires.plain_file(config.state_dir / "plain.json")
+        ask = wires.ask_place or asker(hooks.identity, self._asked_managers)
         self.plain = PlainContainers(plain_file, overlay, self._networks, ask, self._outbox.add, wires.clock)
         self._statistics = Statistics(runtime, self.tasks, self._session.say, asyncio.get_running_loop().time)
         self._removed = RemovedNodes(wires.clock, asyncio.get_running_loop().time)

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -57,14 +56,14 @@ class PlainContainers:
 
     def __init__(
         self,
-        path: Path,
+        file: PlainFile,
         overlay: Attacher,
         networks: KnownNetworks,
         ask: AskPlace,
         report: Callable[[str, TaskStatus], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._file = PlainFile(path)
+        self._file = file
         self._overlay, self._networks = overlay, networks
         self._ask, self._report, self._clock = ask, report, clock
         self._records: dict[str, PlainRecord] = {}

@@ -15,10 +15,12 @@ from typing import Protocol
 from pyswarm_common.identity import NodeIdentity
 from pyswarm_common.model import Node, NodeDescription
 
+from .attaching import AskPlace
 from .core.materials import NodeFacts
 from .images import Pull
 from .network_checks import NetworkInspector
 from .peers import ConnectAgent
+from .plain_file import PlainFile
 from .ports import ContainerAccess
 from .server import AgentServer, AgentServicer
 from .session import Dial
@@ -93,6 +95,10 @@ class AgentWires:
     """Looks at its networks; without it nobody can have them verified."""
     tunnels: Tunnels | None = None
     """Of encrypted networks; without them there are none."""
+    ask_place: AskPlace | None = None
+    """Asks the managers for plain containers' places on networks."""
+    plain_file: Callable[[Path], PlainFile] = PlainFile
+    """Where plain containers are kept."""
 
 
 REAL = AgentWires()

@@ -59,13 +59,17 @@ class AttachmentsServicer(attachments_pb2_grpc.AttachmentsServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> pb.AttachResponse:
         async def local() -> pb.AttachResponse:
-            node_id = _node_of(self._store.view, caller_of(context).node_id)
-            task = await attach(self._writer, request, node_id)
-            network = find_network(self._store.view, task.spec.networks[0].target)
-            await _allocated(self._store, self._writer, task.id)
-            return pb.AttachResponse(task_id=task.id, network=to_proto(network))
+            return await place(self._store, self._writer, request, caller_of(context).node_id)
 
         return await self._calls.on_leader(context, "Attach", request, pb.AttachResponse, local)
+
+
+async def place(store: FollowedStore, writer: Writer, request: pb.AttachRequest, caller_id: str) -> pb.AttachResponse:
+    """A place with addresses for a container of the calling node, or a refusal and no place."""
+    task = await attach(writer, request, _node_of(store.view, caller_id))
+    network = find_network(store.view, task.spec.networks[0].target)
+    await _allocated(store, writer, task.id)
+    return pb.AttachResponse(task_id=task.id, network=to_proto(network))
 
 
 def _node_of(view: Tables, node_id: str) -> str:

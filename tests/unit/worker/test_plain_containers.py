@@ -36,6 +36,7 @@ from pyswarm_overlay.types import Sandbox
 from pyswarm_worker.core import plain as core
 from pyswarm_worker.core.plain import Place, PlainRecord, Wanted
 from pyswarm_worker.plain import PlainContainers
+from pyswarm_worker.plain_file import PlainFile
 
 ID = "c0ffee0123456789"
 
@@ -126,7 +127,7 @@ class World:
     def make(self) -> PlainContainers:
         """A daemon; a second one finds what the first left."""
         self.node = PlainContainers(
-            self.directory / "plain.json", self.overlay, Networks(), self.managers.ask, self.report
+            PlainFile(self.directory / "plain.json"), self.overlay, Networks(), self.managers.ask, self.report
         )
         self.managers.node = self.node
         self.node.load(self.managers.tasks.values())
