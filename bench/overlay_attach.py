@@ -99,6 +99,7 @@ async def measure(directory: Path, count: int, updates: int) -> dict[str, float]
                 await apply(host, version, endpoint(version % count, ready=version % 2 == 1))
         figures["ready_change_ms"] = 1000 * change.wall / updates
         figures["vip_updates_per_second"] = updates * count / change.wall
+        figures["vip_update_cpu_us"] = 1e6 * change.cpu / (updates * count)
         with Clock() as unready:
             for version in range(updates + 1, 2 * updates + 1):
                 await apply(host, version, endpoint(100_000 % 60_000, ready=False, node="192.0.2.9"))

@@ -1,4 +1,4 @@
-"""Brings networks and sandboxes that are up to another MTU of the underlay, without interrupting their traffic.
+"""Brings networks and sandboxes that are up to another MTU of the underlay, or to IPv6, without interrupting traffic.
 
 Looks when a table tells of a node that was not known, and when somebody says that the host's links or routes changed.
 Which MTU holds, `underlay` decides; a network with an MTU of its own (`com.docker.network.driver.mtu`) keeps it.
@@ -55,7 +55,8 @@ class Following:
             self._told.clear()  # said again, rather than kept for ever
 
     async def look(self) -> bool:
-        """Ask the kernel again; whether anything was changed."""
+        """Ask the kernel again; whether the MTU was changed."""
+        await self._sandboxes.follow_ipv6()
         underlay = self._ground.underlay
         before = underlay.mtu
         if not await self._ground.threads.run(partial(underlay.look, self._networks.peers())):

@@ -2,13 +2,15 @@
 
 The way out is a veth pair between sandbox and host with one address at each end: no bridge, so sandboxes meet on
 their networks and not here, and br_netfilter cannot take a packet for a bridged one. It is also the way in to a local
-task, without changing the client's address. It has both families where the host has: a sandbox's IPv6 address there
-follows from its IPv4 one. Neither end asks for the other's hardware address: both are told.
+task, without changing the client's address. It has IPv6 too once the host has an IPv6 address that others can reach
+(its own foot on an ingress network with IPv6 is one): before, it would lead nowhere, and nobody could come by it. What
+was given stays until the daemon starts anew, whatever happens to the host's addresses meanwhile. A sandbox's IPv6
+address there follows from its IPv4 one. Neither end asks for the other's hardware address: both are told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_interface
 
@@ -17,6 +19,7 @@ from pyswarm_common.errors import Exhausted
 from .core import names, subnets
 from .ground import Ground
 from .kernel import policy_routes, rtnl, sysctl
+from .kernel.netlink import Message
 
 
 class Gateway:
@@ -25,9 +28,9 @@ class Gateway:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._network = IPv4Network(ground.gateway_subnet)
-        self._network6 = None if ground.gateway_subnet6 is None else IPv6Network(ground.gateway_subnet6)
         self.address = str(next(self._network.hosts()))
-        self.address6 = None if self._network6 is None else str(self._network6[1])
+        self.address6: str | None = None
+        """None as long as nothing is to be reached in IPv6."""
         self._group = names.link_group(ground.config.prefix)
         self._used: set[int] = {0, 1, self._network.num_addresses - 1}
         self._next = 2
@@ -45,8 +48,25 @@ class Gateway:
         """A sandbox's, in every family; () without a way out."""
         if address is None:
             return ()
-        twin = subnets.twin(address, self._ground.gateway_subnet6)
+        twin = None if self.address6 is None else subnets.twin(address, self._ground.gateway_subnet6)
         return (address,) if twin is None else (address, twin)
+
+    def lacks_ipv6(self, addresses: Iterable[str]) -> bool:
+        """Whether ways out are to have IPv6 and have not. `addresses`: the host's, with prefix lengths."""
+        subnet = self._ground.gateway_subnet6
+        return self.address6 is None and subnet is not None and subnets.reaches_ipv6(addresses, subnet)
+
+    def look(self) -> bool:
+        """Blocking: whether ways out have IPv6 from now on, and had not. Those that exist are to be completed."""
+        subnet = self._ground.gateway_subnet6
+        if self.address6 is not None or subnet is None:
+            return False
+        addresses = rtnl.read_addresses(self._ground.netlink).values()
+        if not self.lacks_ipv6(address for some in addresses for address in some):
+            return False
+        sysctl.forward_ipv6()
+        self.address6 = str(IPv6Network(subnet)[1])
+        return True
 
     def allocate(self) -> str:
         """An address that was not given lately: going round keeps late packets from a new owner."""
@@ -74,7 +94,7 @@ class Gateway:
     def ensure(self) -> list[str]:
         """Blocking. Says what was missing."""
         done = ["net.ipv4.ip_forward was off"] if sysctl.write("ipv4/ip_forward", "1") else []
-        if self._network6 is not None and sysctl.forward_ipv6():
+        if self.address6 is not None and sysctl.forward_ipv6():
             done.append("net.ipv6.conf.all.forwarding was off")
         return done
 
@@ -88,14 +108,24 @@ class Gateway:
         for address in map(plain, addresses):
             if ":" not in address:
                 messages.append(rtnl.new_peer_address(link.index, self.address, address))
-            elif self.address6 is not None and peer.mac is not None:
-                messages += [
-                    rtnl.no_link_local_address(link.index),
-                    rtnl.new_address(link.index, f"{self.address6}/128"),
-                    policy_routes.new_device_route(link.index, address),
-                    rtnl.new_neighbour(link.index, address, peer.mac),
-                ]
+            elif peer.mac is not None:
+                messages += self._ipv6(link.index, address, peer.mac)
         netlink.transact(messages)
+
+    def _ipv6(self, index: int, address: str, mac: str) -> list[Message]:
+        return [
+            rtnl.no_link_local_address(index),
+            rtnl.new_address(index, f"{self.address6}/128"),
+            policy_routes.new_device_route(index, address),
+            rtnl.new_neighbour(index, address, mac),
+        ]
+
+    def complete(self, port: str, mac: str, addresses: Sequence[str]) -> None:
+        """IPv6 for a port that was made without, so that it need not be made anew."""
+        six = [plain(address) for address in addresses if ":" in address]
+        link = rtnl.read_link(self._ground.netlink, port) if six else None
+        if link is not None and not self._has_ipv6(link.index, set(six)):
+            self._ground.netlink.transact([message for one in six for message in self._ipv6(link.index, one, mac)])
 
     def has_port(self, port: str, addresses: Sequence[str]) -> bool:
         netlink = self._ground.netlink

@@ -65,7 +65,7 @@ class OverlayHost:
         self._sandboxes = Sandboxes(
             ground, records, live, self._networks, self._gateway, self._publisher, self._resolver
         )
-        self._ingress = Ingress(ground, records, self._networks, self._publisher)
+        self._ingress = Ingress(ground, records, self._networks, self._publisher, self._sandboxes.follow_ipv6)
         self._scratch = scratch
         parts = (self._gateway, self._networks, self._sandboxes, self._ingress, self._publisher)
         kept = Kept(ground, *parts, live, self.encryption)
@@ -98,6 +98,7 @@ class OverlayHost:
         self._networks.load()
         await self.encryption.look()
         await self._ground.threads.run(partial(self._ground.underlay.look, self._networks.peers()))
+        await self._sandboxes.follow_ipv6()
         await self._ground.threads.run(self._gateway.ensure)
         await self._sandboxes.take_over()
         await self._ingress.apply(self._records.ingress())

@@ -7,6 +7,7 @@ the publisher's business.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from .checks import check_ingress
@@ -23,13 +24,21 @@ HOST_USER = "@host"
 
 
 class Ingress:
-    """Owned by `OverlayHost`."""
+    """Owned by `OverlayHost`. `follow_ipv6`: our device may be the first with an IPv6 address on this host."""
 
-    def __init__(self, ground: Ground, records: Records, networks: Networks, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        records: Records,
+        networks: Networks,
+        publisher: Publisher,
+        follow_ipv6: Callable[[], Awaitable[None]],
+    ) -> None:
         self._ground = ground
         self._records = records
         self._networks = networks
         self._publisher = publisher
+        self._follow_ipv6 = follow_ipv6
         self._device = IngressDevice(ground)
         self._lock = asyncio.Lock()
         self._returns = NO_RETURNS
@@ -65,6 +74,7 @@ class Ingress:
             self._publisher.set_ingress(record)
             with kernel_errors("published ports"):
                 await self._ensure_device(record)
+                await self._follow_ipv6()
             await self._publisher.sync()
 
     async def again(self) -> None:

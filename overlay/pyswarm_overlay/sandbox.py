@@ -129,6 +129,8 @@ class Builder:
 
     def _inside(self, netlink: Netlink, fd: int, fresh: bool) -> tuple[Sockets, list[str]]:
         sysctl.set_up_new_interfaces(ipv6=bool(self._ipv6_interfaces()))
+        if not fresh:
+            self._complete_ways_out()
         observed = plan.NOTHING if fresh else self._observe(netlink)
         operations = plan.plan_sandbox(self.interfaces, observed)
         self._apply(netlink, fd, operations)
@@ -142,6 +144,11 @@ class Builder:
                 sockets.close()
             raise
         return sockets, done
+
+    def _complete_ways_out(self) -> None:
+        for interface in self.interfaces:
+            if interface.network_id is None:
+                self.gateway.complete(interface.port, interface.mac, interface.addresses)
 
     def _bring_rules(self, sockets: Sockets, fresh: bool) -> bool:
         """Whether they had to be written."""

@@ -295,6 +295,16 @@ class Sandboxes:
         """Ports of sandboxes that were detached since `forget_dying`: the kernel takes its time to remove them."""
         return frozenset(self._dying)
 
+    async def follow_ipv6(self) -> None:
+        """Once this host has IPv6, the ways out have it too: those that exist are completed, and nothing is cut."""
+        if not await self._ground.threads.run(self._gateway.look):
+            return
+        for live in list(self._live.values()):
+            self._publisher.open_host_ports(live.sandbox, self._gateway.both(live.record.gateway_address))
+        for sandbox_id in self.ids():
+            await self.verify(sandbox_id)
+        await self._publisher.sync()
+
     def forget_dying(self, ports: frozenset[str]) -> None:
         self._dying -= ports
 

@@ -63,6 +63,8 @@ class HostAudit:
         if device is not None:
             problems += comparison.device_problems(device, found)
         problems += await self._ingress.odd_returns()
+        if self._gateway.lacks_ipv6(entry.address for entry in found.addresses):
+            problems.append("this host has IPv6, and the ways out of its sandboxes have none")
         return problems + [f"device {name} is a stray" for name in self._strays(found)]
 
     def _read(self) -> Observed:
@@ -93,6 +95,7 @@ class HostAudit:
 
     async def repair(self, _key: str) -> None:
         await self._ground.threads.run(self._gateway.ensure)
+        await self._sandboxes.follow_ipv6()
         ends, device = self._ends(), self._device()
         found = await self._ground.threads.run(self._read)
         await self._ground.threads.run(partial(self._mend, ends, device, found))

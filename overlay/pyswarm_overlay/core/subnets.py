@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv4Network, IPv6Network, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_network
 
 _IPV6_ALTERNATIVES = 64
 _ALTERNATIVES = (
@@ -34,6 +35,16 @@ def choose_ipv6(preferred: str, routes: Iterable[str]) -> str | None:
     return None
 
 
+def reaches_ipv6(addresses: Iterable[str], ours: str | None) -> bool:
+    """Whether one of a host's addresses (with prefix lengths) is of IPv6, for others to reach, and not one of ours."""
+    own = None if ours is None else IPv6Network(ours)
+    found = (IPv6Interface(address).ip for address in addresses if ":" in address)
+    return any(
+        not (address.is_loopback or address.is_link_local or (own is not None and address in own)) for address in found
+    )
+
+
+@lru_cache(maxsize=4096)
 def twin(address: str, subnet6: str | None) -> str | None:
     """The IPv6 address of who has that IPv4 address (with prefix length): the same place in the other subnet."""
     if subnet6 is None:
