@@ -38,18 +38,20 @@ _DATAGRAMS = "udp"
 class Publisher:
     """Holds and programs the ports.
 
-    `gateways` tells the gateway addresses of the endpoints that are up here, `network` the ingress network.
+    `network` tells the ingress network. What is written follows from it and from what is kept here, whose changes are
+    counted: a sandbox that has nothing to do with published ports costs no look at any other.
     """
 
-    def __init__(
-        self,
-        ground: Ground,
-        gateways: Callable[[], dict[str, str]],
-        network: Callable[[], Network | None],
-    ) -> None:
+    def __init__(self, ground: Ground, network: Callable[[], Network | None]) -> None:
         self._ground = ground
-        self._gateways = gateways
         self._network = network
+        self._changes = 0
+        self._synced: tuple[int, TableState | None] | None = None
+        """The changes and the state of the ingress network that were brought about last."""
+        self._ways_out: dict[str, tuple[str, ...]] = {}
+        """Endpoint -> its addresses there, of the endpoints that are up here."""
+        self._endpoints: dict[str, tuple[str, ...]] = {}
+        """Those of each sandbox."""
         self._lingering: dict[TargetKey, frozenset[str]] = {}
         """Targets that were withdrawn and whose backends still exist: their connections may finish."""
         self._holder = PortHolder()
@@ -88,12 +90,17 @@ class Publisher:
                 self._holder.keep(owner, ())
                 raise AlreadyExists(f"{failed}Bind for {key} failed: port is already allocated")
 
-    def open_host_ports(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
-        """`addresses`: of the sandbox's way out."""
-        if not sandbox.host_ports or not addresses:
-            self._forget(sandbox.sandbox_id)
-            return
+    def open(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
+        """A sandbox is up. `addresses`: of its way out."""
         plainly = tuple(map(plain, addresses))
+        self._forget(sandbox.sandbox_id)
+        if not addresses:
+            return
+        self._endpoints[sandbox.sandbox_id] = tuple(one.endpoint_id for one in sandbox.attachments)
+        self._ways_out.update((endpoint_id, plainly) for endpoint_id in self._endpoints[sandbox.sandbox_id])
+        self._count(sandbox.sandbox_id)
+        if not sandbox.host_ports:
+            return
         self._host[sandbox.sandbox_id] = tuple(
             host_listener(port, sandbox.sandbox_id, plainly) for port in sandbox.host_ports if not port.proxy_protocol
         )
@@ -104,7 +111,17 @@ class Publisher:
         self._forget(sandbox_id)
         self._holder.release_owner(f"sandbox {sandbox_id}")
 
+    def _count(self, sandbox_id: str) -> None:
+        """A sandbox came or goes: whether what is written may be another now."""
+        if sandbox_id in self._host or self._published.intersection(self._endpoints.get(sandbox_id, ())):
+            self._changes += 1
+
     def _forget(self, sandbox_id: str) -> None:
+        self._count(sandbox_id)
+        addresses = self._sandbox_addresses.get(sandbox_id)
+        for endpoint_id in self._endpoints.pop(sandbox_id, ()):
+            if self._ways_out.get(endpoint_id) == addresses:
+                del self._ways_out[endpoint_id]
         for known in (self._host, self._proxied, self._sandbox_addresses):
             known.pop(sandbox_id, None)
 
@@ -179,6 +196,7 @@ class Publisher:
             peers=peers.others,
             keeps_clients=peers.keeps_clients,
             mark=mark_of(config.prefix),
+            data_path_port=config.data_path_port,
         )
 
     # -- bringing it about -------------------------------------------------------------------------------------------
@@ -252,6 +270,15 @@ class Publisher:
             wanted = self._rules()
             await self._ground.threads.run(partial(self._write, wanted, []))
             self._programmed = wanted
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """What ports lead to in the host's table, as wanted now."""
+        return self._rules().listeners
+
+    @property
+    def relayed(self) -> Wanted:
+        """What the process that speaks the PROXY protocol leads on, as it was told."""
+        return self._relayed
 
     @property
     def relayed_ports(self) -> int:

@@ -71,6 +71,8 @@ class HostRules:
     """The other nodes can tell by the MAC address that a connection came through this one."""
     mark: int = 0
     """The upper half of the marks; the lower one is a peer's number."""
+    data_path_port: int = 4789
+    """Where the nodes take tunnelled packets from one another, whoever sends them."""
 
 
 def host_document(rules: HostRules) -> list[Command]:
@@ -91,6 +93,7 @@ def host_document(rules: HostRules) -> list[Command]:
         write.chain("near"),
     ]
     document += _loopback_guard(write, rules)
+    document.append(no_tunnelling(write, rules.gateway_ports, rules.data_path_port))
     document += _notes(write, rules)
     document += _entrances(write, rules)
     document += _source_translation(write, rules)
@@ -118,6 +121,14 @@ def _marked(key: Expression, rules: HostRules) -> Expression:
 
 def _of(family: Family, addresses: Iterable[str]) -> list[str]:
     return [address for address in addresses if (":" in address) == (family == "ip6")]
+
+
+def no_tunnelling(write: TableWriter, interfaces: str, port: int) -> Command:
+    """A container that sent VXLAN itself, to any node, would have packets on networks that it is not on.
+
+    The kernel takes such packets from everybody, and here they would even leave with this node's own address.
+    """
+    return write.rule("raw", match(meta("iifname"), interfaces), match(field("udp", "dport"), port), {"drop": None})
 
 
 # -- what comes in -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyswarm_common.network_options import BridgeOptions
 from pyswarm_overlay.core import names
+from pyswarm_overlay.core.rules import Command
 from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel import links, nft, rtnl
 from pyswarm_overlay.kernel.rtnl import VethEnd
@@ -50,9 +51,10 @@ class BridgeTable:
             if self._bridges.pop(name, None) is not None:
                 self._write()
 
-    def _document(self) -> list[bridge_rules.Command]:
-        ways_out = names.gateway_port_prefix(self._ground.config.prefix) + "*"
-        return bridge_rules.document(self._name, ways_out, self._bridges.values())
+    def _document(self) -> list[Command]:
+        config = self._ground.config
+        ways_out = names.gateway_port_prefix(config.prefix) + "*"
+        return bridge_rules.document(self._name, ways_out, self._bridges.values(), config.data_path_port)
 
     def _write(self) -> None:
         self._ground.nft.run(self._document())

@@ -2,19 +2,20 @@
 
 They are in a table of their own (`ps_drivers`), replaced whole. Containers of one bridge meet on it, below these rules;
 between bridges, and from a bridge to anywhere else, nothing is forwarded but answers and published ports. A bridge
-without masquerading is routed: the outside may reach its containers, other containers of this host may not.
+without masquerading is routed: the outside may reach its containers, other containers of this host may not. Nor do
+containers of a bridge send tunnelled packets to nodes, this one included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Command = dict[str, Any]
-Expression = dict[str, Any]
+from pyswarm_overlay.core.expressions import TableWriter, ct, match, meta
+from pyswarm_overlay.core.host_rules import RAW_PRIORITY, delete_table, no_tunnelling, replace_table
+from pyswarm_overlay.core.rules import Command, Expression, list_table
 
-_FAMILY = "inet"
 _PRIORITY = -10  # before the rules of published ports
 
 
@@ -28,44 +29,40 @@ def table_name(prefix: str) -> str:
     return f"{prefix}_drivers"
 
 
-def document(table: str, ways_out: str, bridges: Iterable[BridgeRule]) -> list[Command]:
+def document(table: str, ways_out: str, bridges: Iterable[BridgeRule], data_path_port: int) -> list[Command]:
     """`ways_out`: a pattern of the interfaces that lead to sandboxes. Without a bridge there is no table."""
     ordered = sorted(bridges, key=lambda bridge: bridge.name)
-    named = {"family": _FAMILY, "name": table}
-    commands: list[Command] = [{"add": {"table": named}}, {"delete": {"table": named}}]
     if not ordered:
-        return commands
-    settings = {"type": "filter", "hook": "forward", "prio": _PRIORITY, "policy": "accept"}
-    commands += [
-        {"add": {"table": named}},
-        {"add": {"chain": {"family": _FAMILY, "table": table, "name": "forward", **settings}}},
-        _rule(table, _match(_ct("state"), ["established", "related"], "in"), {"accept": None}),
-        _rule(table, _match(_ct("status"), "dnat", "in"), {"accept": None}),
+        return delete_table(table)
+    write = TableWriter(table)
+    commands = [
+        *replace_table(table),
+        write.base("raw", "filter", "prerouting", RAW_PRIORITY),
+        *(no_tunnelling(write, bridge.name, data_path_port) for bridge in ordered),
+        write.base("forward", "filter", "forward", _PRIORITY),
+        write.rule("forward", match(ct("state"), ["established", "related"], "in"), {"accept": None}),
+        write.rule("forward", match(ct("status"), "dnat", "in"), {"accept": None}),
     ]
     for bridge in ordered:
-        commands += _apart(table, bridge, [ways_out, *(other.name for other in ordered if other is not bridge)])
+        others = [ways_out, *(other.name for other in ordered if other is not bridge)]
+        commands += [write.rule("forward", *ways, {"drop": None}) for ways in _apart(bridge, others)]
     return commands
 
 
-def _apart(table: str, bridge: BridgeRule, others: list[str]) -> list[Command]:
-    into, out = _meta("iifname"), _meta("oifname")
+def _apart(bridge: BridgeRule, others: list[str]) -> Iterator[tuple[Expression, Expression]]:
+    """What comes in and goes out where it must not."""
+    into, out = meta("iifname"), meta("oifname")
     if not bridge.is_routed:
-        return [
-            _rule(table, _match(into, bridge.name), _match(out, bridge.name, "!="), {"drop": None}),
-            _rule(table, _match(out, bridge.name), _match(into, bridge.name, "!="), {"drop": None}),
-        ]
-    return [
-        rule
-        for other in others
-        for rule in (
-            _rule(table, _match(into, bridge.name), _match(out, other), {"drop": None}),
-            _rule(table, _match(into, other), _match(out, bridge.name), {"drop": None}),
-        )
-    ]
+        yield match(into, bridge.name), match(out, bridge.name, "!=")
+        yield match(out, bridge.name), match(into, bridge.name, "!=")
+        return
+    for other in others:
+        yield match(into, bridge.name), match(out, other)
+        yield match(into, other), match(out, bridge.name)
 
 
 def listing(table: str) -> list[Command]:
-    return [{"list": {"table": {"family": _FAMILY, "name": table}}}]
+    return list_table(table, "inet")
 
 
 def shape(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -76,20 +73,4 @@ def shape(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _named(expressions: list[Expression]) -> tuple[str, ...]:
     matches = [expression["match"] for expression in expressions if "match" in expression]
-    return tuple(f"{match['op']} {match['right']}" for match in matches if "meta" in match["left"])
-
-
-def _rule(table: str, *expressions: Expression) -> Command:
-    return {"add": {"rule": {"family": _FAMILY, "table": table, "chain": "forward", "expr": list(expressions)}}}
-
-
-def _match(left: Expression, right: object, op: str = "==") -> Expression:
-    return {"match": {"op": op, "left": left, "right": right}}
-
-
-def _meta(key: str) -> Expression:
-    return {"meta": {"key": key}}
-
-
-def _ct(key: str) -> Expression:
-    return {"ct": {"key": key}}
+    return tuple(f"{one['op']} {one['right']}" for one in matches if "meta" in one["left"])

@@ -126,8 +126,10 @@ def test_configurations_are_kept_by_name_and_found_by_id(tmp_path: Path) -> None
 
 
 def test_bridges_are_kept_apart() -> None:
-    commands = bridge_rules.document("ps_drivers", "ps-g*", [BridgeRule("b1", False), BridgeRule("b2", True)])
+    commands = bridge_rules.document("ps_drivers", "ps-g*", [BridgeRule("b1", False), BridgeRule("b2", True)], 4789)
     assert bridge_rules.shape({"nftables": commands}) == [
+        ("== b1",),
+        ("== b2",),
         (),
         (),
         ("== b1", "!= b1"),
@@ -137,7 +139,7 @@ def test_bridges_are_kept_apart() -> None:
         ("== b2", "== b1"),
         ("== b1", "== b2"),
     ]
-    assert [command for command in bridge_rules.document("t", "ps-g*", []) if "rule" in str(command)] == []
+    assert [command for command in bridge_rules.document("t", "ps-g*", [], 4789) if "rule" in str(command)] == []
 
 
 JSON = st.recursive(

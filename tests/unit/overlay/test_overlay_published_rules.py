@@ -78,6 +78,11 @@ def test_nodes_are_led_to_tasks_of_this_host_only() -> None:
     assert "10.9.0.3" in "".join(chain(document, "tcp_8080_any"))
 
 
+def test_containers_send_nothing_to_the_nodes_tunnels() -> None:
+    document = host_rules.host_document(rules_of(data_path_port=5000))
+    assert any("ps-g*" in rule and "5000" in rule and "drop" in rule for rule in chain(document, "raw"))
+
+
 def test_a_port_without_a_target_is_refused_and_leads_nowhere() -> None:
     document = host_rules.host_document(rules_of(Listener("udp", 8080, "", ())))
     assert chain(document, "ports") == []
