@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyswarm_common.model import (
+    Availability,
     CronRunState,
     JobStatus,
     OverlapPolicy,
@@ -57,7 +58,7 @@ class JobChecks:
         task = event.object
         assert isinstance(task, Task)
         slot = (task.service_id, task.job_iteration, task.slot)
-        if old is None and task.slot and slot in self._done:
+        if task.slot and slot in self._done and _is_released(old, new):
             raise Violation(f"job {task.name} run {task.job_iteration} is run again although it completed, at {index}")
         working = self._working.setdefault(slot[:2], {})
         working.pop(task.id, None)
@@ -121,6 +122,13 @@ class JobChecks:
         self._latest[service.id] = latest
 
 
+def _is_released(old: object, new: object) -> bool:
+    """Whether the task may run from here on. One that is only prepared never does, should its predecessor complete: the
+    plan that made it may have been on its way together with the report of that."""
+    was_held = not isinstance(old, Task) or old.desired_state < _RUNNING
+    return was_held and isinstance(new, Task) and new.desired_state is _RUNNING and new.status.state <= _RUNNING
+
+
 def what_a_job_misses(view: Tables, service: Service) -> Iterator[str]:
     """Once everything is healed: jobs are over, and nothing of runs that are over goes on."""
     name, status = service.spec.name, service.job_status
@@ -131,7 +139,8 @@ def what_a_job_misses(view: Tables, service: Service) -> Iterator[str]:
         going = {run.iteration for run in runs if run.state is CronRunState.RUNNING}
     else:
         going = set()
-        if status is None or not status.completed_at or status.failed:
+        is_taken = any(node.spec.availability is Availability.ACTIVE for node in view.nodes.values())
+        if is_taken and (status is None or not status.completed_at or status.failed):
             yield f"job {name} is not over: {status}"
     for task in view.service_tasks(service.id):
         if not task.status.state.is_terminal and task.job_iteration not in going:

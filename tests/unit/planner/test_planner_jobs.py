@@ -194,6 +194,23 @@ def test_a_stopped_job_runs_nothing_and_goes_on_when_it_is_started() -> None:
     assert status(world).succeeded == 3
 
 
+@pytest.mark.parametrize("mode", [ServiceMode.REPLICATED_JOB, ServiceMode.GLOBAL_JOB])
+def test_a_job_that_is_started_again_at_once_waits_for_what_is_still_stopping(mode: ServiceMode) -> None:
+    world = world_of(nodes=1)
+    job(world, mode=mode)
+    world.settle()
+    (first,) = going(world, "job")
+    world.respec("job", stopped=True)
+    world.plan()
+    world.respec("job", stopped=False)
+    world.plan()
+    (second,) = (task for task in world.tables.tasks.values() if task.id != first.id)
+    assert second.desired_state is TaskState.READY, "the first one may still run"
+    assert is_quiet(world)
+    complete(world, "job")
+    assert status(world).succeeded == 1
+
+
 def test_a_large_job_keeps_the_latest_of_its_tasks() -> None:
     world = world_of()
     total = 3 * jobs.KEPT_TASKS

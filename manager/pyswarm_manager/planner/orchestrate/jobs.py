@@ -22,7 +22,7 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from pyswarm_common.model import JobStatus, NodeState, Service, ServiceMode, Task, TaskState
-from pyswarm_common.model.sizes import JobSize, job_size
+from pyswarm_common.model.sizes import job_size
 from pyswarm_manager.planner.draft import Draft
 from pyswarm_manager.planner.orchestrate import slots as slot_rules
 from pyswarm_manager.planner.orchestrate.restart import next_restart
@@ -151,7 +151,8 @@ def advance(work: Work, iteration: int, slots: RunSlots, status: JobStatus, *, m
     standings = _settle_all(work, iteration, slots, status.settled, size.total)
     if may_start and not work.spec.stopped:
         active = sum(standing is Standing.ACTIVE for standing in standings.values())
-        _fill(work, iteration, status.settled, standings, size, size.concurrent - active)
+        free = _free_slots(status.settled, size.total, standings)
+        _fill(work, iteration, slots, free, size.concurrent - active)
     succeeded = _count(standings, Standing.DONE) + status.settled - status.settled_failed
     failed = _count(standings, Standing.GIVEN_UP) + status.settled_failed
     settled, settled_failed = _settled(work, slots, standings, status)
@@ -213,16 +214,19 @@ def _count(standings: Mapping[int, Standing], wanted: Standing) -> int:
     return sum(standing is wanted for standing in standings.values())
 
 
-def _fill(
-    work: Work, iteration: int, settled: int, standings: Mapping[int, Standing], size: JobSize, room: int
-) -> None:
+def _fill(work: Work, iteration: int, slots: RunSlots, free: Iterator[int], room: int) -> None:
     """Begin the lowest slots that are free."""
     left = work.draft.tasks_left()
     if room > left:
         work.draft.unfinished.services[work.service.id] = None
-    free = _free_slots(settled, size.total, standings)
     for _, key in zip(range(min(room, left)), free, strict=False):
-        work.create(key, job_iteration=iteration)
+        _begin_slot(work, iteration, key, slots.get(key, ()))
+
+
+def _begin_slot(work: Work, iteration: int, key: SlotKey, tasks: tuple[Task, ...]) -> None:
+    """Its first task, or its first since the job was stopped: what was told to stop then may run still."""
+    desired = TaskState.READY if any(is_alive(work, task) for task in tasks) else _RUNNING
+    work.create(key, desired, job_iteration=iteration)
 
 
 def _free_slots(settled: int, total: int, standings: Mapping[int, Standing]) -> Iterator[int]:
@@ -270,7 +274,7 @@ def _settle_node(work: Work, iteration: int, key: SlotKey, tasks: tuple[Task, ..
     if not takes_tasks(node):
         return None
     if not work.spec.stopped:
-        work.create(key, job_iteration=iteration)
+        _begin_slot(work, iteration, key, tasks)
     return Standing.EMPTY
 
 
