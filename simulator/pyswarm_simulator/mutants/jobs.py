@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyswarm_common.model import Service
+from pyswarm_common.model.sizes import job_size
 from pyswarm_manager.planner.orchestrate import cron, jobs
 from pyswarm_simulator.planting import planted, replaced
 from pyswarm_simulator.profile import JOBS
@@ -40,8 +41,8 @@ def _no_concurrency() -> Iterator[None]:
     """Each plan makes as many as may be in all."""
     original = jobs._fill
 
-    def fill(work: Any, iteration: int, settled: int, standings: Any, size: Any, room: int) -> None:
-        original(work, iteration, settled, standings, size, size.concurrent)
+    def fill(work: Any, iteration: int, slots: Any, free: Any, room: int) -> None:
+        original(work, iteration, slots, free, job_size(work.spec).concurrent)
 
     with replaced(jobs, "_fill", fill):
         yield
