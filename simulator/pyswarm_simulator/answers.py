@@ -12,12 +12,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyswarm.v1 import ca_pb2, control_pb2, secrets_pb2
+from pyswarm.v1 import attachments_pb2, ca_pb2, control_pb2, secrets_pb2
 from pyswarm.v1 import dispatcher_pb2 as pb
 from pyswarm_common.errors import Forbidden, Unavailable
 from pyswarm_common.model import Config, Node, NodeRole, Secret
 from pyswarm_common.rpc import Caller, Peer
-from pyswarm_manager.api import jobs, networks, nodes, secrets, services, tasks
+from pyswarm_manager.api import attachments, jobs, networks, nodes, secrets, services, tasks
 from pyswarm_manager.ca import membership
 from pyswarm_manager.dispatcher.dispatcher import Dispatcher, NotLeading
 from pyswarm_manager.raft.driver import RaftNode
@@ -60,6 +60,7 @@ class Answers:
             "RemoveNode": self._remove_node,
             "CreateNetwork": self._create_network,
             "RemoveNetwork": self._remove_network,
+            "Attach": self._attach,
             "AddNode": self._add_node,
             "RenewRole": self._renew_role,
             "Transfer": self._transfer,
@@ -149,6 +150,12 @@ class Answers:
     async def _remove_network(self, host: str, question: bytes) -> None:
         self._require_leader()
         await networks.remove_network(self._writer, control_pb2.RemoveNetworkRequest.FromString(question))
+
+    async def _attach(self, host: str, question: bytes) -> bytes:
+        self._require_leader()
+        request = attachments_pb2.AttachRequest.FromString(question)
+        answer = await attachments.place(self._store, self._writer, request, self._node_of(host))
+        return answer.SerializeToString()
 
     async def _add_node(self, host: str, node: Node) -> None:
         """What issuing a first certificate commits."""

@@ -20,6 +20,7 @@ from pyswarm_simulator.disk import DiskThread, DiskWeather
 from pyswarm_simulator.machine import MachineWeather, SimImages, SimOverlay, SimRuntime
 from pyswarm_simulator.manager import ManagerProcess, RaftDisk, Surroundings
 from pyswarm_simulator.network import address_of
+from pyswarm_simulator.plain_containers import PlainContainersOnDisk, SimPlainFile, sim_asker
 from pyswarm_simulator.sessions import dialler
 from pyswarm_simulator.switchboard import Endpoint, Party, Switchboard
 from pyswarm_simulator.task_files import SimTaskFiles
@@ -82,6 +83,7 @@ class Host:
         self.generic: tuple[GenericResource, ...] = ()
         self.files: dict[str, tuple[str, ...]] = {}
         """Ids of the secrets and configs that were put in place, by task."""
+        self.plain = PlainContainersOnDisk()
         self.agent: Agent | None = None
         self.agent_loop: ProcessLoop | None = None
         self.manager: ManagerProcess | None = None
@@ -159,6 +161,8 @@ class Host:
             clock=self.wall,
             uniform=run.world.rng.uniform,
             files=functools.partial(SimTaskFiles, self.files),
+            ask_place=sim_asker(run.board, party, self._asked_managers),
+            plain_file=functools.partial(SimPlainFile, run.world, self.plain),
         )
         config = AgentConfig(Path("/nowhere"), f"10.9.0.{self.number}", managers=self.known_managers)
         store = AgentStore(self._database, thread)
@@ -169,6 +173,9 @@ class Host:
 
     def _identity(self) -> NodeIdentity:
         return identity_of(self.node_id, self.certificate)
+
+    def _asked_managers(self) -> tuple[str, ...]:
+        return self.agent.managers if self.agent is not None else self.known_managers
 
     def _on_node(self, node: Node) -> None:
         self.told = node
@@ -281,6 +288,7 @@ class Host:
             self.raft_disk.crash()
         self.runtime.power_off()
         self.overlay.power_off()
+        self.plain.power_off()
         self.files.clear()
 
     def power_on(self) -> None:

@@ -54,6 +54,9 @@ class Profile:
     """Services with finer wishes (autoscaling, secrets, priorities, devices, balance), beside the others."""
     orchestration_kinds: str = "afpgb"
     """Which of them: autoscaled, following secrets, of priorities, with devices, balanced."""
+    networks: int = 0
+    """That come and go, with services and plain containers on them, beside the others."""
+    network_services: int = 5
     change_every: float = 1.2
     """A service is created, scaled, updated or removed; a node is drained or made active."""
     registers: int = 2
@@ -67,7 +70,8 @@ JOBS = "jobs"
 ROLLOUTS = "rollouts"
 ORCHESTRATION = "orchestration"
 SCALING = "scaling"
-_ASKED_FOR = ("calm", JOBS, ROLLOUTS, ORCHESTRATION, SCALING)
+NETWORKS = "networks"
+_ASKED_FOR = ("calm", JOBS, ROLLOUTS, ORCHESTRATION, SCALING, NETWORKS)
 """Profiles that no seed has unless they are asked for by name: so the seeds of the others keep their profile."""
 PROFILES = {
     profile.name: profile
@@ -189,6 +193,7 @@ PROFILES = {
             churn_every=NEVER,
             register_every=1.0,
         ),
+        replace(MIXED, name=NETWORKS, services=1, networks=4, change_every=0.3, kill_every=2.0, transfer_every=5.0),
         replace(MIXED, name=ROLLOUTS, services=1, rollouts=4, change_every=0.5, kill_every=1.5, transfer_every=3.0),
     )
 }

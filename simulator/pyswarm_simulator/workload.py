@@ -35,6 +35,7 @@ from pyswarm_simulator.client import Client, RegisterClient
 from pyswarm_simulator.cluster import SimCluster
 from pyswarm_simulator.job_workload import JobLoad
 from pyswarm_simulator.linearizability import Operation
+from pyswarm_simulator.network_workload import NetworkLoad
 from pyswarm_simulator.orchestration_workload import OrchestrationLoad
 from pyswarm_simulator.rollout_workload import RolloutLoad
 from pyswarm_simulator.switchboard import Party
@@ -114,6 +115,8 @@ class Workload:
             self._tasks.append(self._loop.spawn(RolloutLoad(self._cluster, self._asked).run()))
         if self._profile.orchestration:
             self._tasks.append(self._loop.spawn(OrchestrationLoad(self._cluster, self._asked).run()))
+        if self._profile.networks:
+            self._tasks.append(self._loop.spawn(NetworkLoad(self._cluster, self._asked).run()))
 
     # -- changes -------------------------------------------------------------------------------------------------------
 

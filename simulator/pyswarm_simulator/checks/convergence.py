@@ -10,6 +10,7 @@ from pyswarm_manager.dispatcher.core.assignments import is_assigned, is_kept
 from pyswarm_manager.raft.core.types import MemberRole, Role
 from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_simulator.checks.jobs import what_a_job_misses
+from pyswarm_simulator.checks.networks import what_hosts_miss
 from pyswarm_simulator.checks.settled import Settled
 from pyswarm_simulator.checks.stores import content_digest
 from pyswarm_simulator.cluster import SimCluster
@@ -45,6 +46,7 @@ def _missing(cluster: SimCluster) -> Iterator[str]:
             yield from _host(view, host)
         elif host.is_up and host.runtime.running():
             yield f"{host.name} is no node any more, and still runs {len(host.runtime.running())} containers"
+    yield from what_hosts_miss(view, [host for host in cluster.hosts.values() if host.node_id in view.nodes])
 
 
 def _leads(manager: ManagerProcess) -> bool:
@@ -136,7 +138,8 @@ def _host(view: Tables, host: Host) -> Iterator[str]:
     if agent is None or not agent.is_connected:
         yield f"agent {host.name} has no session"
         return
-    assigned = {t.id: t for t in view.tasks_on(host.node_id) if is_assigned(t, host.node_id)}
+    own = (task for task in view.tasks_on(host.node_id) if task.spec.attachment is None)
+    assigned = {task.id: task for task in own if is_assigned(task, host.node_id)}
     if set(agent.tasks.ids) != set(assigned):
         yield f"agent {host.name} has other tasks than the store"
     live = [task for task in assigned.values() if not task.status.state.is_terminal]
@@ -156,7 +159,7 @@ def _host(view: Tables, host: Host) -> Iterator[str]:
     ended = {container.container_id for container in kept if container is not None}
     if not ended <= set(host.runtime.states):
         yield f"containers of tasks in the history, with their logs, are missing on {host.name}"
-    attached = {task_id for task_id in host.overlay.sandboxes if task_id not in running}
+    attached = set(host.overlay.sandboxes).difference(running, agent.plain.container_ids)
     if attached:
         yield f"sandboxes of nothing are left on {host.name}: {sorted(attached)}"
     yield from _addresses(host, assigned)
@@ -164,7 +167,9 @@ def _host(view: Tables, host: Host) -> Iterator[str]:
 
 def _addresses(host: Host, assigned: dict[str, Task]) -> Iterator[str]:
     for task_id, sandbox in host.overlay.sandboxes.items():
-        task = assigned[task_id]
+        task = assigned.get(task_id)
+        if task is None:
+            continue  # a plain container's
         wanted = {a.network_id: a.addresses for a in task.networks}
         found = {a.network_id: a.addresses for a in sandbox.attachments}
         if wanted != found:

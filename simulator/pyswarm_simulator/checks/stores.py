@@ -20,6 +20,7 @@ from pyswarm_manager.store.tables import Tables, ingress_ports
 from pyswarm_simulator.checks.addresses import AddressChecks
 from pyswarm_simulator.checks.handover import HandoverChecks
 from pyswarm_simulator.checks.jobs import JobChecks
+from pyswarm_simulator.checks.network_changes import NetworkChecks
 from pyswarm_simulator.checks.violation import Violation
 
 FULL_DIGEST_EVERY = 64
@@ -41,6 +42,7 @@ class StoreChecks:
         self._content = ContentChecks()
         self._jobs = JobChecks()
         self._addresses = AddressChecks()
+        self.networks = NetworkChecks()
         self.handover = HandoverChecks()
         self.content = self._content
         self.others: list[Callable[[int, tuple[Event, ...]], None]] = []
@@ -57,6 +59,7 @@ class StoreChecks:
             self._content.changed(index, events)
             self._jobs.changed(index, events)
             self._addresses.changed(index, events)
+            self.networks.changed(index, events)
             self.handover.changed(index, events)
             for changed in self.others:
                 changed(index, events)
