@@ -13,7 +13,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 from pyswarm_overlay.kernel import rtnl
@@ -21,9 +21,11 @@ from pyswarm_overlay.kernel.netlink import Netlink
 
 _log = logging.getLogger(__name__)
 
-MAX_SUBNETS = 512
-"""Of one node. Of more the largest are told: they leave the least room."""
+MAX_BYTES = 3072
+"""As much as one node tells, beside all else that it says of itself. Of more the largest are told: they leave the least
+room."""
 _MAX_LINES = 20_000
+_FIELD_BYTES = 2
 _PERIOD_S = 15.0
 _ROUTES, _ROUTES6 = Path("/proc/net/route"), Path("/proc/net/ipv6_route")
 _OUR_DEVICES = "ps-"  # as OverlayConfig has it
@@ -47,7 +49,8 @@ def told(subnets: Iterable[Subnet]) -> tuple[str, ...]:
         *ipaddress.collapse_addresses(subnet for subnet in kept if isinstance(subnet, ipaddress.IPv6Network)),
     ]
     largest = sorted(merged, key=lambda subnet: (subnet.prefixlen, subnet.version, subnet.network_address.packed))
-    chosen = largest[:MAX_SUBNETS]
+    sizes = accumulate(len(str(subnet)) + _FIELD_BYTES for subnet in largest)
+    chosen = [subnet for subnet, size in zip(largest, sizes, strict=True) if size <= MAX_BYTES]
     return tuple(map(str, sorted(chosen, key=lambda subnet: (subnet.version, subnet.network_address.packed))))
 
 

@@ -19,6 +19,7 @@ from pyswarm_common.errors import InvalidArgument, NotFound, PyswarmError, Unava
 from pyswarm_common.ids import IdSource
 from pyswarm_common.model import Cluster, Node, NodeDescription, NodeState, RemovedNode, Service, Task, TaskStatus
 from pyswarm_manager.dispatcher.core import reports
+from pyswarm_manager.dispatcher.core.descriptions import check_description
 from pyswarm_manager.dispatcher.core.heartbeats import (
     CHECK_INTERVAL_S,
     SUSPECT_GRACE_S,
@@ -119,6 +120,7 @@ class Term:
         if node is None:
             raise NotFound(f"node {node_id} is not part of the swarm any more: leave, then join again")
         _check_size(hello.ByteSize())
+        check_description(from_proto(NodeDescription, hello.description), hello.address)
         session = Session(self._new_id(), node_id, self._store.view, self._tables, self._turns)
         older = self._sessions.get(node_id)
         self._sessions[node_id] = session
@@ -201,6 +203,7 @@ class Term:
                 self._statistics_desk.accept(session.node_id, message.statistics)
             case "description":
                 _check_size(message.description.ByteSize())
+                check_description(from_proto(NodeDescription, message.description), session.address)
                 self._described(session, message.description)
             case "hello":
                 raise InvalidArgument("a session has one hello")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyswarm.v1.types_pb2 import NodeDescription as NodeDescriptionMessage
 from pyswarm_node import routes
-from pyswarm_node.routes import MAX_SUBNETS, is_ours, parse_route, parse_route6, told, watch_routes
+from pyswarm_node.routes import MAX_BYTES, is_ours, parse_route, parse_route6, told, watch_routes
 
 _HEAD = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT"
 
@@ -58,7 +59,8 @@ def test_what_is_told_is_merged_bounded_and_in_one_order() -> None:
     assert told(subnets) == told(reversed(subnets)) == ("10.1.0.0/23", "fd00::/64")
     many = [ip_network((0x0A000000 + (index << 9), 24)) for index in range(2000)]
     found = told([*many, ip_network("172.16.0.0/12")])
-    assert len(found) == MAX_SUBNETS
+    assert 100 < len(found) < len(many)
+    assert NodeDescriptionMessage(routed_subnets=found).ByteSize() <= MAX_BYTES
     assert "172.16.0.0/12" in found  # the largest stay
 
 
