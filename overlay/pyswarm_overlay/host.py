@@ -40,9 +40,10 @@ from .refusals import kernel_errors
 from .reports import Finding, Held, Hop, Report, Source, Step
 from .resolving.link import ResolverLink
 from .sandbox import LiveSandbox
-from .sandboxes import Sandboxes, gateways
+from .sandboxes import Sandboxes
 from .tracing.far import FarSide
 from .tracing.near import NearSide
+from .tracing.published import PublishedSide
 from .types import IngressPort, NetworkTable, OverlayConfig, Sandbox, TableDelta
 from .underlay import Underlay
 
@@ -61,7 +62,7 @@ class OverlayHost:
         self.encryption = Encryption(ground, self._tables)
         self._resolver = ResolverLink.of(ground.config)
         self._networks = Networks(ground, records, live.values, self.encryption.ready, self._resolver)
-        self._publisher = Publisher(ground, partial(gateways, live), self._networks.ingress)
+        self._publisher = Publisher(ground, self._networks.ingress)
         self._sandboxes = Sandboxes(
             ground, records, live, self._networks, self._gateway, self._publisher, self._resolver
         )
@@ -71,7 +72,8 @@ class OverlayHost:
         kept = Kept(ground, *parts, live, self.encryption)
         self._verification = verification(kept, scratch, self._sweep)
         self._near = NearSide(ground, self._networks, self._sandboxes)
-        self._far = FarSide(ground, self._networks, self._sandboxes)
+        self._published = PublishedSide(ground, self._networks, self._publisher, scratch)
+        self._far = FarSide(ground, self._networks, self._sandboxes, self._published)
         self._following = Following(ground, self._networks, self._sandboxes, self._ingress)
 
     # -- life of the host ------------------------------------------------------------------------------------------
@@ -244,7 +246,10 @@ class OverlayHost:
     # -- tracing ---------------------------------------------------------------------------------------------------
 
     async def trace_source(self, sandbox_id: str, target: str, port: int, protocol: str, *, probe: bool) -> Source:
-        """Where packets of a sandbox for a name or an address would go, as its kernel has it."""
+        """Where packets of a sandbox for a name or an address would go, as its kernel has it. Without a sandbox: those
+        of a client from outside for a published port."""
+        if not sandbox_id:
+            return await self._published.look(port, protocol)
         with kernel_errors(f"sandbox {sandbox_id}"):
             found = await self._near.look(sandbox_id, target)
             if probe and port and protocol == "tcp":

@@ -9,6 +9,7 @@ from typing import Literal
 PlaceName = tuple[str, str]
 """Kind of place ("host", "network", "sandbox") and its id."""
 Outcome = Literal["ok", "warning", "stop"]
+FROM_OUTSIDE = "ingress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One place that packets would go to. `node_address`: as the kernel has it; empty: this host."""
+    """One place that packets would go to. `node_address`: as the kernel has it; empty: this host.
+
+    `source_address`: the container's own, or `FROM_OUTSIDE` for a client of a published port."""
 
     network_id: str
     network_name: str
@@ -63,6 +66,8 @@ class Hop:
     address: str
     node_address: str = ""
     endpoint_id: str = ""
+    port: int = 0
+    """At the backend; 0: the one that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)

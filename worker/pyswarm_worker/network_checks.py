@@ -59,7 +59,15 @@ class NetworkChecks:
         hop = request.hop
         steps = await self._require().trace_target(
             request.sandbox_id,
-            Hop(hop.network_id, hop.network_name, hop.source_address, hop.address, hop.node_address, hop.endpoint_id),
+            Hop(
+                hop.network_id,
+                hop.network_name,
+                hop.source_address,
+                hop.address,
+                hop.node_address,
+                hop.endpoint_id,
+                hop.port,
+            ),
             request.port,
             request.protocol or "tcp",
         )
@@ -97,4 +105,5 @@ def _hop(hop: Hop) -> pb.TraceHop:
         address=hop.address,
         node_address=hop.node_address,
         endpoint_id=hop.endpoint_id,
+        port=hop.port,
     )

@@ -12,6 +12,11 @@ from pyswarm_cli.params import format_option
 from pyswarm_cli.views import network_checks as view
 from pyswarm_common.errors import InvalidArgument
 
+_TRACE_HELP = """Show the way from a container to a service, a task, a name or an address, and where it stops.
+
+FROM is a task, a service, or a plain container. With ingress:PORT as TO, FROM is a node: the way of a client from
+outside through a port that is published there."""
+
 
 @click.command(help="Compare the networks of nodes with what they should be, and repair them.")
 @click.option("--dry-run", is_flag=True, help="Only say what is wrong")
@@ -35,7 +40,7 @@ def verify(ctx: click.Context, dry_run: bool, format_: str, node: str) -> None:
         raise Silent(1)
 
 
-@click.command(help="Show the way from a container to a service, a task, a name or an address, and where it stops.")
+@click.command(help=_TRACE_HELP)
 @click.option("--probe", is_flag=True, help="Also open a TCP connection from inside the container")
 @click.option("--udp", is_flag=True, help="Ask for a UDP port")
 @format_option

@@ -15,13 +15,14 @@ import grpc
 from pyswarm.v1 import agent_pb2_grpc, network_checks_pb2
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import Task
-from pyswarm_manager.access.entering import source_of
+from pyswarm_manager.access import trace_ends
 from pyswarm_manager.api.log_stream import Agents, LogSource
 from pyswarm_manager.store.tables import Tables
 
 pb = network_checks_pb2
 TIMEOUT_S = 15.0
 MAX_TARGET = 253
+_ODD = pb.TraceStep.OUTCOME_WARNING
 _STOP, _THROUGH = pb.TraceStep.OUTCOME_STOP, pb.TraceStep.OUTCOME_THROUGH
 
 
@@ -46,9 +47,15 @@ class Tracer:
 
     async def run(self, request: pb.TraceNetworkRequest) -> AsyncIterator[pb.TraceStep]:
         check(request)
-        source = source_of(self._view, request.source)
-        where = _name(source)
-        yield _step("node", f"{source.task.name} is on node {where}")
+        door = trace_ends.door_of(self._view, request.source, request.target)
+        if door is not None:
+            check_door(request)
+            source = LogSource(Task(id="", node_id=door.id), door)  # no container: the node itself is asked
+            where = _name(source)
+        else:
+            source = trace_ends.source_of(self._view, request.source)
+            where = _name(source)
+            yield _step("node", f"{source.task.name} is on node {where}")
         near: pb.TraceSourceResponse | None = None
         try:
             near = await self._near(source, request)
@@ -61,6 +68,10 @@ class Tracer:
             yield _at(step, where)
             if step.outcome == _STOP:
                 tally.stopped.append(step.text)
+        if tally.stopped and not near.hops:
+            for text in trace_ends.absent(self._view, request.target):
+                tally.stopped[0] += f"; {text}"
+                yield _step("backend", text, _ODD)
         for hop in near.hops:
             async for step in self._far(hop, request, tally):
                 yield step
@@ -73,7 +84,7 @@ class Tracer:
 
     async def _near(self, source: LogSource, request: pb.TraceNetworkRequest) -> pb.TraceSourceResponse:
         asked = pb.TraceSourceRequest(
-            sandbox_id=source.task.id,
+            sandbox_id=trace_ends.sandbox_of(source.task),
             target=self._address_of(request.target) or request.target,
             port=request.port,
             protocol=request.protocol,
@@ -91,7 +102,9 @@ class Tracer:
             tally.through.append(f"{hop.address} (no task: its side was not looked at)")
             return
         source = LogSource(task, self._view.nodes.get(task.node_id))
-        asked = pb.TraceTargetRequest(sandbox_id=task.id, hop=hop, port=request.port, protocol=request.protocol)
+        asked = pb.TraceTargetRequest(
+            sandbox_id=trace_ends.sandbox_of(task), hop=hop, port=request.port, protocol=request.protocol
+        )
         try:
             answer: pb.TraceTargetResponse = await self._ask(source, "TraceTarget", asked)
         except Unanswered as error:
@@ -147,6 +160,14 @@ def check(request: pb.TraceNetworkRequest) -> None:
         raise InvalidArgument(f"port {request.port} is out of range: 1 to 65535")
     if request.protocol not in ("", "tcp", "udp", "sctp"):
         raise InvalidArgument(f"unknown protocol {request.protocol!r}: use tcp, udp or sctp")
+
+
+def check_door(request: pb.TraceNetworkRequest) -> None:
+    """Raises InvalidArgument."""
+    if not request.port:
+        raise InvalidArgument(f"say which published port: {trace_ends.PUBLISHED}:PORT")
+    if request.probe:
+        raise InvalidArgument("--probe opens a connection from inside a container: a node has none")
 
 
 def verdict_of(stopped: Iterable[str], through: Iterable[str]) -> pb.TraceStep:

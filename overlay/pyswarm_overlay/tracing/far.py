@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
 from pyswarm_overlay.core import comparison, names, ways
 from pyswarm_overlay.core.facts import Observed
@@ -11,9 +12,11 @@ from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel import libc, mending
 from pyswarm_overlay.kernel.netlink import NETLINK_SOCK_DIAG, Message, Netlink
 from pyswarm_overlay.networks import Networks
-from pyswarm_overlay.reports import Hop, Step
+from pyswarm_overlay.reports import FROM_OUTSIDE, Hop, Step
 from pyswarm_overlay.sandbox import Builder, LiveSandbox
 from pyswarm_overlay.sandboxes import Sandboxes
+
+from .published import PublishedSide
 
 _BY_FAMILY = 20
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
@@ -22,10 +25,11 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 class FarSide:
     """Owned by `OverlayHost`."""
 
-    def __init__(self, ground: Ground, networks: Networks, sandboxes: Sandboxes) -> None:
+    def __init__(self, ground: Ground, networks: Networks, sandboxes: Sandboxes, published: PublishedSide) -> None:
         self._ground = ground
         self._networks = networks
         self._sandboxes = sandboxes
+        self._published = published
 
     async def look(self, sandbox_id: str, hop: Hop, port: int, protocol: str) -> tuple[Step, ...]:
         found: list[Step] = []
@@ -35,6 +39,8 @@ class FarSide:
             return []
 
         await self._sandboxes.visit(sandbox_id, see)
+        if found and hop.source_address == FROM_OUTSIDE:
+            found.insert(0, self._published.leads_on(sandbox_id, port, protocol))
         return tuple(found) or (Step("stop", "interface", f"the container behind {hop.address} is not up there"),)
 
     def _inside(self, builder: Builder, live: LiveSandbox, hop: Hop, port: int, protocol: str) -> list[Step]:
@@ -47,26 +53,29 @@ class FarSide:
             observed = mending.observe(netlink)
         finally:
             netlink.close()
+        ported = next((one for one in builder.interfaces if one.network_id == (hop.network_id or None)), None)
+        if hop.source_address == FROM_OUTSIDE and ported is not None:
+            hop = replace(hop, address=ported.addresses[0].partition("/")[0])  # that of the way out, by which it comes
         steps = [_interface(builder, hop, observed)]
-        ported = next((one for one in builder.interfaces if one.network_id == hop.network_id), None)
-        if ported is not None and not builder.has_port(ported):
+        if ported is not None and ported.network_id is not None and not builder.has_port(ported):
             missing = f"its port {ported.port} on network {hop.network_name} is missing or not on the bridge"
             steps.append(Step("stop", "interface", missing))
         steps += self._policy(live, hop, ported.name if ported is not None else "")
         if port:
-            steps.append(_socket(hop.address, port, protocol))
+            steps.append(_socket(hop.address, hop.port or port, protocol))
         return steps
 
     def _policy(self, live: LiveSandbox, hop: Hop, interface: str) -> list[Step]:
         if not hop.source_address:
             return []
         table = names.policy_table(self._ground.config.prefix)
+        who = "published ports" if hop.source_address == FROM_OUTSIDE else hop.source_address
         verdict = self._networks.policies.lets_in(live.sandbox.sandbox_id, interface, hop.source_address)
         if verdict is None:
             return [Step("ok", "policy", "it lets everybody in")]
         if verdict:
-            return [Step("ok", "policy", f"its policy lets {hop.source_address} in ({table})")]
-        return [Step("stop", "policy", f"its policy does not let {hop.source_address} in ({table}): see --allow-from")]
+            return [Step("ok", "policy", f"its policy lets {who} in ({table})")]
+        return [Step("stop", "policy", f"its policy does not let {who} in ({table}): see --allow-from")]
 
 
 def _interface(builder: Builder, hop: Hop, observed: Observed) -> Step:

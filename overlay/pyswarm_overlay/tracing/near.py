@@ -27,6 +27,10 @@ _MAX_HOPS = 32
 _NO_SUCH_NAME = 3
 
 
+Owned = tuple[tuple[str, str], ...]
+"""(network id, own address) of a container: on a network of both families, two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inside:
     """What was seen in the container's namespace."""
@@ -34,8 +38,7 @@ class Inside:
     steps: tuple[Step, ...]
     addresses: tuple[str, ...]
     """That packets will have as their destination, after the VIP rules."""
-    own: tuple[tuple[str, str], ...]
-    """(network id, own address)"""
+    own: Owned
 
 
 class NearSide:
@@ -59,7 +62,7 @@ class NearSide:
             raise NotFound(f"sandbox {sandbox_id} is not up on this node")
         steps, hops = list(found[0].steps), []
         for address in found[0].addresses[:_MAX_HOPS]:
-            more, hop = await self._hop(address, dict(found[0].own))
+            more, hop = await self._hop(address, found[0].own)
             steps += more
             if hop is not None:
                 hops.append(hop)
@@ -104,7 +107,7 @@ class NearSide:
             steps.append(Step("warning", "vip", f"the rules differ from the table in {', '.join(sorted(odd))}"))
         return found
 
-    async def _hop(self, address: str, own: dict[str, str]) -> tuple[list[Step], Hop | None]:
+    async def _hop(self, address: str, own: Owned) -> tuple[list[Step], Hop | None]:
         network = self._network_of(address, own)
         if network is None:
             return [Step("ok", "backend", f"{address} is on none of the container's networks: it is outside")], Hop(
@@ -117,20 +120,21 @@ class NearSide:
             return [Step("stop", "backend", f"{address} belongs to nobody on network {name}")], None
         what = f"{address} is {record.name or record.endpoint_id} on network {name}"
         steps = [Step("ok" if record.ready else "warning", "backend", what + ("" if record.ready else ", not ready"))]
-        hop = Hop(state.table.network_id, name, own[state.table.network_id], address, "", record.endpoint_id)
+        network_id = state.table.network_id
+        hop = Hop(network_id, name, sender(own, network_id, address), address, "", record.endpoint_id)
         if record.node_address == self._ground.config.node_address or not isinstance(network.devices, Devices):
             return [*steps, Step("ok", "tunnel", f"{address} is on this node")], hop
         async with network.lock:
-            observed = await self._ground.threads.run(partial(_tunnel, network.devices, address))
-        tunnel = _tunnel_step(address, record.node_address, observed)
-        if tunnel.outcome == "stop":
-            return [*steps, tunnel], None
-        return [*steps, tunnel], Hop(
+            observed = await self._ground.threads.run(partial(tunnel, network.devices, address))
+        way = tunnel_step(address, record.node_address, observed)
+        if way.outcome == "stop":
+            return [*steps, way], None
+        return [*steps, way], Hop(
             hop.network_id, name, hop.source_address, address, record.node_address, record.endpoint_id
         )
 
-    def _network_of(self, address: str, own: dict[str, str]) -> Network | None:
-        for network_id in own:
+    def _network_of(self, address: str, own: Owned) -> Network | None:
+        for network_id, _ in own:
             network = self._networks.find(network_id)
             if network is not None and _is_in(address, network.state):
                 return network
@@ -215,7 +219,14 @@ def _is_in(address: str, state: TableState) -> bool:
     return any(parsed in ip_network(subnet) for subnet in state.table.subnets) or address in state.addresses
 
 
-def _tunnel(devices: Devices, address: str) -> tuple[str, str]:
+def sender(own: Owned, network_id: str, to: str) -> str:
+    """The container's address that packets to `to` come from: of the same network and family, else none is known."""
+    version = ip_address(to).version
+    mine = (address for network, address in own if network == network_id)
+    return next((address for address in mine if ip_address(address).version == version), "")
+
+
+def tunnel(devices: Devices, address: str) -> tuple[str, str]:
     """(MAC, underlay address) as the kernel has them; empty where it has none."""
     found = mending.observe(devices.netlink, forwarding=True)
     macs = [one.mac for one in found.neighbours if one.index == devices.vxlan and one.address == address]
@@ -224,7 +235,7 @@ def _tunnel(devices: Devices, address: str) -> tuple[str, str]:
     return mac, remotes[0] if remotes else ""
 
 
-def _tunnel_step(address: str, node_address: str, observed: tuple[str, str]) -> Step:
+def tunnel_step(address: str, node_address: str, observed: tuple[str, str]) -> Step:
     mac, remote = observed
     if not mac:
         return Step("stop", "tunnel", f"the kernel has no neighbour entry for {address}")

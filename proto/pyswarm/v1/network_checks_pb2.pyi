@@ -242,9 +242,11 @@ class TraceNetworkRequest(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     source: _builtins.str
-    """A task or a container: id, name or id prefix. A service: one of its running tasks."""
+    """A task or a plain container: id, name or id prefix. A service: one of its running tasks. A node, if the way leads to
+    "ingress": as a client from outside would go.
+    """
     target: _builtins.str
-    """A service, a task, another name, or an address."""
+    """A service, a task, another name, an address, or "ingress": a port that the node publishes."""
     port: _builtins.int
     """Zero: none; then nobody is asked whether something listens."""
     protocol: _builtins.str
@@ -337,6 +339,7 @@ class TraceSourceRequest(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
+    """Empty: no container, but this node's published port."""
     target: _builtins.str
     port: _builtins.int
     protocol: _builtins.str
@@ -404,6 +407,7 @@ class TraceHop(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     NODE_ADDRESS_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
     network_id: _builtins.str
     network_name: _builtins.str
     source_address: _builtins.str
@@ -412,6 +416,8 @@ class TraceHop(_message.Message):
     node_address: _builtins.str
     """Underlay address of its node as the kernel has it; empty: on this node."""
     endpoint_id: _builtins.str
+    port: _builtins.int
+    """At the backend; zero: the one that was asked for."""
     def __init__(
         self,
         *,
@@ -421,10 +427,11 @@ class TraceHop(_message.Message):
         address: _builtins.str = ...,
         node_address: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
+        port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "endpoint_id", b"endpoint_id", "network_id", b"network_id", "network_name", b"network_name", "node_address", b"node_address", "source_address", b"source_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "endpoint_id", b"endpoint_id", "network_id", b"network_id", "network_name", b"network_name", "node_address", b"node_address", "port", b"port", "source_address", b"source_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
