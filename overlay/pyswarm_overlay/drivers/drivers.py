@@ -19,7 +19,7 @@ import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
 from pyswarm_common.errors import AlreadyExists, Exhausted, FailedPrecondition
-from pyswarm_common.files import write_whole
+from pyswarm_common.files import remove_from_folder, write_whole
 from pyswarm_common.network_options import (
     BRIDGE,
     MACVLAN,
@@ -66,7 +66,10 @@ class Drivers:
         """The last address given, by subnet."""
         self.plugins = PluginNetworks(ground, PluginPlaces(ground.config.plugin_sockets, ground.config.plugin_specs))
         self._lock = threading.Lock()
-        """Around choosing: two sandboxes may be the first on a network, or networks choose a subnet, at once."""
+        """Around choosing: two sandboxes may be the first on a network, or networks choose a subnet, at once.
+
+        And around the records' files, whose folder goes with the last.
+        """
         self.configs = Configs(ground.config.state_dir / "configs")
 
     # -- devices -------------------------------------------------------------------------------------------------------
@@ -95,7 +98,8 @@ class Drivers:
         name = self._own_name("m", settings.network_id)
         options = macvlan_options(settings.options)
         if not options.parent:
-            self._save(LocalRecord(network_id=settings.network_id, driver=MACVLAN, bridge=name))
+            with self._lock:
+                self._save(LocalRecord(network_id=settings.network_id, driver=MACVLAN, bridge=name))
         return MacvlanDevices(self._ground, settings.name, options, name)
 
     def _own_name(self, kind: str, network_id: str) -> str:
@@ -294,7 +298,6 @@ class Drivers:
     def load(self) -> None:
         """What an earlier daemon gave to networks, and asked plugins for."""
         self.plugins.load()
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in sorted(self._directory.glob("*.json")):
             try:
                 record = decode_json(path.read_bytes(), LocalRecord)
@@ -304,8 +307,9 @@ class Drivers:
                 self._records[record.network_id] = record
 
     def _save(self, record: LocalRecord) -> None:
-        """Before anything is made that carries the name."""
+        """Before anything is made that carries the name; with the lock held."""
         if self._records.get(record.network_id) != record:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(self._file(record.network_id), msgspec.json.encode(record))
             self._records[record.network_id] = record
 
@@ -328,8 +332,9 @@ class Drivers:
             self._bridges.drop(record.bridge)
             done.append(f"removed stray bridge {record.bridge}")
         if is_forgotten:
-            self._file(network_id).unlink(missing_ok=True)
-            self._records.pop(network_id)
+            with self._lock:
+                remove_from_folder(self._file(network_id))
+                self._records.pop(network_id)
             self._settings.pop(network_id, None)
         return done
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from pyswarm_common.documents import Malformed, decode_json
-from pyswarm_common.files import write_whole
+from pyswarm_common.files import remove_from_folder, write_whole
 from pyswarm_overlay.core.names import short
 
 from .plugin_protocol import Joined
@@ -88,7 +88,7 @@ class Ledger:
         return entry
 
     def remove(self, network_id: str) -> None:
-        self._file(network_id).unlink(missing_ok=True)
+        remove_from_folder(self._file(network_id))
         self._entries.pop(network_id, None)
 
     def _file(self, network_id: str) -> Path:

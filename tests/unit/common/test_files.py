@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyswarm_common.files import read_bounded, write_private, write_whole
+from pyswarm_common.files import read_bounded, remove_from_folder, write_private, write_whole
 
 
 def test_only_the_owner_reads_what_is_private_even_where_a_draft_of_another_mode_lay(tmp_path: Path) -> None:
@@ -37,3 +37,16 @@ def test_a_file_is_read_up_to_a_bound(tmp_path: Path) -> None:
     assert read_bounded(path, 4) == b"1234"
     with pytest.raises(ValueError, match="larger than 3 bytes"):
         read_bounded(path, 3)
+
+
+def test_a_folder_goes_with_its_last_file(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"x")
+    remove_from_folder(folder / "a")
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    remove_from_folder(folder / "b")
+    remove_from_folder(folder / "b")
+    assert not folder.exists()
+    assert tmp_path.exists()
