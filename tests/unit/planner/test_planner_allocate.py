@@ -147,6 +147,25 @@ def test_a_chosen_port_stays_when_the_spec_changes() -> None:
     assert world.tables.services["b"].endpoint.ports[0].published_port == 30001
 
 
+def test_an_automatic_port_beside_ports_of_the_same_target_is_another_number() -> None:
+    world = World()
+    world.node("n1")
+    named = tuple(PortConfig(target_port=80, published_port=port) for port in (8090, 8091))
+    world.service("web", 1, endpoint=EndpointSpec(ports=(*named, PortConfig(target_port=80))))
+    for _ in range(2):  # what the service holds by then are the first plan's ports
+        world.plan_all()
+        ports = [port.published_port for port in world.tables.services["web"].endpoint.ports]
+        assert ports == [8090, 8091, 30000]
+    world.respec(
+        "web",
+        endpoint=EndpointSpec(ports=(PortConfig(target_port=80), PortConfig(target_port=81, published_port=30000))),
+    )
+    world.plan_all()
+    ports = [port.published_port for port in world.tables.services["web"].endpoint.ports]
+    assert ports[1] == 30000
+    assert ports[0] != 30000
+
+
 def test_a_task_on_a_node_that_is_down_keeps_its_address() -> None:
     world = World()
     for name in ("n1", "n2"):

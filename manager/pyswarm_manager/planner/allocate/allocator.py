@@ -165,10 +165,12 @@ def _new_vip(draft: Draft, service: Service, network: Network, version: int) -> 
 
 
 def _ports(draft: Draft, service: Service) -> tuple[PortConfig, ...]:
-    held = list(service.endpoint.ports)
-    taken: dict[tuple[int, int], None] = {}
+    wanted = service.spec.endpoint.ports
+    # What the user names is not free for the automatic ones beside it, though the service holds it already.
+    taken = dict.fromkeys((port.protocol, port.published_port) for port in wanted if port.published_port)
+    held = [port for port in service.endpoint.ports if (port.protocol, port.published_port) not in taken]
     ports = []
-    for config in service.spec.endpoint.ports:
+    for config in wanted:
         if config.published_port:
             ports.append(config)
             continue
