@@ -119,12 +119,15 @@ class Networks:
 
     async def _sync_all(self, network: Network) -> None:
         """For a caller who says afterwards that the table is in the kernel."""
+        is_used = any(network.network_id in live.network_ids for live in self._lives())
+        self._resolver.put(network.state)
+        asked = self._resolver.ask() if is_used else None  # answered while the kernel's tables are written
         if not await self.sync(network):
             raise Unavailable(
                 f"network {network.state.table.name}: the VIPs of a sandbox could not be written: try again"
             )
-        if any(network.network_id in live.network_ids for live in self._lives()):
-            await self._resolver.sync()
+        if is_used:
+            await self._resolver.sync(asked)
 
     def forget(self, network: Network) -> None:
         self._by_id.pop(network.network_id, None)

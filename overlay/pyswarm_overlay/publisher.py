@@ -15,12 +15,13 @@ from ipaddress import ip_address, ip_network
 
 from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Unavailable
 
-from .core import host_rules, names, subnets
+from .core import host_rules, names
 from .core.host_rules import HostRules
 from .core.port_rules import Listener
 from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, relay_wanted, target_keys
 from .core.returns import Peers, Returns, mark_of, peers_of, returns_of
 from .core.rules import Command
+from .core.tables import TableState
 from .gateway import plain
 from .ground import Ground
 from .holder import NoSuchAddress, PortHolder, PortKey
@@ -50,8 +51,10 @@ class Publisher:
         """The changes and the state of the ingress network that were brought about last."""
         self._ways_out: dict[str, tuple[str, ...]] = {}
         """Endpoint -> its addresses there, of the endpoints that are up here."""
-        self._endpoints: dict[str, tuple[str, ...]] = {}
-        """Those of each sandbox."""
+        self._up: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        """Sandbox -> its endpoints, and its addresses on its way out."""
+        self._published: frozenset[str] = frozenset()
+        """The endpoints behind ingress ports."""
         self._lingering: dict[TargetKey, frozenset[str]] = {}
         """Targets that were withdrawn and whose backends still exist: their connections may finish."""
         self._holder = PortHolder()
@@ -92,34 +95,39 @@ class Publisher:
 
     def open(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
         """A sandbox is up. `addresses`: of its way out."""
-        plainly = tuple(map(plain, addresses))
-        self._forget(sandbox.sandbox_id)
+        sandbox_id, plainly = sandbox.sandbox_id, tuple(map(plain, addresses))
+        self._forget(sandbox_id)
         if not addresses:
             return
-        self._endpoints[sandbox.sandbox_id] = tuple(one.endpoint_id for one in sandbox.attachments)
-        self._ways_out.update((endpoint_id, plainly) for endpoint_id in self._endpoints[sandbox.sandbox_id])
-        self._count(sandbox.sandbox_id)
-        if not sandbox.host_ports:
-            return
-        self._host[sandbox.sandbox_id] = tuple(
-            host_listener(port, sandbox.sandbox_id, plainly) for port in sandbox.host_ports if not port.proxy_protocol
+        endpoints = tuple(attachment.endpoint_id for attachment in sandbox.attachments)
+        self._up[sandbox_id] = endpoints, plainly
+        self._ways_out.update(dict.fromkeys(endpoints, plainly))
+        if sandbox.host_ports:
+            self._open_host_ports(sandbox, plainly)
+        self._count(sandbox_id)
+
+    def _open_host_ports(self, sandbox: Sandbox, addresses: tuple[str, ...]) -> None:
+        sandbox_id = sandbox.sandbox_id
+        self._host[sandbox_id] = tuple(
+            host_listener(port, sandbox_id, addresses) for port in sandbox.host_ports if not port.proxy_protocol
         )
-        self._proxied[sandbox.sandbox_id] = tuple(port for port in sandbox.host_ports if port.proxy_protocol)
-        self._sandbox_addresses[sandbox.sandbox_id] = plainly
+        self._proxied[sandbox_id] = tuple(port for port in sandbox.host_ports if port.proxy_protocol)
+        self._sandbox_addresses[sandbox_id] = addresses
 
     def release(self, sandbox_id: str) -> None:
         self._forget(sandbox_id)
         self._holder.release_owner(f"sandbox {sandbox_id}")
 
     def _count(self, sandbox_id: str) -> None:
-        """A sandbox came or goes: whether what is written may be another now."""
-        if sandbox_id in self._host or self._published.intersection(self._endpoints.get(sandbox_id, ())):
+        """A sandbox came or goes: is that a change of what is written?"""
+        endpoints, _addresses = self._up.get(sandbox_id, ((), ()))
+        if sandbox_id in self._host or not self._published.isdisjoint(endpoints):
             self._changes += 1
 
     def _forget(self, sandbox_id: str) -> None:
         self._count(sandbox_id)
-        addresses = self._sandbox_addresses.get(sandbox_id)
-        for endpoint_id in self._endpoints.pop(sandbox_id, ()):
+        endpoints, addresses = self._up.pop(sandbox_id, ((), ()))
+        for endpoint_id in endpoints:
             if self._ways_out.get(endpoint_id) == addresses:
                 del self._ways_out[endpoint_id]
         for known in (self._host, self._proxied, self._sandbox_addresses):
@@ -128,6 +136,8 @@ class Publisher:
     def set_ingress(self, record: IngressRecord) -> None:
         """Takes the ports it can have; `conflict` tells of the others."""
         self.ingress = record
+        self._changes += 1
+        self._published = frozenset(backend.endpoint_id for port in record.ports for backend in port.backends)
         keys = {_ingress_key(port): None for port in record.ports}
         self._holder.keep(_INGRESS, keys)
         self._conflicts, self._elsewhere = [], []
@@ -173,7 +183,7 @@ class Publisher:
 
     def _around(self, peers: Peers) -> Surroundings:
         own = tuple(map(plain, self.ingress.addresses))
-        return Surroundings(self._ground.config.node_address, own, self._ways_out(), peers)
+        return Surroundings(self._ground.config.node_address, own, self._ways_out, peers)
 
     def _rules(self) -> HostRules:
         config, peers = self._ground.config, self.peers()
@@ -211,6 +221,10 @@ class Publisher:
         if not self._started:
             return
         async with self._lock:
+            network = self._network()
+            state, changes = None if network is None else network.state, self._changes
+            if self._is_synced(changes, state):
+                return
             wanted = self._rules()
             ended = self._turn_over(wanted)
             changed = wanted != self._programmed
@@ -218,6 +232,13 @@ class Publisher:
                 await self._ground.threads.run(partial(self._write, wanted if changed else None, ended))
             self._programmed = wanted
             await self._relay(again=False)
+            self._synced = None if self._relay_problem else (changes, state)
+
+    def _is_synced(self, changes: int, state: TableState | None) -> bool:
+        """Connections that are to finish may have to end by what is not counted."""
+        if self._synced is None or self._lingering:
+            return False
+        return self._synced[0] == changes and self._synced[1] is state
 
     async def _relay(self, *, again: bool) -> None:
         """A relay that does not work is a problem of its ports only; `conflict` tells of it."""
@@ -252,17 +273,9 @@ class Publisher:
         """A sandbox's way out goes with the sandbox; elsewhere a backend exists as long as it is in the table."""
         target = ip_address(key.address)
         if any(target in ip_network(subnet) for subnet in self._gateway_subnets()):
-            return any(key.address in addresses for addresses in self._ways_out().values())
+            return any(key.address in addresses for _endpoints, addresses in self._up.values())
         network = self._network()
         return network is not None and any(owner in network.state.endpoints for owner in owners)
-
-    def _ways_out(self) -> dict[str, tuple[str, ...]]:
-        """Endpoint -> its addresses there, of the endpoints that are up here."""
-        subnet6 = self._ground.gateway_subnet6
-        return {
-            endpoint_id: tuple(plain(one) for one in (address, subnets.twin(address, subnet6)) if one is not None)
-            for endpoint_id, address in self._gateways().items()
-        }
 
     async def rewrite(self) -> None:
         """Whatever the kernel has now."""
@@ -309,7 +322,7 @@ class Publisher:
     def remove(self) -> None:
         """Blocking: take the table away."""
         self._ground.nft.run(host_rules.delete_table(names.host_table(self._ground.config.prefix)))
-        self._programmed = None
+        self._programmed = self._synced = None
 
 
 def _key(port: HostPort) -> PortKey:

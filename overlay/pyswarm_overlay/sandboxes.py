@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -163,7 +163,7 @@ class Sandboxes:
         for attachment in sandbox.attachments:
             if self._networks.get(attachment.network_id).local is not None:
                 await self._networks.sync(self._networks.get(attachment.network_id))
-        self._publisher.open_host_ports(sandbox, self._gateway.both(record.gateway_address))
+        self._publisher.open(sandbox, self._gateway.both(record.gateway_address))
         await self._publisher.sync()
 
     def _record(self, sandbox: Sandbox) -> SandboxRecord:
@@ -300,7 +300,7 @@ class Sandboxes:
         if not await self._ground.threads.run(self._gateway.look):
             return
         for live in list(self._live.values()):
-            self._publisher.open_host_ports(live.sandbox, self._gateway.both(live.record.gateway_address))
+            self._publisher.open(live.sandbox, self._gateway.both(live.record.gateway_address))
         for sandbox_id in self.ids():
             await self.verify(sandbox_id)
         await self._publisher.sync()
@@ -342,16 +342,6 @@ class Sandboxes:
             with suppress(NotFound):  # its network's table has not come yet
                 return await self._build(record)
             return []
-
-
-def gateways(live: Mapping[str, LiveSandbox]) -> dict[str, str]:
-    """Endpoint -> gateway address, of the endpoints that are up here."""
-    return {
-        attachment.endpoint_id: sandbox.record.gateway_address
-        for sandbox in live.values()
-        if sandbox.record.gateway_address is not None
-        for attachment in sandbox.sandbox.attachments
-    }
 
 
 def _remove_sandbox(path: Path, live: LiveSandbox | None) -> None:

@@ -184,8 +184,15 @@ class ResolverLink:
             await self._has_outgoing.wait()
             self._has_outgoing.clear()
             waiting, self._outgoing = self._outgoing, []
+            plain = bytearray()
             for frame, sockets in waiting:
-                await _send(connection, frames.encode(frame), sockets)
+                if sockets:
+                    await _send(connection, bytes(plain), ())
+                    plain.clear()
+                    await _send(connection, frames.encode(frame), sockets)
+                else:
+                    plain += frames.encode(frame)
+            await _send(connection, bytes(plain), ())
 
     async def _read(self, connection: socket.socket) -> None:
         """Answers to `Sync`, until it hangs up."""
@@ -206,15 +213,24 @@ class ResolverLink:
         self._states[state.table.network_id] = state
         self._tell_network(state.table.network_id)
 
-    async def sync(self) -> None:
-        """Wait until the process answers from all that was put."""
+    def ask(self) -> asyncio.Future[None] | None:
+        """Done once the process answers from all that was put: `sync` waits for it. None while there is no process."""
+        if not self._is_connected.is_set():
+            return None
+        self._number += 1
+        future = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_retrieve)
+        self._tell(frames.Sync(self._number))
+        return future
+
+    async def sync(self, asked: asyncio.Future[None] | None = None) -> None:
+        """Wait until the process answers from all that was put, or was when it was asked."""
         try:
             async with asyncio.timeout(_SYNC_TIMEOUT_S):
-                await self._is_connected.wait()
-                self._number += 1
-                future = self._waiting[self._number] = asyncio.get_running_loop().create_future()
-                self._tell(frames.Sync(self._number))
-                await future
+                while asked is None:
+                    await self._is_connected.wait()
+                    asked = self.ask()
+                await asked
         except TimeoutError:
             raise Unavailable("the process that answers names does not answer: see resolver.log") from None
 
@@ -256,6 +272,12 @@ class ResolverLink:
             if path != self._path:
                 await self.sync()
                 await _stop(path, _OLD_LINGER_S)
+
+
+def _retrieve(future: asyncio.Future[None]) -> None:
+    """Whoever asked may have given up meanwhile."""
+    if not future.cancelled():
+        future.exception()
 
 
 def difference(before: TableState, after: TableState) -> TableDelta:
