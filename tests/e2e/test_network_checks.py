@@ -42,14 +42,14 @@ class Walked:
 @pytest.fixture(scope="module")
 def walked(cluster: Cluster) -> Iterator[Walked]:
     network = cluster.run("n1", "network", "create", "-d", "overlay", "--attachable", "walked").strip()
-    create = ("service", "create", "-q", "--network", "walked")
+    create = ("service", "create", "-q", "--detach", "--network", "walked")
     try:
         cluster.run("n1", *create, "--name", "web", "--constraint", "node.hostname==n4", IMAGE)
         policy = ("--allow-from", "web", "--allow-from", "ingress", "-p", "8097:80")
         cluster.run("n1", *create, "--name", "door", *policy, "--constraint", "node.hostname==n5", IMAGE)
         client = cluster.on("n4", sys.executable, CLIENT, "attach", CONTAINER, "tool", "walked")
         assert client.returncode == 0, client.stderr
-        (task,) = cluster.running("door")
+        (task,) = eventually(lambda: cluster.running("web") and cluster.running("door"), "both run")
         yield Walked(cluster, f"--net={RUN}/overlays/{network}", f"--net={RUN}/netns/{task}")
     finally:
         cluster.on("n4", sys.executable, CLIENT, "detach", CONTAINER)
@@ -191,8 +191,7 @@ def test_a_node_that_is_away(walked: Walked) -> None:
         assert walked.trace("door", "web:80")[1][-1] == "stops: node n5 is down"
         code, lines = walked.trace("web", "door:80")
         assert code == 1
-        assert "door.1" in lines[-1], lines
-        assert "node n5 is down" in lines[-1], lines
+        assert "; door.1 " in lines[-1], lines  # on a node that is down, or waiting for one
     finally:
         cluster.lab.heal("n5")
         eventually(lambda: cluster.nodes()["n5"][0] == "Ready", "n5 is Ready")

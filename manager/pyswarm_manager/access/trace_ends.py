@@ -68,7 +68,8 @@ def absent(view: Tables, service: str) -> Iterator[str]:
     wanted = [task for task in view.service_tasks(service_id) if task.desired_state is TaskState.RUNNING]
     for task in sorted(wanted, key=lambda task: task.name)[:_MAX_SHOWN]:
         if task.status.state is not TaskState.RUNNING:
-            yield f"{task.name} is {task.status.state.name.lower()}"
+            said = task.status.err or task.status.message
+            yield f"{task.name} is {task.status.state.name.lower()}" + (f" ({said})" if said else "")
             continue
         reason = LogSource(task, view.nodes.get(task.node_id)).unreachable() if task.node_id else ""
         if reason:
