@@ -31,10 +31,12 @@ from .policy import Guard, Policies
 from .records import Records
 from .refusals import kernel_errors
 from .resolving.link import ResolverLink
-from .sandbox import LiveSandbox, VipChange, Vips, vip_parts, whole_table
+from .sandbox import Differences, LiveSandbox, VipChange, Vips, vip_parts, whole_table
 from .types import NetworkTable, TableDelta
 
 log = logging.getLogger(__name__)
+
+_NO_VIPS: Vips = {}
 
 
 class Networks:
@@ -162,10 +164,11 @@ class Networks:
         gone: frozenset[str],
     ) -> list[VipChange]:
         """`wanted`: the VIPs of each sandbox."""
-        table, changes = self._rules_table, []
+        table, differences, changes = self._rules_table, Differences(), []
         for live in lives:
             sandbox_id, netfilter = live.sandbox.sandbox_id, live.sockets.netfilter
-            parts = vip_parts(live, table, network.network_id, wanted[sandbox_id])
+            known = live.vips.get(network.network_id, _NO_VIPS)
+            parts = vip_parts(live, table, differences.between(wanted[sandbox_id], known), known)
             if parts or withdrawn or gone:
                 whole = partial(whole_table, live, table, network.network_id, wanted[sandbox_id])
                 changes.append(VipChange(sandbox_id, netfilter, parts, whole, withdrawn, gone))

@@ -375,10 +375,25 @@ def vip_rules(live: LiveSandbox, table: str, vips: Mapping[str, Vips]) -> VipRul
     return VipRules(table, live.sandbox.sandbox_id, together, live.sockets.dns_ports, ipv6)
 
 
-def vip_parts(live: LiveSandbox, table: str, network_id: str, wanted: Vips) -> list[nft_wire.Part]:
-    """What brings one sandbox's rules from what they hold to what is wanted."""
-    known = live.vips.get(network_id, {})
-    difference = plan.diff(wanted, known)
+Difference = plan.MapPlan[str, tuple[str, ...]]
+
+
+class Differences:
+    """Of what sandboxes' rules hold to what is wanted. Those that share both, as most on a network do, share it too."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[int, int], tuple[Vips, Vips, Difference]] = {}
+        """By identity; the two are kept, so that no others get theirs."""
+
+    def between(self, wanted: Vips, known: Vips) -> Difference:
+        key = (id(wanted), id(known))
+        if key not in self._found:
+            self._found[key] = wanted, known, plan.diff(wanted, known)
+        return self._found[key][2]
+
+
+def vip_parts(live: LiveSandbox, table: str, difference: Difference, known: Vips) -> list[nft_wire.Part]:
+    """What brings one sandbox's rules from what they hold, `known`, to what is wanted."""
     parts: list[nft_wire.Part] = []
     for vip in difference.remove:
         parts += nft_wire.remove_vip(table, vip)

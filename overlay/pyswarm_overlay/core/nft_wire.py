@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2s
 from ipaddress import ip_address
+from operator import add
 
 from . import nft_attributes as nft
 from .nft_attributes import FamilyPart, attr, expression, mixed_batch, nest, text, u32
@@ -49,9 +50,9 @@ VIP_MAP = "vips"
 OUTPUT = "output"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Family:
-    """What differs between the two tables."""
+    """What differs between the two tables. There are two, so they are told apart by identity."""
 
     number: int
     address_type: int
@@ -73,8 +74,13 @@ def rotated(backends: Sequence[str], seed: str) -> list[str]:
     """The backends in order, beginning at a place that follows from `seed`."""
     if not backends:
         return []
-    start = int.from_bytes(blake2s(seed.encode(), digest_size=4).digest(), "big") % len(backends)
+    start = _turn(seed) % len(backends)
     return [*backends[start:], *backends[:start]]
+
+
+@lru_cache(maxsize=1 << 14)
+def _turn(seed: str) -> int:
+    return int.from_bytes(blake2s(seed.encode(), digest_size=4).digest(), "big")
 
 
 def vip_chain(vip: str) -> str:
@@ -132,10 +138,7 @@ def _without_table(family: _Family, table: str) -> list[Part]:
 def put_vip(table: str, seed: str, vip: str, backends: Sequence[str], *, exists: bool, set_id: int = 3) -> list[Part]:
     """Create a VIP, or replace the backends of one that exists. `set_id` must be unique within the transaction."""
     chain, family = vip_chain(vip), _family_of(vip)
-    if exists:
-        parts: list[Part] = [(family.number, nft.DELRULE, 0, text(1, table) + text(2, chain))]
-    else:
-        parts = [_chain(family, nft.NEWCHAIN, table, chain)]
+    parts = [_without_rules(family, table, chain) if exists else _chain(family, nft.NEWCHAIN, table, chain)]
     parts += _backend_rules(family, table, chain, rotated(backends, seed), set_id)
     if not exists:
         parts.append(_vip_element(family, nft.NEWELEM, table, vip))
@@ -146,27 +149,46 @@ def remove_vip(table: str, vip: str) -> list[Part]:
     chain, family = vip_chain(vip), _family_of(vip)
     return [
         _vip_element(family, nft.DELELEM, table, vip),
-        (family.number, nft.DELRULE, 0, text(1, table) + text(2, chain)),
+        _without_rules(family, table, chain),
         _chain(family, nft.DELCHAIN, table, chain),
     ]
 
 
+# A change of a VIP is written in every sandbox of its network, and differs only in where the count begins: the parts
+# that are the same are made once.
+
+
+@lru_cache(maxsize=4096)
+def _without_rules(family: _Family, table: str, chain: str) -> Part:
+    return family.number, nft.DELRULE, 0, text(1, table) + text(2, chain)
+
+
 def _backend_rules(family: _Family, table: str, chain: str, backends: Sequence[str], set_id: int) -> list[Part]:
     if not backends:
-        unreachable = u32(1, _REJECT_ICMP) + attr(2, bytes([family.unreachable]))
-        return [
-            _rule(family, table, chain, [*_only_tcp(), _reset()]),
-            _rule(family, table, chain, [expression("reject", unreachable)]),
-        ]
+        return list(_refusing_rules(family, table, chain))
     if len(backends) == 1:
         return [_rule(family, table, chain, [_load(_packed(backends[0])), _translate(family)])]
-    count = expression("numgen", u32(1, _REGISTER), u32(2, len(backends)), u32(3, 0), u32(4, 0))
+    rules = _counting_rules(family, table, chain, len(backends), set_id)
+    return [*_backend_map(family, table, backends, set_id), *rules]
+
+
+@lru_cache(maxsize=1024)
+def _refusing_rules(family: _Family, table: str, chain: str) -> tuple[Part, ...]:
+    unreachable = u32(1, _REJECT_ICMP) + attr(2, bytes([family.unreachable]))
+    return (
+        _rule(family, table, chain, [*_only_tcp(), _reset()]),
+        _rule(family, table, chain, [expression("reject", unreachable)]),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _counting_rules(family: _Family, table: str, chain: str, backends: int, set_id: int) -> tuple[Part, ...]:
+    count = expression("numgen", u32(1, _REGISTER), u32(2, backends), u32(3, 0), u32(4, 0))
     pick = _lookup("__map%d", _REGISTER, set_id)
-    return [
-        *_backend_map(family, table, backends, set_id),
+    return (
         _rule(family, table, chain, [*_only_tcp(), *_begins_nothing(), _reset()]),
         _rule(family, table, chain, [count, pick, _translate(family)]),
-    ]
+    )
 
 
 def rules_of(backends: Sequence[str]) -> int:
@@ -176,20 +198,28 @@ def rules_of(backends: Sequence[str]) -> int:
 
 def _backend_map(family: _Family, table: str, backends: Sequence[str], set_id: int) -> list[Part]:
     """Number -> backend, as an anonymous map that goes with its rule."""
+    parts, where = [_new_map(family, table, len(backends), set_id)], _map_name(table, set_id)
+    keys = _number_keys(len(backends), family.address_bytes)
+    elements = list(map(add, keys, map(_packed, backends)))
+    for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):
+        some = elements[start : start + _ELEMENTS_PER_MESSAGE]
+        parts.append((family.number, nft.NEWELEM, nft.CREATE, where + nest(3, *some)))
+    return parts
+
+
+@lru_cache(maxsize=1024)
+def _new_map(family: _Family, table: str, backends: int, set_id: int) -> Part:
     where = text(1, table) + text(2, "__map%d")
     flags = u32(3, _SET_ANONYMOUS | _SET_CONSTANT | _SET_MAP)
     shape = u32(4, _TYPE_INTEGER) + u32(5, 4) + u32(6, family.address_type) + u32(7, family.address_bytes)
-    size = nest(9, u32(1, len(backends)))
+    size = nest(9, u32(1, backends))
     made = where + flags + shape + size + u32(10, set_id) + attr(13, _BYTE_ORDER)
-    parts: list[Part] = [(family.number, nft.NEWSET, nft.CREATE, made)]
-    head = _DATA_HEADS[family.address_bytes]
-    elements = [
-        _number_key(number, family.address_bytes) + head + _packed(backend) for number, backend in enumerate(backends)
-    ]
-    for start in range(0, len(elements), _ELEMENTS_PER_MESSAGE):
-        some = elements[start : start + _ELEMENTS_PER_MESSAGE]
-        parts.append((family.number, nft.NEWELEM, nft.CREATE, where + u32(4, set_id) + nest(3, *some)))
-    return parts
+    return family.number, nft.NEWSET, nft.CREATE, made
+
+
+@lru_cache(maxsize=1024)
+def _map_name(table: str, set_id: int) -> bytes:
+    return text(1, table) + text(2, "__map%d") + u32(4, set_id)
 
 
 _DATA_HEADS = {size: nest(2, attr(1, bytes(size)))[:-size] for size in (4, 16)}
@@ -198,9 +228,15 @@ _DATA_HEADS = {size: nest(2, attr(1, bytes(size)))[:-size] for size in (4, 16)}
 
 @cache
 def _number_key(number: int, address_bytes: int) -> bytes:
-    """The head of one element, whose length is always the same within a map."""
+    """What stands before the backend in one element, whose length is always the same within a map."""
     key = nest(1, attr(1, struct.pack("=I", number)))
-    return nest(1, key + _DATA_HEADS[address_bytes] + bytes(address_bytes))[: 4 + len(key)]
+    head = _DATA_HEADS[address_bytes]
+    return nest(1, key + head + bytes(address_bytes))[: 4 + len(key)] + head
+
+
+@lru_cache(maxsize=64)
+def _number_keys(count: int, address_bytes: int) -> tuple[bytes, ...]:
+    return tuple(_number_key(number, address_bytes) for number in range(count))
 
 
 @lru_cache(maxsize=1 << 16)
