@@ -36,10 +36,22 @@ class Connection:
 
 def closing_packet(connection: Connection) -> bytes:
     """From the server's end to the client, with the IP header."""
-    source, destination = ip_address(connection.server[0]).packed, ip_address(connection.client[0]).packed
     if connection.protocol == SCTP:
+        source, destination = _ends(connection.client, connection.server)
         return _header(source, destination, SCTP, 16) + _abort(connection)
-    return _header(source, destination, TCP, _SEGMENT.size) + _probe(connection, source + destination)
+    return segment(connection.client, connection.server, _FIN_AND_SYN)
+
+
+def segment(client: tuple[str, int], server: tuple[str, int], flags: int, window: int = 0) -> bytes:
+    """Of TCP, without data, from the server's end to the client, with the IP header."""
+    source, destination = _ends(client, server)
+    unsigned = _SEGMENT.pack(server[1], client[1], 0, 0, 5 << 4, flags, window, 0, 0)
+    total = checksum(source + destination + struct.pack(">HH", TCP, len(unsigned)) + unsigned)
+    return _header(source, destination, TCP, len(unsigned)) + unsigned[:16] + struct.pack(">H", total) + unsigned[18:]
+
+
+def _ends(client: tuple[str, int], server: tuple[str, int]) -> tuple[bytes, bytes]:
+    return ip_address(server[0]).packed, ip_address(client[0]).packed
 
 
 def _header(source: bytes, destination: bytes, protocol: int, size: int) -> bytes:
@@ -47,12 +59,6 @@ def _header(source: bytes, destination: bytes, protocol: int, size: int) -> byte
         return struct.pack(">IHBB", 6 << 28, size, protocol, _HOPS) + source + destination
     # The kernel fills in lengths and checksum of this one.
     return struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0, _HOPS, protocol, 0) + source + destination
-
-
-def _probe(connection: Connection, addresses: bytes) -> bytes:
-    segment = _SEGMENT.pack(connection.server[1], connection.client[1], 0, 0, 5 << 4, _FIN_AND_SYN, 0, 0, 0)
-    pseudo = addresses + struct.pack(">HH", TCP, len(segment))
-    return segment[:16] + struct.pack(">H", checksum(pseudo + segment)) + segment[18:]
 
 
 def _abort(connection: Connection) -> bytes:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pyswarm_overlay.core.closing_packets import Connection, checksum, closing_packet, crc32c
 from pyswarm_overlay.kernel import conntrack
+from pyswarm_overlay.kernel.conntrack_wire import Entry
 from pyswarm_overlay.kernel.netlink import attr, nested
 
 PORTS = st.integers(1, 65535)
@@ -45,9 +46,9 @@ def test_an_abort_has_the_clients_own_tag() -> None:
     assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C
 
 
-def entry(client: str, vip: str, backend: str, protocol: int = TCP, state: int = ESTABLISHED) -> bytes:
+def entry(client: str, vip: str, backend: str, protocol: int = TCP, state: int = ESTABLISHED) -> Entry:
     """As the kernel lists a connection of port 40000 to port 80."""
-    return (
+    return Entry(
         bytes([socket.AF_INET if ":" not in client else socket.AF_INET6, 0, 0, 0])
         + _tuple(1, client, 40000, vip, 80, protocol)
         + _tuple(2, backend, 80, client, 40000, protocol)
@@ -97,5 +98,5 @@ def test_the_kernel_is_asked_for_a_backends_entries_where_it_can_tell_them() -> 
 
 @given(st.binary(max_size=200))
 def test_whatever_the_kernel_lists_is_read_without_an_error(data: bytes) -> None:
-    conntrack._is_doomed(b"\2\0\0\0" + data, frozenset({"10.0.1.9"}), frozenset({"10.0.1.8"}))
-    conntrack._connection(b"\2\0\0\0" + data)
+    conntrack._is_doomed(Entry(b"\2\0\0\0" + data), frozenset({"10.0.1.9"}), frozenset({"10.0.1.8"}))
+    conntrack._connection(Entry(b"\2\0\0\0" + data))
