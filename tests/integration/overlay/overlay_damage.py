@@ -189,7 +189,7 @@ class Damager:
         path, number = self.host.netns(name), 1 if name.startswith("blue") else 2
         dev = rng.choice(["eth0", "eth1", "eth2"] if number == 1 else ["eth0", "eth1"])
         vip = f"10.0.{number}.2"
-        chain = rng.choice(self._chains(path) or ["output"]).split()
+        chain = rng.choice(self._chains(path) or ["ip ps_vip output"]).split()
         kinds: dict[str, Callable[[], str]] = {
             "link deleted": lambda: f"ip link del {dev}",
             "link down": lambda: f"ip link set {dev} down",
@@ -318,7 +318,7 @@ class Damager:
         return kind, path, command
 
 
-def wait_whole(host: Host, wanted: dict[str, Any], damage: Sequence[str]) -> float:
+def wait_whole(host: Host, wanted: dict[str, Any], damage: Sequence[str], deadline_s: float) -> float:
     """How long until an independent reader sees the wanted state again. AssertionError after the deadline."""
     began = time.monotonic()
     while True:
@@ -326,13 +326,15 @@ def wait_whole(host: Host, wanted: dict[str, Any], damage: Sequence[str]) -> flo
         passed = time.monotonic() - began
         if not odd:
             return passed
-        if passed > DEADLINE_S:
+        if passed > deadline_s:
             told = "\n".join(host.call("findings")[-20:])
             raise AssertionError("\n".join(["not healed:", *odd, "after:", *damage, "told:", told]))
         time.sleep(0.2)
 
 
-def run(directory: Path, number: int, seed: int, at_once: int) -> tuple[list[float], Counter[str]]:
+def run(
+    directory: Path, number: int, seed: int, at_once: int, deadline_s: float = DEADLINE_S
+) -> tuple[list[float], Counter[str]]:
     """Times until everything was healed, one for each batch of damage, and what was damaged."""
     with lab_of(directory, hosts=2) as lab:
         for host in lab.hosts:
@@ -344,7 +346,7 @@ def run(directory: Path, number: int, seed: int, at_once: int) -> tuple[list[flo
         damager, times = Damager(host, random.Random(seed)), []
         while sum(damager.done.values()) < number:
             damage = [damager.damage() for _ in range(min(at_once, number - sum(damager.done.values())))]
-            times.append(wait_whole(host, wanted, damage))
+            times.append(wait_whole(host, wanted, damage, deadline_s))
         traffic(lab, host)
         assert host.call("verify") == []
         return times, damager.done

@@ -28,11 +28,11 @@ from overlay_lab import ROOT, Host, Lab, Refused, lab_of
 
 from pyswarm_overlay import IngressBackend, IngressPort, NetworkTable
 
-pytestmark = pytest.mark.root
+POINTS = int(os.environ.get("PYSWARM_KILLS", "40"))
+pytestmark = [pytest.mark.root, pytest.mark.timeout(max(300, 5 * POINTS))]
 
 ZYGOTE = Path(__file__).with_name("overlay_zygote.py")
 PATIENCE_S = 60.0
-POINTS = int(os.environ.get("PYSWARM_KILLS", "100"))
 SEED = int(os.environ.get("PYSWARM_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 LOOSE = (
     (re.compile(r"172\.18\.\d+\.(?!0/)\d+"), "WAY-OUT"),

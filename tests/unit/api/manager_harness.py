@@ -152,6 +152,8 @@ class Swarm:
     managers: list[Manager] = field(default_factory=list)
     channels: list[grpc.aio.Channel] = field(default_factory=list)
     guards: dict[int, rpc.GuardInterceptor] = field(default_factory=dict)
+    table_versions: dict[str, int] = field(default_factory=dict)
+    """Of networks' tables, as the leader's dispatcher would say."""
 
     def _numbered(self, number: int) -> Manager:
         return next(manager for manager in self.managers if manager.raft_id == number)
@@ -235,7 +237,7 @@ class Swarm:
             ),
             partial(
                 network_checks_pb2_grpc.add_NetworkChecksServicer_to_server,
-                NetworkChecksServicer(store, raft, forwarder, lambda: identity, dict),
+                NetworkChecksServicer(store, raft, forwarder, lambda: identity, lambda: self.table_versions),
             ),
             partial(watch_pb2_grpc.add_WatchServicer_to_server, WatchServicer(store)),
             partial(logs_pb2_grpc.add_LogsServicer_to_server, LogsServicer(store, lambda: identity)),
