@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pyswarm.v1 import control_pb2
+from pyswarm_cli.boolean_flags import DockerCommand
 from pyswarm_cli.commands.network_prune import agreed
 from pyswarm_cli.connection import Connection, call, connect
 from pyswarm_cli.failures import FromDaemon, each
@@ -28,7 +29,7 @@ def get_network(connection: Connection, name: str) -> Any:
     return call(connection.control.GetNetwork, control_pb2.GetNetworkRequest(network=name)).network
 
 
-@click.command(help="Create a network.")
+@click.command(cls=DockerCommand, help="Create a network.")
 @click.option(
     "-d", "--driver", default="", metavar="DRIVER", help="overlay (the default), bridge, macvlan, or a plugin"
 )
@@ -37,6 +38,7 @@ def get_network(connection: Connection, name: str) -> Any:
 @click.option("--gateway", multiple=True, metavar="ADDRESS", help="The address its containers send to the outside by")
 @click.option("--ip-range", multiple=True, metavar="CIDR", help="The part of a subnet that containers get addresses of")
 @click.option("--aux-address", multiple=True, metavar="NAME=ADDRESS", help="An address that somebody else has")
+@click.option("--ipv4/--no-ipv4", default=True, help="IPv4 (--ipv4=false: with an IPv6 subnet, that alone)")
 @click.option("--ipv6", is_flag=True, help="IPv6 as well")
 @click.option("--ipam-driver", default="default", show_default=True, metavar="DRIVER", help="Who gives out addresses")
 @click.option("--ipam-opt", multiple=True, metavar="KEY=VALUE", help="Options of the IPAM driver")
@@ -88,13 +90,17 @@ def list_networks(ctx: click.Context, filter_: tuple[str, ...], format_: str, qu
 
 @click.command(help="Show everything about networks.")
 @click.option("-f", "--format", "format_", metavar="FORMAT", default="", help="A Go-style template")
+@click.option("-v", "--verbose", is_flag=True, help="As docker has it; everything is always shown")
 @click.argument("networks", metavar="NETWORK...", nargs=-1, required=True)
 @click.pass_context
-def inspect(ctx: click.Context, format_: str, networks: tuple[str, ...]) -> None:
-    """`network inspect`."""
+def inspect(ctx: click.Context, format_: str, verbose: bool, networks: tuple[str, ...]) -> None:
+    """`network inspect`. What is there is shown, also beside a name that is not, as by docker."""
     connection = connect(ctx)
-    found = [_everything_about(connection, name) for name in networks]
-    click.echo(show_objects(found, format_), nl=False)
+    found: list[dict[str, Any]] = []
+    try:
+        each(networks, lambda name: found.append(_everything_about(connection, name)))
+    finally:
+        click.echo(show_objects(found, format_), nl=False)
 
 
 def _everything_about(connection: Connection, name: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def network_spec(name: str, given: Mapping[str, Any]) -> types_pb2.NetworkSpec:
         raise InvalidArgument(
             "networks of one node alone are configuration-only ones: leave --scope local out, or add --config-only"
         )
+    if not given["ipv4"] and not all(":" in subnet for subnet in given["subnet"] or ("",)):
+        raise InvalidArgument("a network without IPv4 needs --subnet with an IPv6 one, and none of IPv4")
     return types_pb2.NetworkSpec(
         name=name,
         labels=mapping(given["label"], "label"),
@@ -36,7 +38,7 @@ def network_spec(name: str, given: Mapping[str, Any]) -> types_pb2.NetworkSpec:
         gateways=_gateways(given["gateway"]),
         ip_ranges=given["ip_range"],
         auxiliary_addresses=mapping(given["aux_address"], "auxiliary address"),
-        ipv6=bool(given["ipv6"]),
+        ipv6=bool(given["ipv6"] and given["ipv4"]),  # with IPv6 subnets alone, that is all the network has
         internal=given["internal"],
         attachable=given["attachable"],
         ingress=given["ingress"],

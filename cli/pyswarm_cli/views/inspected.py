@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pyswarm_cli.output.words import iso_time
 from pyswarm_cli.views import node_resources
 from pyswarm_cli.views.modes import autoscale_json, mode_json, status_json
-from pyswarm_cli.views.networks import PREDEFINED
+from pyswarm_cli.views.networks import PREDEFINED, has_ipv4, has_ipv6
 from pyswarm_cli.views.shapes import Json, given, nanos, word
 from pyswarm_cli.views.task_specs import task_spec
 from pyswarm_common.identity.authority import key_identifier
@@ -250,7 +250,8 @@ def network(value: Network) -> Json:
         "Created": iso_time(value.meta.created_at),
         "Scope": "local" if spec.config_only or spec.name in PREDEFINED else "swarm",
         "Driver": spec.driver or "overlay",
-        "EnableIPv6": spec.ipv6 or any(":" in subnet for subnet in value.subnets),
+        "EnableIPv4": has_ipv4(value.subnets or spec.subnets),
+        "EnableIPv6": has_ipv6(value.subnets, asked=spec.ipv6),
         "IPAM": {
             "Driver": spec.ipam_driver or "default",
             "Options": dict(spec.ipam_options) or None,

@@ -17,6 +17,8 @@ COLUMNS = Columns(
         "Name": "NAME",
         "Driver": "DRIVER",
         "Scope": "SCOPE",
+        "IPv4": "IPV4",
+        "IPv6": "IPV6",
         "Internal": "INTERNAL",
         "Ingress": "INGRESS",
         "CreatedAt": "CREATED AT",
@@ -28,17 +30,29 @@ COLUMNS = Columns(
 
 def row(network: Any, *, no_trunc: bool = False) -> Row:
     """One line of `network ls`."""
-    spec = network.spec
+    spec, subnets = network.spec, network.subnets or network.spec.subnets
     return {
         "ID": network.id if no_trunc else short_id(network.id),
         "Name": spec.name,
         "Driver": spec.driver or "overlay",
         "Scope": scope_of(network),
+        "IPv4": has_ipv4(subnets),
+        "IPv6": has_ipv6(subnets, asked=spec.ipv6),
         "Internal": spec.internal,
         "Ingress": spec.ingress,
         "CreatedAt": iso_time(timestamp(network.meta.created_at)),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(spec.labels.items())),
     }
+
+
+def has_ipv4(subnets: Sequence[str]) -> bool:
+    """Whether a network gives out IPv4 addresses. One without subnets has, or will have, one of IPv4."""
+    return not subnets or any(":" not in subnet for subnet in subnets)
+
+
+def has_ipv6(subnets: Sequence[str], *, asked: bool) -> bool:
+    """Whether it gives out IPv6 addresses."""
+    return asked or any(":" in subnet for subnet in subnets)
 
 
 def scope_of(network: Any) -> str:

@@ -13,6 +13,8 @@ import grpc
 from pyswarm.v1 import (
     control_pb2,
     control_pb2_grpc,
+    localnet_pb2,
+    localnet_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     types_pb2,
@@ -26,6 +28,7 @@ class FakeDaemon(
     watch_pb2_grpc.WatchServicer,
     node_pb2_grpc.DaemonServicer,
     node_pb2_grpc.ImagesServicer,
+    localnet_pb2_grpc.LocalNetworksServicer,
 ):
     """Objects are put into the dictionaries by the test; `rivals` lets somebody else be faster."""
 
@@ -47,6 +50,7 @@ class FakeDaemon(
         watch_pb2_grpc.add_WatchServicer_to_server(self, self._server)
         node_pb2_grpc.add_ImagesServicer_to_server(self, self._server)
         node_pb2_grpc.add_DaemonServicer_to_server(self, self._server)
+        localnet_pb2_grpc.add_LocalNetworksServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{folder}/d.sock")
         self._server.start()
 
@@ -54,6 +58,9 @@ class FakeDaemon(
         """What a test has put there; any other image is on some node."""
         self.resolutions.append(request)
         return self.resolved.get(request.reference, node_pb2.ResolveImageResponse(is_in_cluster=True))
+
+    def ListLocalNetworks(self, request: Any, context: Any) -> Any:
+        return localnet_pb2.ListLocalNetworksResponse()
 
     def close(self) -> None:
         for watch in self.watches:

@@ -35,6 +35,15 @@ class NetworkDaemon(FakeDaemon):
     def ListNetworks(self, request: Any, context: Any) -> Any:
         return control_pb2.ListNetworksResponse(networks=self.networks.values())
 
+    def GetNetwork(self, request: Any, context: Any) -> Any:
+        if request.network not in self.networks:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"network {request.network} not found")
+        return control_pb2.GetNetworkResponse(network=self.networks[request.network])
+
+    def CreateNetwork(self, request: Any, context: Any) -> Any:
+        made = self.networks[request.spec.name] = types_pb2.Network(id="made", spec=request.spec)
+        return control_pb2.CreateNetworkResponse(network=made)
+
     def RemoveNetwork(self, request: Any, context: Any) -> Any:
         name = request.network.removesuffix("id")
         if name == "used":
@@ -161,3 +170,19 @@ def test_prune_asks(
     assert done.code == 0
     assert "Are you sure you want to continue? [y/N] " in done.out
     assert ("idle" not in daemon.networks) is is_done
+
+
+def test_inspect_shows_what_is_there_beside_what_is_not(daemon: NetworkDaemon, run: Run) -> None:
+    done = run("network", "inspect", "-v", "nowhere", "idle", "-f", "{{.Name}} {{.EnableIPv4}} {{.EnableIPv6}}")
+    assert (done.code, done.out) == (1, "idle true false\n")
+    assert done.err == "Error response from daemon: network nowhere not found\n"
+    assert run("network", "inspect", "nowhere").out == "[]\n"
+
+
+def test_flags_of_network_create_take_values(daemon: NetworkDaemon, run: Run) -> None:
+    flags = ("--attachable=false", "--internal=true", "--ipv6=true", "--ipv4=false")
+    assert run("network", "create", *flags, "--subnet", "fd00:5::/64", "made").code == 0
+    spec = daemon.networks["made"].spec
+    assert (spec.attachable, spec.internal, spec.ipv6, list(spec.subnets)) == (False, True, False, ["fd00:5::/64"])
+    assert run("network", "create", "--ipv4=false", "alone").code == 1
+    assert run("network", "create", "--ipv4", "usual").code == 0

@@ -15,6 +15,7 @@ from pyswarm_common.errors import InvalidArgument
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(("subnet", "gateway", "ip_range", "aux_address", "ipam_opt", "label", "opt"), ()),
     **dict.fromkeys(("internal", "attachable", "ingress", "config_only", "ipv6"), False),
+    "ipv4": True,
     "driver": "",
     "config_from": "",
     "ipam_driver": "default",
@@ -33,6 +34,8 @@ def test_options_become_a_specification() -> None:
     )
     assert (made.driver, dict(made.options), made.ipv6) == ("macvlan", {"parent": "eth0", "flag": ""}, True)
     assert (made.ipam_driver, dict(made.ipam_options)) == ("acme", {"a": "b"})
+    alone = spec(ipv4=False, ipv6=True, subnet=("fd00:5::/64",))
+    assert (alone.ipv6, list(alone.subnets)) == (False, ["fd00:5::/64"])  # asked for both, it would get one of IPv4
     lent = spec(config_only=True, opt=("parent=eth0",), subnet=("10.0.0.0/24",), scope="local")
     assert (lent.config_only, lent.driver, list(lent.subnets)) == (True, "", ["10.0.0.0/24"])
 
@@ -44,8 +47,10 @@ def test_options_become_a_specification() -> None:
         ({"config_only": True, "scope": "swarm"}, "configuration network can only contain network specific fields"),
         ({"config_only": True, "config_from": "x"}, "cannot depend on another configuration network"),
         ({"scope": "local"}, "networks of one node alone are configuration-only ones"),
+        ({"ipv4": False, "ipv6": True}, "a network without IPv4 needs --subnet with an IPv6 one"),
+        ({"ipv4": False, "subnet": ("fd00:5::/64", "10.1.0.0/24")}, "and none of IPv4"),
     ],
-    ids=["internal", "swarm", "both", "local"],
+    ids=["internal", "swarm", "both", "local", "no family", "both families"],
 )
 def test_what_does_not_go_together(given: dict[str, Any], reason: str) -> None:
     with pytest.raises(InvalidArgument, match=reason):
@@ -70,3 +75,8 @@ def test_lists_tell_whose_a_network_is() -> None:
     assert names(name=["b"]) == ["bridge", "web"]
     assert names(label=["a=b"]) == []
     assert names(id=["idc"]) == ["cfg"]
+
+
+def test_lists_tell_the_families() -> None:
+    known = [network("a"), network("b", ipv6=True), network("c", subnets=["fd00:5::/64"])]
+    assert [(row["IPv4"], row["IPv6"]) for row in map(view.row, known)] == [(True, False), (True, True), (False, True)]

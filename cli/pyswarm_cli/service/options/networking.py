@@ -18,7 +18,7 @@ SHARED: list[Decorator[Any]] = [
 ]
 
 CREATE: list[Decorator[Any]] = [
-    listed("--network", type_=NETWORK, help_="Networks (NAME, or name=NAME,alias=ALIAS)"),
+    listed("--network", type_=NETWORK, help_="Networks (NAME, or name=NAME,alias=ALIAS,ip=ADDRESS,vip=ADDRESS)"),
     listed(
         "-p",
         "--publish",
