@@ -199,6 +199,7 @@ class PlainContainers:
                     return
                 raise FailedPrecondition(f"container {record.name} is not connected to network {network}")
             self._records[container_id] = record.without(place.network_id)
+            await self._save()
             await self._bring(container_id)
             await self._networks.sweep()
             await self._give_back([place.task_id])
@@ -315,6 +316,7 @@ class PlainContainers:
         return True
 
     async def _settle(self, container_id: str) -> None:
+        before = self._records.get(container_id)
         self._end_unwanted(container_id)
         record = self._records.get(container_id)
         if record is None:
@@ -322,6 +324,8 @@ class PlainContainers:
         for place in record.places:
             if place.task_id not in self._tasks:
                 await self._ask_again(record, place)
+        if self._records[container_id] is not before:  # a place that was lost is not asked for again after a restart
+            await self._save()
         await self._bring(container_id)
 
     def _end_unwanted(self, container_id: str) -> None:

@@ -162,6 +162,11 @@ async def attached(world: World, *networks: str) -> str:
     return path
 
 
+async def restarted(world: World) -> None:
+    """Another daemon, which has what the file says."""
+    await world.make().take_up()
+
+
 async def test_a_container_gets_a_namespace_on_its_networks(world: World) -> None:
     path = await attached(world, "app")
     sandbox = world.overlay.sandboxes[ID]
@@ -300,6 +305,8 @@ async def test_a_network_that_is_gone_is_taken_from_the_container(world: World) 
         world.managers.refusal = NotFound("network app not found")
         await world.managers.forget()
         await eventually(lambda: world.addresses() == [])
+    await restarted(world)
+    assert world.addresses() == []
 
 
 async def test_what_the_managers_tell_to_stop_is_detached(world: World) -> None:
@@ -308,6 +315,15 @@ async def test_what_the_managers_tell_to_stop_is_detached(world: World) -> None:
         await world.node.assigned([replace(world.managers.tasks["task1"], desired_state=TaskState.REMOVE)])
         await eventually(lambda: world.reports["task1"] is TaskState.SHUTDOWN)
         await eventually(lambda: world.addresses() == [])
+    await restarted(world)
+    assert world.addresses() == []
+
+
+async def test_a_restarted_daemon_does_not_go_back_to_a_network_that_was_left(world: World) -> None:
+    await attached(world, "one", "two")
+    await world.node.disconnect("mine", "one")
+    await restarted(world)
+    assert [one.network_id for one in world.overlay.sandboxes[ID].attachments] == ["two"]
 
 
 async def test_leaving_the_cluster_removes_all_namespaces(world: World) -> None:
