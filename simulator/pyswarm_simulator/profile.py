@@ -193,7 +193,16 @@ PROFILES = {
             churn_every=NEVER,
             register_every=1.0,
         ),
-        replace(MIXED, name=NETWORKS, services=1, networks=4, change_every=0.3, kill_every=2.0, transfer_every=5.0),
+        replace(
+            MIXED,
+            name=NETWORKS,
+            services=1,
+            networks=4,
+            fault_s=20.0,
+            change_every=0.25,
+            kill_every=2.0,
+            transfer_every=5.0,
+        ),
         replace(MIXED, name=ROLLOUTS, services=1, rollouts=4, change_every=0.5, kill_every=1.5, transfer_every=3.0),
     )
 }

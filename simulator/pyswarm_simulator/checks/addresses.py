@@ -56,7 +56,7 @@ class AddressChecks:
             if wanted.target == network.id:
                 for text in attachment.addresses:
                     address = ip_address(_bare(text))
-                    number = address_of_slot(wanted, address.version, task.slot)
+                    number = address_of_slot(wanted, address.version, max(task.slot, 1))
                     if number is not None and number != int(address):
                         raise Violation(f"addresses: {who} has {address}, which is not its slot's, at index {index}")
 

@@ -4,10 +4,24 @@ store says. Gives the first thing that is not so yet."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
-from pyswarm_common.model import Availability, Node, NodeRole, NodeState, Service, ServiceMode, Task, TaskState
+from msgspec.structs import replace
+
+from pyswarm_common.model import (
+    Availability,
+    Node,
+    NodeRole,
+    NodeState,
+    Service,
+    ServiceMode,
+    Task,
+    TaskSpec,
+    TaskState,
+)
 from pyswarm_manager.dispatcher.core.assignments import is_assigned, is_kept
 from pyswarm_manager.raft.core.types import MemberRole, Role
+from pyswarm_manager.store.static_addresses import address_of_slot
 from pyswarm_manager.store.tables import Kind, Tables
 from pyswarm_simulator.checks.jobs import what_a_job_misses
 from pyswarm_simulator.checks.networks import what_hosts_miss
@@ -108,8 +122,26 @@ def _service(view: Tables, service: Service) -> Iterator[str]:
         node = view.nodes.get(task.node_id)
         if node is None or not (is_stuck or _may_host(node)):
             yield f"task {task.name} runs on a node that takes none"
-        if task.spec != service.spec.task and not is_stuck:
+        if not _is_by(task, service) and not is_stuck:
             yield f"task {task.name} is of an older spec"
+
+
+def _is_by(task: Task, service: Service) -> bool:
+    """Whether the task is as the service's spec says. Of static addresses it has its own only, and keeps it as a chosen
+    one when the service gives up static ones."""
+    if _without_addresses(task.spec) != _without_addresses(service.spec.task):
+        return False
+    held = {(one.network_id, address.partition("/")[0]) for one in task.networks for address in one.addresses}
+    for wanted in service.spec.task.networks:
+        number = address_of_slot(wanted, 4, max(task.slot, 1))
+        if number is not None and (wanted.target, str(IPv4Address(number))) not in held:
+            return False
+    return True
+
+
+def _without_addresses(spec: TaskSpec) -> TaskSpec:
+    networks = tuple(replace(one, addresses=(), virtual_addresses=()) for one in spec.networks)
+    return replace(spec, networks=networks)
 
 
 def _waiting(view: Tables, service: Service) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """The bugs that the simulator must find: importing this registers them all (`planting.MUTANTS`)."""
 
-from pyswarm_simulator.mutants import cluster, consensus, jobs, orchestration
+from pyswarm_simulator.mutants import cluster, consensus, jobs, networks, orchestration
 
-__all__ = ["cluster", "consensus", "jobs", "orchestration"]
+__all__ = ["cluster", "consensus", "jobs", "networks", "orchestration"]
