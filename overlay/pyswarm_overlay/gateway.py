@@ -102,14 +102,13 @@ class Gateway:
         """A new pair: `port` here with routes to the sandbox's `addresses`, the other end where `peer` says."""
         netlink = self._ground.netlink
         netlink.transact([rtnl.new_veth(rtnl.VethEnd(port, self.mtu, group=self._group), peer)])
-        link = rtnl.read_link(netlink, port)
-        assert link is not None, "a port that was just made"
-        messages = [rtnl.allow_loopback_routes(link.index)]
+        index = netlink.index_of(port)
+        messages = [rtnl.allow_loopback_routes(index)]
         for address in map(plain, addresses):
             if ":" not in address:
-                messages.append(rtnl.new_peer_address(link.index, self.address, address))
+                messages.append(rtnl.new_peer_address(index, self.address, address))
             elif peer.mac is not None:
-                messages += self._ipv6(link.index, address, peer.mac)
+                messages += self._ipv6(index, address, peer.mac)
         netlink.transact(messages)
 
     def _ipv6(self, index: int, address: str, mac: str) -> list[Message]:

@@ -12,9 +12,10 @@ from pyswarm_common.errors import FailedPrecondition
 from .core import subnets
 from .core.names import check_id
 from .encryption.inner import Inner
-from .kernel import rtnl, sysctl
+from .kernel import sysctl
 from .kernel.netlink import Netlink
 from .kernel.nft import Context
+from .kernel.routes import read_routed_networks
 from .kernel.threads import Threads
 from .records import GatewayRecord, Records
 from .types import OverlayConfig
@@ -72,7 +73,7 @@ def gateway_subnet(netlink: Netlink, configured: str, records: Records) -> str:
     known = records.gateway()
     if known is not None and known.configured == configured:
         return known.subnet
-    chosen = subnets.choose(configured, rtnl.read_routed_networks(netlink))
+    chosen = subnets.choose(configured, read_routed_networks(netlink))
     if chosen is None:
         raise FailedPrecondition(f"every private subnet has a route on this host, {configured} too: free one of them")
     records.save_gateway(GatewayRecord(configured=configured, subnet=chosen))
@@ -86,7 +87,7 @@ def gateway_subnet6(netlink: Netlink, configured: str, records: Records) -> str 
         return None
     if known is not None and known.subnet6 is not None and known.configured6 == configured:
         return known.subnet6
-    chosen = subnets.choose_ipv6(configured, rtnl.read_routed_networks(netlink))
+    chosen = subnets.choose_ipv6(configured, read_routed_networks(netlink))
     if known is not None and chosen is not None:
         records.save_gateway(msgspec.structs.replace(known, subnet6=chosen, configured6=configured))
     return chosen

@@ -18,6 +18,7 @@ from pyswarm_common.errors import InvalidArgument
 
 from .kernel import rtnl
 from .kernel.netlink import Netlink
+from .kernel.routes import read_route
 
 VXLAN_OVERHEAD_V4 = 50
 VXLAN_OVERHEAD_V6 = 70
@@ -70,7 +71,7 @@ class Underlay:
     def _towards(self, peer: str, links: dict[int, int]) -> int:
         """0 where there is no way now."""
         with suppress(OSError):
-            route = rtnl.read_route(self._netlink, peer, self._own)
+            route = read_route(self._netlink, peer, self._own)
             if route is not None and route.interface in links:
                 return min(route.mtu or _MOST_MTU, links[route.interface])
         return 0

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from .attributes import attributes
+
 IFINFO = struct.Struct("=BxHiII")
 IFADDR = struct.Struct("=BBBBI")
 RTMSG = struct.Struct("=BBBBBBBBI")
 NDMSG = struct.Struct("=BxxxiHBB")
-_ATTR = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF
 
 AF_INET, AF_BRIDGE, AF_INET6 = 2, 7, 10
 _IFF_UP, _IFF_NOARP = 1, 0x80
@@ -92,18 +92,6 @@ class Observed:
     routes: Sequence[RouteFacts] = ()
     neighbours: Sequence[NeighbourFacts] = ()
     """Forwarding entries too."""
-
-
-def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """By type; of a repeated type the last. Stops at the first malformed one."""
-    found: dict[int, bytes] = {}
-    while offset + 4 <= len(data):
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < 4 or offset + length > len(data):
-            break
-        found[kind & _TYPE_MASK] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
 
 
 def links(bodies: Iterable[bytes]) -> dict[str, LinkFacts]:

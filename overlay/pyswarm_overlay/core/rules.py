@@ -56,11 +56,6 @@ def rule_counts(listing: Mapping[str, Any]) -> dict[str, int]:
     return counts
 
 
-def as_listing(document: Sequence[Command]) -> dict[str, Any]:
-    """What a listing would show after `document` was applied to nothing (enough for the two readers above)."""
-    return {"nftables": [command["add"] for command in document if "add" in command]}
-
-
 def resolver_ports(listing: Mapping[str, Any]) -> tuple[int, ...]:
     """From a sandbox's listing: where 127.0.0.11:53 leads, in the order of the rules."""
     return tuple(

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .facts import attributes
+from .attributes import attributes
 
 TableKey = tuple[int, str]
 """(family, name)"""

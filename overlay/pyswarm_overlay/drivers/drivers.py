@@ -36,6 +36,7 @@ from pyswarm_overlay.encryption.sealed import SealedDevices
 from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel import libc, links, netns, rtnl
 from pyswarm_overlay.kernel.netlink import Netlink
+from pyswarm_overlay.kernel.routes import read_routed_networks
 from pyswarm_overlay.network import Devices, Network
 from pyswarm_overlay.types import Attachment, NetworkTable, Sandbox
 
@@ -145,7 +146,7 @@ class Drivers:
         )
 
     def _free_subnet(self, settings: Settings) -> str:
-        taken = rtnl.read_routed_networks(self._ground.netlink)
+        taken = read_routed_networks(self._ground.netlink)
         taken.add(self._ground.gateway_subnet)
         taken.update(subnet for table in self._tables() for subnet in table.subnets)
         taken.update(subnet for record in self._records.values() for subnet in record.subnets)

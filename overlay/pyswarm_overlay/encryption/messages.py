@@ -6,6 +6,7 @@ import errno
 import struct
 from ipaddress import ip_address
 
+from pyswarm_overlay.core.attributes import attributes
 from pyswarm_overlay.kernel import rtnl
 from pyswarm_overlay.kernel.netlink import (
     NLM_F_CREATE,
@@ -14,7 +15,6 @@ from pyswarm_overlay.kernel.netlink import (
     Message,
     Netlink,
     attr,
-    attributes,
     nested,
     text,
     u32,

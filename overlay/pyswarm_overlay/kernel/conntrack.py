@@ -9,10 +9,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Set as AbstractSet
 
+from pyswarm_overlay.core.attributes import attributes
 from pyswarm_overlay.core.closing_packets import SCTP, TCP, Connection
 
 from .conntrack_wire import CTNETLINK, NFGENMSG_BYTES, Entry, number, question
-from .netlink import Message, Netlink, attributes
+from .netlink import Message, Netlink
 
 _STATISTICS = CTNETLINK | 5
 _ENTRIES = 1

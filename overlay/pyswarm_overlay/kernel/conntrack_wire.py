@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 
-from .netlink import Message, attr, attributes, nested, u32
+from pyswarm_overlay.core.attributes import attributes
+
+from .netlink import Message, attr, nested, u32
 
 CTNETLINK = 1 << 8
 NFGENMSG_BYTES = 4

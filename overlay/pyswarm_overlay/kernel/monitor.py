@@ -14,7 +14,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Message, Netlink, attributes
+from pyswarm_overlay.core.attributes import attributes
+
+from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Message, Netlink
 
 _SOL_NETLINK, _ADD_MEMBERSHIP, _LISTEN_ALL_NSID = 270, 1, 8
 _LINK, _NEIGH, _ADDRESS4, _ROUTE4, _ADDRESS6, _ROUTE6, _NETCONF4 = 1, 3, 5, 7, 9, 11, 24

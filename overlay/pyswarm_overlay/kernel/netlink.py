@@ -31,7 +31,6 @@ _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLM_F_DUMP_INTR = 0x10
 _NLA_F_NESTED = 0x8000
-_NLA_TYPE_MASK = 0x3FFF
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _HEADER = struct.Struct("=IHHII")
@@ -41,7 +40,8 @@ _RECEIVE = 1 << 17
 _DUMP_TRIES = 5
 _TIMEOUT_S = 10.0
 _SO_SNDBUFFORCE = 32
-_SIOCGSKNS = 0x894C
+_SIOCGSKNS, _SIOCGIFINDEX = 0x894C, 0x8933
+_IFREQ = struct.Struct("=16si20x")
 _MAX_BATCH = 8 << 20
 
 
@@ -79,18 +79,6 @@ def text(kind: int, value: str) -> bytes:
     return attr(kind, value.encode() + b"\0")
 
 
-def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes from `offset` on, by type; of a repeated type the last. Stops at the first malformed one."""
-    found: dict[int, bytes] = {}
-    while offset + 4 <= len(data):
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < 4 or offset + length > len(data):
-            break
-        found[kind & _NLA_TYPE_MASK] = data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return found
-
-
 class Netlink:
     """A netlink socket of the namespace in which it was made."""
 
@@ -115,6 +103,12 @@ class Netlink:
         """A descriptor of the namespace that this socket belongs to."""
         with self._lock:
             return int(fcntl.ioctl(self._socket, _SIOCGSKNS))
+
+    def index_of(self, name: str) -> int:
+        """Of an interface that is there. Unlike netlink's own answer, this one waits for no other change of links."""
+        with self._lock:
+            answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
+        return int(_IFREQ.unpack(answer)[1])
 
     def transact(self, messages: Sequence[Message]) -> None:
         """Send all and wait for every acknowledgement; raises the first refusal, after the batch it is in."""

@@ -9,8 +9,9 @@ import errno
 import sys
 
 from pyswarm_overlay.core import nft_attributes as nft
+from pyswarm_overlay.core.attributes import attributes
 
-from .netlink import KernelRefusal, Message, Netlink, attributes
+from .netlink import KernelRefusal, Message, Netlink
 
 _NFGENMSG_BYTES = 4
 _ELEMENTS, _ELEMENT_KEY, _DATA_VALUE = 3, 1, 1

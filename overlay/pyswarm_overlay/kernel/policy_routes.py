@@ -12,7 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from .netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Netlink, attr, attributes, u32
+from pyswarm_overlay.core.attributes import attributes
+
+from .netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Netlink, attr, u32
 
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34

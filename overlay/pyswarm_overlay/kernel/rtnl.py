@@ -10,7 +10,9 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
+
+from pyswarm_overlay.core.attributes import attributes
 
 from .netlink import (
     NLM_F_CREATE,
@@ -19,7 +21,6 @@ from .netlink import (
     Message,
     Netlink,
     attr,
-    attributes,
     nested,
     text,
     u32,
@@ -39,13 +40,10 @@ _VX_ID, _VX_LOCAL, _VX_LEARNING, _VX_PROXY, _VX_PORT, _VX_LOCAL6 = 1, 4, 7, 11, 
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD, _BRPORT_ISOLATED = 8, 9, 33
 _IFLA_AF_SPEC, _INET_CONF, _DEVCONF_SRC_VMARK, _DEVCONF_ROUTE_LOCALNET = 26, 1, 24, 26
 _INET6_ADDR_GEN_MODE = 8
-_INET6_ADDR_GEN_MODE = 8
 _NDA_DST, _NDA_LLADDR = 1, 2
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 2
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS = 1, 2, 4, 5, 8
-_RTAX_MTU = 2
-_RTM_F_FIB_MATCH = 0x2000
+_RTA_OIF, _RTA_GATEWAY = 4, 5
 _NUD_PERMANENT, _NUD_NOARP = 0x80, 0x40
 _NTF_SELF, _NTF_MASTER = 2, 4
 _IFF_UP = 1
@@ -71,14 +69,6 @@ class Link:
     kind: str
     tunnel_address: str = ""
     """A VXLAN device's own end, if it was made with one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The way to one address: the interface it leaves by, and the route's own MTU (0: the interface's holds)."""
-
-    interface: int
-    mtu: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,36 +360,6 @@ def read_default_gateways(netlink: Netlink) -> set[tuple[str, int]]:
         if destination_length == 0 and table == 254 and _RTA_GATEWAY in values and _RTA_OIF in values:
             index = int.from_bytes(values[_RTA_OIF], "little")
             found.add((str(ip_address(values[_RTA_GATEWAY])), index))
-    return found
-
-
-def read_route(netlink: Netlink, to: str, source: str) -> Route | None:
-    """The route that packets from `source` to `to` take; None if there is none. Raises KernelRefusal.
-
-    The entry of the routing table is asked for: what was learned of the path by ICMP would show in the other answer.
-    """
-    for flags in (_RTM_F_FIB_MATCH, 0):  # an entry with several ways names none: then the way of the moment
-        packed, own = ip_address(to).packed, ip_address(source).packed
-        header = _RTMSG.pack(_family(packed), 8 * len(packed), 8 * len(own), 0, 0, 0, 0, 0, flags)
-        body = netlink.get(
-            Message(f"look up route to {to}", RTM_GETROUTE, 0, header + attr(_RTA_DST, packed) + attr(_RTA_SRC, own))
-        )
-        if body is None:
-            return None
-        values = attributes(body, _RTMSG.size)
-        if _RTA_OIF in values:
-            mtu = attributes(values.get(_RTA_METRICS, b"")).get(_RTAX_MTU, b"")
-            return Route(int.from_bytes(values[_RTA_OIF], "little"), int.from_bytes(mtu, "little"))
-    return None
-
-
-def read_routed_networks(netlink: Netlink) -> set[str]:
-    """Destinations that this namespace has routes to in the main table, but for the default."""
-    found: set[str] = set()
-    for body in netlink.dump(Message("list routes", RTM_GETROUTE, 0, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))):
-        values = attributes(body, _RTMSG.size)
-        if body[1] and body[4] == 254 and _RTA_DST in values:
-            found.add(str(ip_network((values[_RTA_DST], body[1]), strict=False)))
     return found
 
 

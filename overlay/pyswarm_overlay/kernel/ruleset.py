@@ -12,11 +12,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from pyswarm_overlay.core import ruleset
+from pyswarm_overlay.core.attributes import attributes
 from pyswarm_overlay.core.rules import Command
 from pyswarm_overlay.core.ruleset import TableKey, TableShape
 
 from . import libc
-from .netlink import NETLINK_NETFILTER, Message, Netlink, attributes, text
+from .netlink import NETLINK_NETFILTER, Message, Netlink, text
 from .nft import Context
 
 _NFTABLES = 10
