@@ -16,6 +16,15 @@ def plain_address(text: str) -> str:
     return str(mapped or address)
 
 
+def is_host_address(text: str) -> bool:
+    """Whether another machine may be told that a host is there. Not with a zone: it means nothing elsewhere."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text and not (address.is_unspecified or address.is_multicast)
+
+
 def is_ipv6(address: str) -> bool:
     """Of an address without a port."""
     return ":" in address

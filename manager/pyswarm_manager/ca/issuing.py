@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import ipaddress
 import re
 
 from cryptography.hazmat.primitives import serialization
 from msgspec.structs import replace
 
 from pyswarm.v1 import ca_pb2, types_pb2
+from pyswarm_common.addresses import is_host_address
 from pyswarm_common.errors import (
     AlreadyExists,
     Forbidden,
@@ -172,19 +172,11 @@ def _check_machine(request: ca_pb2.IssueCertificateRequest) -> None:
     if _HOSTNAME.fullmatch(request.hostname) is None:
         violations.append(("hostname", f"invalid host name {request.hostname[:64]!r}"))
     for field, address in (("address", request.address), ("data_path_address", request.data_path_address)):
-        if address and not _is_address(address):
+        if address and not is_host_address(address):
             violations.append((field, f"{address[:64]!r} is not an IP address"))
     if int(request.availability) not in {int(known) for known in Availability}:
         violations.append(("availability", "availability must be active, pause or drain"))
     refuse(violations)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return not address.is_unspecified
 
 
 def _new_node(request: ca_pb2.IssueCertificateRequest, node_id: str, role: NodeRole, writer: Writer) -> Node:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from pyswarm_common.addresses import is_host_address
 from pyswarm_common.errors import InvalidArgument
 from pyswarm_common.model import NodeDescription, TunnelKey
 
@@ -20,7 +21,7 @@ _SHOWN = 64
 def check_description(description: NodeDescription, address: str) -> None:
     """Raises InvalidArgument. `address`: the node's own, by its hello."""
     for text in (address, description.data_path_address):
-        if text and not _is_host(text):
+        if text and not is_host_address(text):
             raise InvalidArgument(f"the node says that its address is {text[:_SHOWN]!r}: that is no address of a host")
     for text in description.routed_subnets:
         if not _is_subnet(text):
@@ -32,15 +33,6 @@ def _check_keys(keys: Iterable[TunnelKey]) -> None:
     for key in keys:
         if len(key.public_key) != _KEY_BYTES or not 0 < key.port <= 0xFFFF:
             raise InvalidArgument(f"the node tells a tunnel key that is none: {_KEY_BYTES} bytes and a UDP port")
-
-
-def _is_host(text: str) -> bool:
-    """Without a zone, which means nothing on another machine."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text and not (address.is_unspecified or address.is_multicast)
 
 
 def _is_subnet(text: str) -> bool:
