@@ -186,7 +186,7 @@ def _lines_of_nodes(slots: dict[str, Task]) -> list[TaskLine]:
 def task_line(label: str, task: Task) -> TaskLine:
     """How far one task is, or why it is no further."""
     state = task.status.state
-    if state.is_terminal or (state is TaskState.PENDING and (task.status.err or task.status.message)):
+    if state.is_terminal or (state <= TaskState.PENDING and (task.status.err or task.status.message)):
         return TaskLine(label, task.status.err or task.status.message or state.name.lower(), 0)
     return TaskLine(label, state.name.lower(), _STEPS.get(state, 0))
 

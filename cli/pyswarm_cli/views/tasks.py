@@ -79,7 +79,7 @@ def reason(task: Any) -> str:
     """Why it failed; of a task that waits for a node, why none suits."""
     if task.status.err:
         return str(task.status.err)
-    return str(task.status.message) if task.status.state == TaskState.PENDING else ""
+    return str(task.status.message) if task.status.state <= TaskState.PENDING else ""
 
 
 def current_state(task: Any, now: float) -> str:

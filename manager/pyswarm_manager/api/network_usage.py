@@ -11,7 +11,7 @@ from pyswarm.v1 import ipam_pb2
 from pyswarm_common.model import Network, Node, Task
 from pyswarm_manager.planner.allocate.addresses import AddressBook, Range, address_number
 from pyswarm_manager.planner.allocate.subnets import collisions
-from pyswarm_manager.store.network_claims import block, is_overlay, subnets_of
+from pyswarm_manager.store.network_claims import block, is_allocated, is_overlay, subnets_of
 from pyswarm_manager.store.static_addresses import numbers
 from pyswarm_manager.store.tables import Tables
 
@@ -90,6 +90,8 @@ def network_warnings(network: Network, nodes: Iterable[Node]) -> list[str]:
     """One sentence for each route of a node that is in the network's way."""
     if not is_overlay(network.spec):
         return []
+    if not is_allocated(network):
+        return ["it is not allocated yet: if it stays so, the pools have no subnet left (update --default-addr-pool)"]
     return [
         f"subnet {subnet} overlaps {route}, which node {node.description.hostname or node.id} routes itself: "
         "containers of the network do not reach what is there"

@@ -61,6 +61,8 @@ class Draft:
         self.candidates: list[Candidate] = []
         self.wakes: dict[WakeKey, float] = {}
         self.explanations: list[tuple[str, str]] = []
+        self.refusals: dict[str, str] = {}
+        """By network, why it can have no subnet or number: told to each task that waits for it."""
         self.unfinished = Dirty()
         cluster = tables.cluster
         strategy = cluster.spec.placement_strategy if cluster is not None else PlacementStrategy.DEFAULT

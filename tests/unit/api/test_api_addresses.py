@@ -296,3 +296,4 @@ def test_usage_of_a_network_that_is_not_allocated_yet() -> None:
     usage = usage_of(Tables(), Network(id="n", spec=NetworkSpec(name="n")))
     assert not usage.subnets
     assert not usage.members
+    assert "--default-addr-pool" in usage.warnings[0]

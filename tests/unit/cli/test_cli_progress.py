@@ -156,6 +156,9 @@ def test_many_tasks_are_only_counted() -> None:
 def test_a_pending_task_says_why() -> None:
     picture = progress(task(1, TaskState.PENDING, err="no suitable node")).look(0)
     assert plain_line(picture.lines[0]) == "1/2: no suitable node"
+    new = replace(task(1, TaskState.NEW), status=TaskStatus(state=TaskState.NEW, message="no free address left"))
+    assert plain_line(progress(new).look(0).lines[0]) == "1/2: no free address left"
+    assert plain_line(progress(task(1, TaskState.NEW)).look(0).lines[0]) == "1/2: new"
 
 
 def test_bars_grow_with_the_state() -> None:

@@ -7,6 +7,7 @@ import ipaddress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from planner_world import World
 
 from pyswarm_common.errors import AlreadyExists, Exhausted, InvalidArgument
@@ -22,6 +23,7 @@ from pyswarm_common.model import (
 )
 from pyswarm_manager.planner.allocate.addresses import Range, address_number
 from pyswarm_manager.planner.allocate.subnets import check_subnets, free_subnet, free_vni
+from pyswarm_manager.store.changes import Update
 
 
 def network(name: str, *subnets: str) -> Network:
@@ -145,6 +147,24 @@ def test_a_chosen_port_stays_when_the_spec_changes() -> None:
     world.respec("b", replicas=2)
     world.plan_all()
     assert world.tables.services["b"].endpoint.ports[0].published_port == 30001
+
+
+def test_a_task_that_waits_for_a_network_without_a_subnet_says_why() -> None:
+    world = World()
+    world.node("n1")
+    pools = ClusterSpec(default_address_pools=("10.9.0.0/24",), subnet_size=24)
+    world.apply(Update(replace(world.tables.cluster, spec=pools)))
+    world.network("first")
+    world.network("second")
+    world.service("web", 1, networks=["second"])
+    world.plan_all()
+    (task,) = world.tables.tasks.values()
+    reason = "network second is not allocated yet: no free /24 subnet left in the pools (10.9.0.0/24)"
+    assert task.status.message.startswith(reason)
+    assert not world.plan_again().changes
+    world.apply(Update(replace(world.tables.cluster, spec=replace(pools, default_address_pools=("10.9.0.0/16",)))))
+    world.settle()
+    assert len(world.running("web")) == 1
 
 
 def test_an_automatic_port_beside_ports_of_the_same_target_is_another_number() -> None:

@@ -17,6 +17,7 @@ from pyswarm_common.model import (
     NetworkAttachmentSpec,
     Node,
     PortConfig,
+    Protocol,
     Service,
     VirtualIP,
 )
@@ -49,9 +50,24 @@ def allocate_network(draft: Draft, network: Network) -> None:
         subnets = _subnets(draft, network)
     except Exhausted as refusal:
         draft.explain(network.id, str(refusal))
+        draft.refusals[network.id] = str(refusal)
         return
     gateways = gateways_of(network.spec, subnets)
     draft.put_network(msgspec.structs.replace(network, vni=vni, subnets=subnets, gateways=gateways))
+
+
+def why_unallocated(draft: Draft, network: Network) -> str:
+    """Why the network has nothing yet; also when this plan is not about it, so that what is said stays the same."""
+    if network.id not in draft.refusals:
+        try:
+            if is_overlay(network.spec):
+                _vni(draft, network)
+            _subnets(draft, network)
+            draft.refusals[network.id] = ""
+        except Exhausted as refusal:
+            draft.refusals[network.id] = str(refusal)
+    reason = draft.refusals[network.id]
+    return f"network {network.spec.name} is not allocated yet" + (f": {reason}" if reason else "")
 
 
 def _vni(draft: Draft, network: Network) -> int:
@@ -167,7 +183,9 @@ def _new_vip(draft: Draft, service: Service, network: Network, version: int) -> 
 def _ports(draft: Draft, service: Service) -> tuple[PortConfig, ...]:
     wanted = service.spec.endpoint.ports
     # What the user names is not free for the automatic ones beside it, though the service holds it already.
-    taken = dict.fromkeys((port.protocol, port.published_port) for port in wanted if port.published_port)
+    taken: dict[tuple[Protocol, int], None] = {
+        (port.protocol, port.published_port): None for port in wanted if port.published_port
+    }
     held = [port for port in service.endpoint.ports if (port.protocol, port.published_port) not in taken]
     ports = []
     for config in wanted:
@@ -188,7 +206,7 @@ def _ports(draft: Draft, service: Service) -> tuple[PortConfig, ...]:
     return tuple(ports)
 
 
-def _free_port(draft: Draft, config: PortConfig, taken: dict[tuple[int, int], None]) -> int | None:
+def _free_port(draft: Draft, config: PortConfig, taken: dict[tuple[Protocol, int], None]) -> int | None:
     ledger = draft.ledger
     for number in range(FIRST_PORT, LAST_PORT + 1):
         port = (config.protocol, number)

@@ -22,6 +22,7 @@ from pyswarm_common.model import (
     TaskState,
 )
 from pyswarm_manager.planner.allocate.addresses import address_number
+from pyswarm_manager.planner.allocate.allocator import why_unallocated
 from pyswarm_manager.planner.allocate.taking import (
     Taken,
     families,
@@ -66,7 +67,7 @@ def _addresses(draft: Draft, candidate: Candidate, attachment: NetworkAttachment
     if not has_addresses(network.spec):
         return []  # its node gives it some
     if not is_allocated(network):
-        return f"network {network.spec.name} is not allocated yet"
+        return why_unallocated(draft, network)
     if attachment.addresses:
         return _static_addresses(draft, candidate, attachment, network)
     return take(draft, network) or no_address(network)
