@@ -243,7 +243,8 @@ async def test_what_an_ended_task_left_stays_until_the_task_is_gone(node: Fixtur
         node.manager.assign(remove=[task.id])
         await eventually(lambda: task.id not in agent.tasks)
         assert (node.runtime.states, node.overlay.sandboxes) == ({}, {})
-    assert not node.manager.states, "there was nothing to report"
+    # The restart may have come before the first report was acknowledged: then it is sent once more, as it was.
+    assert node.manager.states.get(task.id, []) in ([], [TaskState.FAILED]), "there was nothing new to report"
 
 
 async def test_an_agent_that_lost_its_state_does_not_run_an_ended_task_again(node: Fixture) -> None:
