@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from pyswarm_overlay.core import comparison, names, ways
 from pyswarm_overlay.core.facts import Observed
+from pyswarm_overlay.core.plan import WantedInterface
 from pyswarm_overlay.ground import Ground
 from pyswarm_overlay.kernel import libc, mending
 from pyswarm_overlay.kernel.netlink import NETLINK_SOCK_DIAG, Message, Netlink
@@ -53,9 +54,9 @@ class FarSide:
             observed = mending.observe(netlink)
         finally:
             netlink.close()
-        ported = next((one for one in builder.interfaces if one.network_id == (hop.network_id or None)), None)
+        ported = self._entrance(builder, hop)
         if hop.source_address == FROM_OUTSIDE and ported is not None:
-            hop = replace(hop, address=ported.addresses[0].partition("/")[0])  # that of the way out, by which it comes
+            hop = replace(hop, address=ported.addresses[0].partition("/")[0])
         steps = [_interface(builder, hop, observed)]
         if ported is not None and ported.network_id is not None and not builder.has_port(ported):
             missing = f"its port {ported.port} on network {hop.network_name} is missing or not on the bridge"
@@ -64,6 +65,14 @@ class FarSide:
         if port:
             steps.append(_socket(hop.address, hop.port or port, protocol))
         return steps
+
+    def _entrance(self, builder: Builder, hop: Hop) -> WantedInterface | None:
+        """By which such packets come in: of published ports the way out or, without one, the ingress network's."""
+        by_network = {one.network_id: one for one in builder.interfaces}
+        if hop.source_address != FROM_OUTSIDE:
+            return by_network.get(hop.network_id)
+        ingress = self._networks.ingress()
+        return by_network.get(None) or (by_network.get(ingress.state.table.network_id) if ingress else None)
 
     def _policy(self, live: LiveSandbox, hop: Hop, interface: str) -> list[Step]:
         if not hop.source_address:
