@@ -13,6 +13,9 @@ import click
 
 Table = Mapping[str, tuple[str, str]]
 
+_ALIASES = {"list": "ls", "remove": "rm"}
+"""Docker's other words, in every group that has the command; help does not show them."""
+
 
 class LazyGroup(click.Group):
     """A click group whose commands are a table of places."""
@@ -25,7 +28,7 @@ class LazyGroup(click.Group):
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = self._table.get(cmd_name)
+        place = self._table.get(cmd_name) or self._table.get(_ALIASES.get(cmd_name, ""))
         if place is None:
             return None
         module, _, attribute = place[0].partition(":")

@@ -186,3 +186,11 @@ def test_flags_of_network_create_take_values(daemon: NetworkDaemon, run: Run) ->
     assert (spec.attachable, spec.internal, spec.ipv6, list(spec.subnets)) == (False, True, False, ["fd00:5::/64"])
     assert run("network", "create", "--ipv4=false", "alone").code == 1
     assert run("network", "create", "--ipv4", "usual").code == 0
+
+
+def test_dockers_other_words(daemon: NetworkDaemon, run: Run) -> None:
+    assert run("network", "list", "-q").out == run("network", "ls", "-q").out != ""
+    assert run("network", "remove", "idle").out == "idle\n"
+    assert "idle" not in daemon.networks
+    done = run("task", "remove", "--bogus")
+    assert (done.code, "'pyswarm task remove --help'" in done.err) == (125, True)
