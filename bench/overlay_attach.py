@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import resource
 import socket
 import subprocess
@@ -82,7 +84,35 @@ def memory_kib() -> int:
     return 0
 
 
-async def measure(directory: Path, count: int, updates: int) -> dict[str, float]:
+def names_cpu(directory: Path) -> float:
+    """CPU seconds of the process that answers names."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if str(directory / "run" / "resolver-").encode() in (process / "cmdline").read_bytes():
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+async def at_rest(host: OverlayHost, directory: Path, seconds: float) -> dict[str, float]:
+    """Share of a core, in percent, while nothing happens but verification; what is new was looked at before."""
+
+    async def watch() -> None:
+        async for finding in host.watch(60.0, lambda: False):
+            print(finding)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        await asyncio.sleep(6)
+        names = names_cpu(directory)
+        with Clock() as rest:
+            await asyncio.sleep(seconds)
+        names = names_cpu(directory) - names
+        watching.cancel()
+    return {"rest_daemon_percent": 100 * rest.cpu / rest.wall, "rest_names_percent": 100 * names / rest.wall}
+
+
+async def measure(directory: Path, count: int, updates: int, rest_s: float) -> dict[str, float]:
     config = OverlayConfig(run_dir=directory / "run", state_dir=directory / "state", node_address=ADDRESS)
     host = await OverlayHost.open(config)
     figures: dict[str, float] = {}
@@ -94,6 +124,8 @@ async def measure(directory: Path, count: int, updates: int) -> dict[str, float]
         figures["attach_ms_each"] = 1000 * attach.wall / count
         figures["attach_cpu_ms_each"] = 1000 * attach.cpu / count
         figures["memory_kib_per_sandbox"] = (memory_kib() - before) / count
+        if rest_s:
+            figures.update(await at_rest(host, directory, rest_s))
         with Clock() as change:
             for version in range(1, updates + 1):
                 await apply(host, version, endpoint(version % count, ready=version % 2 == 1))
@@ -130,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sandboxes", type=int, default=100)
     parser.add_argument("--updates", type=int, default=50)
+    parser.add_argument("--rest", type=float, default=0.0, help="seconds to measure what it takes at rest")
     options = parser.parse_args()
     if [name for _index, name in socket.if_nameindex()] != ["lo"]:
         raise SystemExit("run it in namespaces of its own: unshare -n -m --propagation private <this command>")
@@ -142,7 +175,7 @@ def main() -> None:
     ):
         subprocess.run(["ip", *command], check=True)
     with tempfile.TemporaryDirectory() as directory:
-        figures = asyncio.run(measure(Path(directory), options.sandboxes, options.updates))
+        figures = asyncio.run(measure(Path(directory), options.sandboxes, options.updates, options.rest))
     print(json.dumps({key: round(value, 3) for key, value in figures.items()}, indent=2))
 
 
