@@ -51,12 +51,18 @@ def _attach(draft: Draft, task: Task) -> None:
 
 def _is_over(draft: Draft, task: Task) -> bool:
     node = draft.tables.nodes.get(task.node_id)
-    if node is None or task.status.state.is_terminal:
+    if node is None or task.status.state.is_terminal or _has_no_network(draft, task):
         return True
     is_down = node.status.state is NodeState.DOWN
     if task.desired_state > TaskState.RUNNING:
         return is_down or task.status.state < TaskState.ASSIGNED
     return is_down and _is_given_up(draft, node)
+
+
+def _has_no_network(draft: Draft, task: Task) -> bool:
+    """Whether it waits for addresses of a network that was removed meanwhile: its node knows nothing of it."""
+    is_waiting = task.status.state < TaskState.ASSIGNED
+    return is_waiting and any(draft.network(wanted.target) is None for wanted in task.spec.networks)
 
 
 def _is_given_up(draft: Draft, node: Node) -> bool:

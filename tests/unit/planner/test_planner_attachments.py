@@ -129,3 +129,26 @@ def test_a_drained_node_keeps_its_plain_containers() -> None:
     world.drain("n1")
     world.settle()
     assert world.tables.tasks[task_id].desired_state is TaskState.RUNNING
+
+
+def test_who_waits_for_addresses_of_a_network_that_is_removed_is_forgotten() -> None:
+    """Its node was never told of it, so nobody else could end it."""
+    world = world_with("n1", subnet="10.5.0.0/30")
+    one = place(world, "one")
+    world.plan_all()
+    two = place(world, "two")
+    world.plan_all()
+    assert world.tables.tasks[two].status.state is TaskState.NEW, "there is no room"
+    world.report(world.tables.tasks[one], TaskState.SHUTDOWN)
+    world.remove(world.tables.networks["net"])
+    world.plan_all()
+    assert not world.tables.tasks
+    check_invariants(world)
+
+
+def test_a_place_that_comes_just_after_its_network_went_is_forgotten() -> None:
+    world = world_with("n1")
+    place(world, "late", network="gone")
+    world.plan_all()
+    assert not world.tables.tasks
+    check_invariants(world)
