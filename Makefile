@@ -33,7 +33,7 @@ bench: install ## figures, as a table and as JSON in bench/results
 	@$(PY) -m bench.main
 
 # Profiles that no seed has by itself: a fifth as many seeds of each.
-SOAKED_TOO := jobs rollouts orchestration scaling
+SOAKED_TOO := jobs rollouts orchestration scaling networks
 
 soak: install ## the whole cluster in virtual time, over many seeds: make soak SEEDS=5000 [FIRST_SEED=N JOBS=N]
 	@pyswarm simulate soak --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST_SEED),0) --jobs $(JOBS)

@@ -13,21 +13,14 @@ from pyswarm_simulator.planting import planted, replaced
 from pyswarm_simulator.profile import NETWORKS
 
 
-@planted("a network goes while somebody is on it", NETWORKS, 20)
+@planted("a network goes while somebody is on it", NETWORKS, 10)
 def _removed_while_used() -> Iterator[None]:
     """Nobody asks who is."""
     with replaced(apply, "refuse_network_if_used", lambda network, services, tasks: None):
         yield
 
 
-@planted("a service comes to a network that was removed meanwhile", NETWORKS, 60)
-def _on_what_is_gone() -> Iterator[None]:
-    """As if nobody could have removed it since the request was looked at."""
-    with replaced(apply, "check_networks", lambda service, old, get: None):
-        yield
-
-
-@planted("who may connect to a service is told once", NETWORKS, 20)
+@planted("who may connect to a service is told once", NETWORKS, 40)
 def _untold_policy() -> Iterator[None]:
     """As if a change of it made no other record."""
 
@@ -38,7 +31,7 @@ def _untold_policy() -> Iterator[None]:
         yield
 
 
-@planted("places of plain containers are never given back", NETWORKS, 20)
+@planted("places of plain containers are never given back", NETWORKS, 10)
 def _kept_places() -> Iterator[None]:
     """Their tasks stay when they have ended."""
     original = attachments._is_over
