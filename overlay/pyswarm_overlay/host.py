@@ -267,7 +267,7 @@ class OverlayHost:
         found: list[str] = []
         for network in self._networks.all():
             if not isinstance(network.devices, Devices):
-                found += await self._networks.verify(network, {*dying, self._ingress.port})
+                found += await self._networks.verify(network, {*dying})
         found += await self._remove_strays()
         self._sandboxes.forget_dying(dying)
         return found

@@ -45,11 +45,6 @@ class Ingress:
         """As last written."""
 
     @property
-    def port(self) -> str:
-        """Our end on the ingress network's bridge."""
-        return self._device.port
-
-    @property
     def addresses(self) -> tuple[str, ...]:
         """This host's own on the ingress network; none while it needs no device there."""
         record = self._publisher.ingress

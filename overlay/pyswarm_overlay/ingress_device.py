@@ -28,12 +28,12 @@ class IngressDevice:
         self._ground = ground
         self.name = names.ingress_device(ground.config.prefix)
         self.port = names.network_port(self.name, "host")
-        """Its other end, on the ingress network's bridge."""
+        """By which the ingress network's devices know it."""
         self._mark = mark_of(ground.config.prefix)
         self._priority = first_priority(ground.config.prefix)
 
     def ensure(self, devices: NetworkDevices, addresses: tuple[str, ...], returns: Returns) -> list[str]:
-        """An end without its port on the ingress bridge is made anew."""
+        """One whose tunnel is another one now is made anew."""
         netlink = self._ground.netlink
         link = rtnl.read_link(netlink, self.name)
         done: list[str] = []

@@ -1,8 +1,10 @@
-"""One overlay network on this host: its namespace with a bridge and a VXLAN device, programmed from the table.
+"""One overlay network on this host: its namespace with a VXLAN device, programmed from the table.
 
 The devices exist only while a local sandbox, or this host's own ingress address, needs them. Nothing learns and nothing
-floods: a frame's way is either a static bridge entry (local) or a permanent tunnel entry (remote), ARP is answered from
-permanent neighbours. All methods here block; `OverlayHost` calls them in threads, holding the network's lock.
+floods. Each sandbox's interface is a macvlan on the VXLAN device: frames between them pass within the kernel's macvlan,
+others leave by a permanent tunnel entry, and ARP for those is answered from permanent neighbours. With the VXLAN device
+all interfaces on it go, so an address of its own that changed is written to the one that is there. All methods here
+block; `OverlayHost` calls them in threads, holding the network's lock.
 """
 
 from __future__ import annotations
@@ -16,15 +18,14 @@ from pyswarm_common.addresses import is_ipv6
 from pyswarm_common.errors import FailedPrecondition
 
 from .core.local import is_local, localised
-from .core.names import BRIDGE, VXLAN, mac_of
+from .core.names import VXLAN, mac_of
 from .core.plan import diff
 from .core.tables import TableState, Tunnels
 from .drivers.interface import NetworkDevices
 from .ground import Ground
-from .kernel import libc, netns, rtnl, sysctl
-from .kernel.netlink import Message, Netlink
+from .kernel import libc, links, netns, rtnl, sysctl
+from .kernel.netlink import KernelRefusal, Netlink
 
-BRIDGE_MAC = "02:42:ff:ff:ff:fe"
 _IPV6_LEAST_MTU = 1280
 _NO_TUNNELS = Tunnels({}, {})
 
@@ -40,7 +41,6 @@ class Devices:
         self._has_ipv6 = any(is_ipv6(subnet) for subnet in state.table.subnets)
         self._path = ground.network_path(state.table.network_id)
         self.netlink = self._enter()
-        self.bridge = 0
         self.vxlan = 0
         self.tunnels = _NO_TUNNELS
 
@@ -67,29 +67,27 @@ class Devices:
     def ensure(self) -> list[str]:
         """Bring the devices into being; says what it had to do. Runs in a thread inside the namespace."""
         done: list[str] = []
-        links = rtnl.read_links(self.netlink)
-        if not links["lo"].up:
+        found = rtnl.read_links(self.netlink)
+        if not found["lo"].up:
             self.netlink.transact([rtnl.set_link_up(1)])
-        if BRIDGE not in links:
-            sysctl.quiet_bridge()
-            self.netlink.transact([rtnl.new_bridge(BRIDGE, self.mtu, BRIDGE_MAC)])
-            done.append(f"bridge {BRIDGE} was missing")
-        if VXLAN in links and links[VXLAN].tunnel_address != self._own_end:
-            self.netlink.transact([rtnl.delete_link_named(VXLAN)])
-            self._create_vxlan()
-            done.append(f"device {VXLAN} was of another node address")
-        elif VXLAN not in links:
+        if VXLAN not in found:
+            sysctl.set_up_new_interfaces(ipv6=False)
+            renamed = [link.name for link in found.values() if link.kind == "vxlan"]  # it has the VNI
+            self.netlink.transact([rtnl.delete_link_named(name) for name in renamed])
             self._create_vxlan()
             done.append(f"device {VXLAN} was missing")
-        links = rtnl.read_links(self.netlink)
-        self.bridge, self.vxlan = links[BRIDGE].index, links[VXLAN].index
+        elif found[VXLAN].tunnel_address != self._own_end:
+            self._readdress(found[VXLAN])
+            done.append(f"device {VXLAN} was of another node address")
+        vxlan = rtnl.read_link(self.netlink, VXLAN)
+        assert vxlan is not None, "a device that was just made or seen"
+        self.vxlan = vxlan.index
         self.adjust_mtu()
         if self._has_ipv6:
             self._allow_ipv6_neighbours()
-        wrong = self._adjust(links)
-        if wrong and not done:
-            done.append("the bridge or its tunnel port was not up or not joined")
-        self.netlink.transact(wrong)
+        if not vxlan.up:
+            self.netlink.transact([rtnl.set_link_up(vxlan.index)])
+            done = done or [f"device {VXLAN} was down"]
         self.tunnels = Tunnels(rtnl.read_fdb(self.netlink, self.vxlan), rtnl.read_neighbours(self.netlink, self.vxlan))
         return done
 
@@ -103,6 +101,14 @@ class Devices:
         message = rtnl.new_vxlan(VXLAN, self._vni, config.node_address, config.data_path_port, self.mtu, self._fd)
         self._ground.netlink.transact([message])
 
+    def _readdress(self, vxlan: rtnl.Link) -> None:
+        """The interfaces on it stay, unless the address is of the other family, or was none."""
+        try:
+            self.netlink.transact([rtnl.set_vxlan_local(vxlan.index, self._own_end)])
+        except (KernelRefusal, ValueError):
+            self.netlink.transact([rtnl.delete_link_named(VXLAN)])
+            self._create_vxlan()
+
     def _allow_ipv6_neighbours(self) -> None:
         """The tunnel's device answers for neighbours only where IPv6 is on; it has no address of its own."""
         if self.mtu < _IPV6_LEAST_MTU:
@@ -111,16 +117,6 @@ class Devices:
                 f"but its MTU is {self.mtu}: raise the MTU of the network or of the nodes' underlay"
             )
         sysctl.allow_ipv6(VXLAN)
-
-    def _adjust(self, links: dict[str, rtnl.Link]) -> list[Message]:
-        bridge, vxlan = links[BRIDGE], links[VXLAN]
-        messages: list[Message] = []
-        if not bridge.up:
-            messages.append(rtnl.set_link_up(bridge.index))
-        if vxlan.master != bridge.index or not vxlan.up:
-            messages.append(rtnl.set_master(vxlan.index, bridge.index))
-            messages.append(rtnl.set_bridge_port(vxlan.index, learning=False, flood=True, isolated=False))
-        return messages
 
     def sync_tunnels(self, wanted: Tunnels) -> list[str]:
         """Write the difference to what was last written (or read)."""
@@ -143,36 +139,29 @@ class Devices:
         """As it was derived: peers derive it too."""
         return mac
 
-    def join(self, port: str, peer: rtnl.VethEnd) -> None:
-        """A new pair: `port` on our bridge, the other end where `peer` says."""
-        assert peer.mac is not None
-        self.netlink.transact([rtnl.new_veth(rtnl.VethEnd(port, self.mtu, master=self.bridge), peer)])
-        link = rtnl.read_link(self.netlink, port)
-        assert link is not None, "a port that was just made"
-        self.netlink.transact(
-            [
-                rtnl.set_bridge_port(link.index, learning=False, flood=False, isolated=False),
-                rtnl.new_port_fdb(link.index, peer.mac),
-            ]
-        )
+    def join(self, _port: str, peer: rtnl.VethEnd, /) -> None:
+        self.netlink.transact([links.new_macvlan(self.vxlan, "bridge", peer)])
 
     def adjust_mtu(self) -> None:
-        """Of the bridge, the tunnel and our ends of the ports."""
-        links = rtnl.read_links(self.netlink).values()
-        wrong = [link for link in links if link.name != "lo" and link.mtu != self.mtu]
-        # The bridge last: it takes no more than its ports do.
-        wrong.sort(key=lambda link: link.index == self.bridge)
-        self.netlink.transact([rtnl.set_mtu(link.index, self.mtu) for link in wrong])
+        """Of the tunnel, which the interfaces on it must not exceed: the kernel makes them smaller, never larger."""
+        vxlan = rtnl.read_link(self.netlink, VXLAN)
+        if vxlan is not None and vxlan.mtu != self.mtu:
+            self.netlink.transact([rtnl.set_mtu(vxlan.index, self.mtu)])
 
-    def has_port(self, port: str) -> bool:
-        link = rtnl.read_link(self.netlink, port)
-        return link is not None and link.master == self.bridge and link.up
+    def has_port(self, _port: str, /) -> bool:
+        """There is nothing outside of the sandbox that could be missing, but the tunnel, with which all goes."""
+        return self.is_there()
 
-    def remove_port(self, port: str) -> None:
-        self.netlink.transact([rtnl.delete_link_named(port)])
+    def is_there(self) -> bool:
+        """Whether interfaces can be made; takes microseconds."""
+        vxlan = rtnl.read_link(self.netlink, VXLAN)
+        return vxlan is not None and vxlan.index == self.vxlan
+
+    def remove_port(self, _port: str, /) -> None:
+        """What is in a sandbox's namespace goes with it."""
 
     def ports(self) -> set[str]:
-        return {link.name for link in rtnl.read_links(self.netlink).values() if link.kind == "veth"}
+        return set()
 
     def remove(self) -> None:
         """The tunnel goes first and for certain: its VNI must be free when this returns."""

@@ -26,7 +26,7 @@ from .drivers.interface import NetworkDevices
 from .ground import Ground
 from .kernel import libc, netns, resets, rtnl
 from .kernel.netlink import Netlink
-from .network import Network
+from .network import Devices, Network
 from .policy import Guard, Policies
 from .records import Records
 from .refusals import kernel_errors
@@ -199,11 +199,14 @@ class Networks:
         return failed
 
     async def use(self, network: Network, user: str) -> NetworkDevices:
-        """The network's devices, made if this is their first user."""
+        """The network's devices, made if this is their first user; made again if somebody removed the one that this
+        user's interface is to be made on."""
         async with network.lock:
             if network.devices is None:
                 await self._ready(network.state.table)
                 network.devices = await self._ground.threads.run(partial(self._open, network.state))
+            elif isinstance(network.devices, Devices) and not network.devices.is_there():
+                await self._ground.threads.run(partial(self._verify, network.devices, network.state, set()))
             network.users.add(user)
             return network.devices
 

@@ -13,7 +13,7 @@ from pyswarm_common.errors import InvalidArgument, Unsupported
 from .core import host_rules, names
 from .core.host_rules import Peer
 from .core.port_rules import Listener, Target
-from .kernel import libc, nft, rtnl
+from .kernel import libc, links, nft, rtnl
 from .kernel.netlink import NETLINK_NETFILTER, KernelRefusal, Message, Netlink
 from .types import OverlayConfig
 from .vip_rules import VipRules
@@ -51,8 +51,11 @@ def _devices(config: OverlayConfig) -> None:
     netlink = Netlink()
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _try(netlink, "network bridges", "bridge", rtnl.new_bridge("b", 1500))
         _try(netlink, "veth pairs", "veth", rtnl.new_veth(rtnl.VethEnd("v", 1500), rtnl.VethEnd("w", 1500)))
+        veth = rtnl.read_link(netlink, "v")
+        assert veth is not None, "a device that was just made"
+        end = rtnl.VethEnd("m", 1500)
+        _try(netlink, "macvlan devices", "macvlan", links.new_macvlan(veth.index, "bridge", end))
         vxlan = rtnl.new_vxlan("x", 1, config.node_address, config.data_path_port, 1400, home)
         _try(netlink, "VXLAN", "vxlan", vxlan)
     finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,7 @@ from .vip_rules import VipRules
 
 Vips = Mapping[str, tuple[str, ...]]
 _DNS_BACKLOG = 16
+_MAC_WAIT_S, _MAC_PAUSE_S = 5.0, 0.02
 _OUR_KINDS = frozenset({"veth", "macvlan"})
 
 
@@ -202,7 +204,7 @@ class Builder:
         messages += [_message(operation, index) for operation in later]
         # A route needs its interface up and addressed, whatever the order of the interfaces.
         messages.sort(key=lambda message: message.kind == rtnl.RTM_NEWROUTE)
-        netlink.transact(messages)
+        _transact_patiently(netlink, messages)
 
     def _ipv6_settings(self, operations: Sequence[plan.Operation], index: Mapping[str, int]) -> list[Message]:
         """Before addresses are given and interfaces come up."""
@@ -237,6 +239,19 @@ class Builder:
     def _remove_port(self, interface: WantedInterface) -> None:
         place = self.gateway if interface.network_id is None else self.networks[interface.network_id]
         place.remove_port(interface.port)
+
+
+def _transact_patiently(netlink: Netlink, messages: Sequence[Message]) -> None:
+    """An interface does not come up while another one on its network has its MAC: that of a sandbox which has just
+    been removed, and whose namespace the kernel is still taking down."""
+    until = time.monotonic() + _MAC_WAIT_S
+    while True:
+        try:
+            return netlink.transact(messages)
+        except KernelRefusal as refusal:
+            if refusal.errno not in (errno.EADDRINUSE, errno.EBUSY) or time.monotonic() > until:
+                raise
+        time.sleep(_MAC_PAUSE_S)
 
 
 def _message(operation: plan.Operation, index: Mapping[str, int]) -> Message:

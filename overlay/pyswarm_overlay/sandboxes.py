@@ -199,7 +199,8 @@ class Sandboxes:
             await self._networks.drivers.renew(sandbox)
             return await self._build(record, may_renew=False)
         await self._networks.drivers.complete(sandbox, builder.path, builder.interfaces)
-        self._go_live(record, sockets, vips)
+        if self._go_live(record, sockets, vips):
+            await self._resolver.sync()
         ensure_policy = self._networks.policies.ensure
         done += await ensure_policy(self._live[sandbox.sandbox_id], builder.interfaces, is_new=is_new)
         for network in networks:
@@ -236,14 +237,15 @@ class Sandboxes:
             sockets=sockets,
         )
 
-    def _go_live(self, record: SandboxRecord, sockets: Sockets, vips: dict[str, dict[str, tuple[str, ...]]]) -> None:
+    def _go_live(self, record: SandboxRecord, sockets: Sockets, vips: dict[str, dict[str, tuple[str, ...]]]) -> bool:
+        """Whether names are still answered as they were before."""
         sandbox_id = record.sandbox.sandbox_id
         live = self._live[sandbox_id] = LiveSandbox(record, sockets, vips)
-        self._answer_names(live)
+        return self._answer_names(live)
 
-    def _answer_names(self, live: LiveSandbox) -> None:
+    def _answer_names(self, live: LiveSandbox) -> bool:
         sandbox, sockets = live.sandbox, (live.sockets.udp, live.sockets.tcp)
-        self._resolver.serve(sandbox.sandbox_id, sockets, live.network_ids, live.own_names, sandbox.dns)
+        return self._resolver.serve(sandbox.sandbox_id, sockets, live.network_ids, live.own_names, sandbox.dns)
 
     async def connections(self, sandbox_id: str) -> int:
         """How many connections that others opened to the sandbox have something under way; none if it is unknown."""

@@ -8,53 +8,44 @@ makes the same sentence twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 from .facts import LOCAL_TABLE, MAIN_TABLE, AddressFacts, LinkFacts, Observed, RouteFacts
-from .names import BRIDGE, VXLAN
+from .names import VXLAN
 from .plan import WantedInterface
 
 _UNICAST, _LOCAL = 1, 2
+_TAKEN_AWAY = ("veth", "bridge", "vxlan", "macvlan")
+"""Of what somebody made in a network's namespace; some kinds the kernel puts into every one."""
 
 
 @dataclass(frozen=True, slots=True)
 class WantedNetwork:
-    """The inside of a network's namespace. `ports`: of sandboxes that are up, with the MAC behind each."""
+    """The inside of a network's namespace."""
 
-    bridge_mac: str
     mtu: int
     tunnel: tuple[int, str, int, bool, bool]
-    ports: Mapping[str, str]
     forwarding: Mapping[str, str]
     neighbours: Mapping[str, str]
-    spared: frozenset[str] = field(default=frozenset())
-    """Ports that may be there or not: on their way in or out."""
 
 
 def network_problems(wanted: WantedNetwork, observed: Observed) -> list[str]:
-    links = observed.links
-    bridge, vxlan = links.get(BRIDGE), links.get(VXLAN)
-    if bridge is None or vxlan is None:
-        return [f"device {name} is missing" for name, link in ((BRIDGE, bridge), (VXLAN, vxlan)) if link is None]
-    problems = _settings(bridge, wanted.mtu, wanted.bridge_mac)
-    problems += _settings(vxlan, wanted.mtu, None) + _port_settings(vxlan, bridge.index, flood=True)
+    vxlan = observed.links.get(VXLAN)
+    if vxlan is None:
+        return [f"device {VXLAN} is missing"]
+    problems = _settings(vxlan, wanted.mtu, None)
     if vxlan.tunnel != wanted.tunnel:
         problems.append(f"device {VXLAN} is another tunnel than wanted")
-    for port in wanted.ports:
-        link = links.get(port)
-        problems += [f"port {port} is missing"] if link is None else _port(link, wanted.mtu, bridge.index)
-    problems += [f"device {name} is a stray" for name in strays(wanted, links)]
-    return problems + _bridge_entries(wanted, observed) + _tunnel_entries(wanted, observed, vxlan.index)
+    if vxlan.master:
+        problems.append(f"device {VXLAN} is on a bridge")
+    problems += [f"device {name} is a stray" for name in strays(observed.links)]
+    return problems + _tunnel_entries(wanted, observed, vxlan.index)
 
 
-def strays(wanted: WantedNetwork, links: Mapping[str, LinkFacts]) -> list[str]:
-    known = {BRIDGE, VXLAN, *wanted.ports, *wanted.spared}
-    return [link.name for link in links.values() if link.kind in ("veth", "bridge", "vxlan") and link.name not in known]
-
-
-def _port(link: LinkFacts, mtu: int, bridge: int) -> list[str]:
-    return _settings(link, mtu, None) + _port_settings(link, bridge, flood=False)
+def strays(links: Mapping[str, LinkFacts]) -> list[str]:
+    """The interfaces on the tunnel are in other namespaces."""
+    return [link.name for link in links.values() if link.kind in _TAKEN_AWAY and link.name != VXLAN]
 
 
 def _settings(link: LinkFacts, mtu: int, mac: str | None) -> list[str]:
@@ -66,34 +57,6 @@ def _settings(link: LinkFacts, mtu: int, mac: str | None) -> list[str]:
     if mac is not None and link.mac != mac:
         wrong.append(f"has MAC {link.mac} in place of {mac}")
     return [f"device {link.name} {problem}" for problem in wrong]
-
-
-def _port_settings(link: LinkFacts, bridge: int, *, flood: bool) -> list[str]:
-    if link.master != bridge:
-        return [f"device {link.name} is not on the bridge"]
-    right = (link.learning, link.flood, link.isolated) == (False, flood, False)
-    return [] if right else [f"device {link.name} learns, floods or is isolated otherwise than wanted"]
-
-
-def _bridge_entries(wanted: WantedNetwork, observed: Observed) -> list[str]:
-    """Where the bridge sends the MACs of sandboxes here, and that it does not keep those from elsewhere here."""
-    name_of = {link.index: link.name for link in observed.links.values()}
-    ways: dict[str, set[str]] = {}
-    for entry in observed.neighbours:
-        if not entry.address and not entry.of_device and not entry.vlan:
-            ways.setdefault(entry.mac, set()).add(name_of.get(entry.index, str(entry.index)))
-    problems = [
-        f"the bridge sends {mac} to {', '.join(sorted(ways.get(mac, ()))) or 'nowhere'} in place of port {port}"
-        for port, mac in wanted.ports.items()
-        if port in observed.links and ways.get(mac) != {port}
-    ]
-    problems += [
-        f"the bridge keeps {mac} on {name}"
-        for mac, names in ways.items()
-        if mac in wanted.forwarding
-        for name in sorted(names - {VXLAN})
-    ]
-    return problems
 
 
 def _tunnel_entries(wanted: WantedNetwork, observed: Observed, vxlan: int) -> list[str]:

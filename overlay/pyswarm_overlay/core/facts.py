@@ -28,7 +28,7 @@ _CLONED = 0x200
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """One interface. Settings of a bridge port or a VXLAN device are None where it is neither."""
+    """One interface. `tunnel` is None where it is no VXLAN device."""
 
     index: int
     name: str
@@ -39,9 +39,6 @@ class LinkFacts:
     up: bool
     arp: bool
     localnet: bool
-    learning: bool | None = None
-    flood: bool | None = None
-    isolated: bool | None = None
     tunnel: tuple[int, str, int, bool, bool] | None = None
     """(VNI, own address, UDP port, learning, proxy)"""
 
@@ -104,7 +101,6 @@ def _link(body: bytes) -> LinkFacts:
     found = attributes(body, IFINFO.size)
     info = attributes(found.get(18, b""))
     kind = _text(info.get(1, b""))
-    port = attributes(info.get(5, b"")) if _text(info.get(4, b"")) == "bridge" else {}
     conf = attributes(attributes(found.get(26, b"")).get(AF_INET, b"")).get(1, b"")
     return LinkFacts(
         index=index,
@@ -116,9 +112,6 @@ def _link(body: bytes) -> LinkFacts:
         up=bool(flags & _IFF_UP),
         arp=not flags & _IFF_NOARP,
         localnet=_number(conf[4 * (_ROUTE_LOCALNET - 1) : 4 * _ROUTE_LOCALNET]) == 1,
-        learning=_truth(port.get(8)),
-        flood=_truth(port.get(9)),
-        isolated=_truth(port.get(33)),
         tunnel=_tunnel(attributes(info.get(2, b""))) if kind == "vxlan" else None,
     )
 

@@ -19,7 +19,6 @@ from pyswarm_common.errors import InvalidArgument
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PREFIX = re.compile(r"[a-z][a-z0-9]{0,3}")
 
-BRIDGE = "br0"
 VXLAN = "vxlan0"
 
 
@@ -59,7 +58,7 @@ def ingress_device(prefix: str) -> str:
 
 
 def network_port(sandbox_id: str, network_id: str) -> str:
-    """The bridge side of a sandbox's interface, in the network's own namespace."""
+    """By which a network's driver knows a sandbox's interface."""
     return f"p{short(sandbox_id, network_id)}"
 
 

@@ -16,7 +16,7 @@ from .netlink import NLM_F_CREATE, NLM_F_REPLACE, Message, Netlink, attr, u32
 _RTM_GETLINK, _RTM_SETLINK, _RTM_GETADDR = 18, 19, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTM_DELNEIGH, _RTM_GETNEIGH = 29, 30
-_IFLA_ADDRESS, _IFLA_MTU = 1, 4
+_IFLA_ADDRESS, _IFLA_MTU, _IFLA_MASTER = 1, 4, 10
 _IFF_UP, _IFF_NOARP = 1, 0x80
 _NTF_SELF, _NTF_MASTER = 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 4, 5, 6, 7
@@ -40,11 +40,13 @@ def _ask(what: str, kind: int, body: bytes) -> Message:
     return Message(f"list {what}", kind, 0, body)
 
 
-def set_link(index: int, mtu: int, mac: str | None = None) -> Message:
-    """Up, with ARP, with this MTU and MAC."""
+def set_link(index: int, mtu: int, mac: str | None = None, *, master: int | None = None) -> Message:
+    """Up, with ARP, with this MTU, MAC and master (0: of nobody)."""
     body = facts.IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP | _IFF_NOARP) + u32(_IFLA_MTU, mtu)
     if mac is not None:
         body += attr(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+    if master is not None:
+        body += u32(_IFLA_MASTER, master)
     return Message(f"settings of link {index}", _RTM_SETLINK, 0, body)
 
 

@@ -129,6 +129,14 @@ def new_vxlan(name: str, vni: int, local: str, port: int, mtu: int, netns: int) 
     return Message(f"create VXLAN {vni}", RTM_NEWLINK, _CREATE, body)
 
 
+def set_vxlan_local(index: int, local: str) -> Message:
+    """Another address of its own. The kernel takes no other family."""
+    packed = ip_address(local).packed
+    data = attr(_VX_LOCAL if len(packed) == 4 else _VX_LOCAL6, packed)
+    body = _ifinfo(index) + nested(IFLA_LINKINFO, text(_INFO_KIND, "vxlan"), nested(_INFO_DATA, data))
+    return Message(f"set VXLAN device {index} to {local}", RTM_NEWLINK, 0, body)
+
+
 def new_veth(end: VethEnd, peer: VethEnd) -> Message:
     """A pair; `end` stays in the namespace of the socket and is up. The kernel cannot yet bring its peer up."""
     data = attr(_VETH_PEER, _ifinfo() + _veth_end(peer))
@@ -157,11 +165,6 @@ def set_link_up(index: int) -> Message:
 
 def set_mtu(index: int, mtu: int) -> Message:
     return Message(f"set link {index} to MTU {mtu}", RTM_SETLINK, 0, _ifinfo(index) + u32(IFLA_MTU, mtu))
-
-
-def set_master(index: int, master: int) -> Message:
-    body = _ifinfo(index, _IFF_UP, _IFF_UP) + u32(IFLA_MASTER, master)
-    return Message(f"put link {index} on bridge {master}", RTM_SETLINK, 0, body)
 
 
 def set_bridge_port(index: int, *, learning: bool, flood: bool, isolated: bool) -> Message:
@@ -266,12 +269,6 @@ def new_fdb(index: int, mac: str, remote: str) -> Message:
 def delete_fdb(index: int, mac: str) -> Message:
     body = _NDMSG.pack(_AF_BRIDGE, index, 0, _NTF_SELF, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
     return Message(f"stop forwarding {mac}", RTM_DELNEIGH, 0, body, (errno.ENOENT,))
-
-
-def new_port_fdb(index: int, mac: str) -> Message:
-    """Frames for `mac` leave the bridge by port `index`, learned or not."""
-    body = _NDMSG.pack(_AF_BRIDGE, index, _NUD_NOARP, _NTF_MASTER, 0) + attr(_NDA_LLADDR, mac_bytes(mac))
-    return Message(f"bind {mac} to port {index}", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def new_neighbour(index: int, address: str, mac: str) -> Message:

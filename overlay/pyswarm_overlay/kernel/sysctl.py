@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 _NET = Path("/proc/sys/net")
@@ -49,12 +48,3 @@ def forward_ipv6() -> bool:
 def has_ipv6() -> bool:
     """Whether interfaces can have IPv6 addresses here."""
     return read("ipv6/conf/all/disable_ipv6") == "0"
-
-
-def quiet_bridge() -> None:
-    """A network's bridge only bridges: no link-local address, and no firewall hooks for each frame."""
-    set_up_new_interfaces(ipv6=False)
-    with suppress(OSError):
-        for setting in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
-            if read(f"bridge/{setting}") is not None:
-                write(f"bridge/{setting}", "0")

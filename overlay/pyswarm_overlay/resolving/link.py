@@ -246,12 +246,15 @@ class ResolverLink:
         networks: tuple[str, ...],
         own: Mapping[str, tuple[str, ...]],
         servers: tuple[str, ...] = (),
-    ) -> None:
-        """Answer on these sockets; questions that come before it does wait in them."""
-        served = Served(sockets, networks, own, servers)
-        if self._sandboxes.get(sandbox_id) != served:
-            self._sandboxes[sandbox_id] = served
-            self._tell(served.frame(sandbox_id), sockets)
+    ) -> bool:
+        """Answer on these sockets; questions that come before it does wait in them. True if they were served before and
+        otherwise: until the next `sync`, answers may be the old ones."""
+        served, before = Served(sockets, networks, own, servers), self._sandboxes.get(sandbox_id)
+        if before == served:
+            return False
+        self._sandboxes[sandbox_id] = served
+        self._tell(served.frame(sandbox_id), sockets)
+        return before is not None
 
     def leave(self, sandbox_id: str) -> None:
         """No-op if unknown. Its sockets may be closed now."""

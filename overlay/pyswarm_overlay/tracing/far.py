@@ -59,7 +59,7 @@ class FarSide:
             hop = replace(hop, address=ported.addresses[0].partition("/")[0])
         steps = [_interface(builder, hop, observed)]
         if ported is not None and ported.network_id is not None and not builder.has_port(ported):
-            missing = f"its port {ported.port} on network {hop.network_name} is missing or not on the bridge"
+            missing = f"its port {ported.port} on network {hop.network_name} is missing"
             steps.append(Step("stop", "interface", missing))
         steps += self._policy(live, hop, ported.name if ported is not None else "")
         if port:

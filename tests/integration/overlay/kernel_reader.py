@@ -54,8 +54,9 @@ def namespace(path: str) -> dict[str, Any]:
 
 
 def is_port(link: dict[str, Any]) -> bool:
-    """A veth end on a bridge, or a host's end of a sandbox's way out: its own address is random."""
-    return "master" in link or link["ifname"].startswith("ps-g")
+    """A veth end on a bridge, a tunnel, or a host's end of a sandbox's way out: its own address is random."""
+    is_tunnel = link.get("linkinfo", {}).get("info_kind") == "vxlan"
+    return is_tunnel or "master" in link or link["ifname"].startswith("ps-g")
 
 
 def _link(link: dict[str, Any]) -> Any:

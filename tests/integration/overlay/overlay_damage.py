@@ -233,46 +233,26 @@ class Damager:
     def _network(self) -> tuple[str, str, Command]:
         rng, name = self.rng, self.rng.choice((*NETWORKS, "ingress"))
         path = self.host.overlay_netns(name)
-        links = [
-            line.split(":")[1].strip().partition("@")[0] for line in self._out(path, ["ip", "-o", "link"]).splitlines()
-        ]
-        ports = [link for link in links if link.startswith("p")] or ["none"]
-        port, other = rng.choice(ports), rng.choice(ports)
         entries = [line.split() for line in self._out(path, ["bridge", "fdb", "show"]).splitlines()]
         remote = [entry[0] for entry in entries if "dst" in entry] or ["02:00:00:00:00:00"]
-        local = [(entry[0], entry[2]) for entry in entries if "static" in entry and "dst" not in entry] or [
-            ("02:00:00:00:00:00", "none")
-        ]
-        mac, (mine, place) = rng.choice(remote), rng.choice(local)
+        mac = rng.choice(remote)
         neighbours = [
             line.split()[0] for line in self._out(path, ["ip", "neigh", "show", "nud", "permanent"]).splitlines()
         ]
         address = rng.choice(neighbours or ["10.0.9.9"])
-        link = rng.choice(("br0", "vxlan0"))
+        link = "vxlan0"
         kinds: dict[str, Callable[[], str]] = {
             "device deleted": lambda: f"ip link del {link}",
             "device down": lambda: f"ip link set {link} down",
             "device MTU": lambda: f"ip link set {link} mtu {rng.randrange(600, 1400)}",
             "device renamed": lambda: f"ip link set {link} name odd{rng.randrange(100)}",
-            "bridge MAC": lambda: "ip link set br0 address 02:00:00:00:00:77",
-            "tunnel off the bridge": lambda: "ip link set vxlan0 nomaster",
-            "tunnel learns": lambda: "bridge link set dev vxlan0 learning on",
-            "port deleted": lambda: f"ip link del {port}",
-            "port down": lambda: f"ip link set {port} down",
-            "port off the bridge": lambda: f"ip link set {port} nomaster",
-            "port learns": lambda: f"bridge link set dev {port} learning on",
-            "port floods": lambda: f"bridge link set dev {port} flood on",
-            "port isolated": lambda: f"bridge link set dev {port} isolated on",
-            "port MTU": lambda: f"ip link set {port} mtu {rng.randrange(600, 1400)}",
-            "stray port": lambda: f"ip link add stray{rng.randrange(100)} type veth",
+            "stray device": lambda: f"ip link add stray{rng.randrange(100)} type {rng.choice(('veth', 'bridge'))}",
+            "stray interface": lambda: f"ip link add stray{rng.randrange(100)} link vxlan0 type macvlan mode bridge",
+            "tunnel moved": lambda: f"ip link set vxlan0 type vxlan local 192.0.2.{rng.randrange(3, 200)}",
             "tunnel entry deleted": lambda: f"bridge fdb del {mac} dev vxlan0",
             "tunnel entry altered": lambda: f"bridge fdb replace {mac} dev vxlan0 dst 192.0.2.{rng.randrange(3, 200)}",
             "tunnel entry added": lambda: (
                 f"bridge fdb add 02:00:00:00:00:{rng.randrange(256):02x} dev vxlan0 dst 192.0.2.9"
-            ),
-            "bridge entry deleted": lambda: f"bridge fdb del {mine} dev {place} master",
-            "bridge entry altered": lambda: (
-                f"bridge fdb replace {mine} dev {other if other != place else 'vxlan0'} master static"
             ),
             "neighbour deleted": lambda: f"ip neigh del {address} dev vxlan0",
             "neighbour altered": lambda: (

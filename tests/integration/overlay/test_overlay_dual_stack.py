@@ -266,7 +266,7 @@ def test_interfaces_without_ipv6_say_nothing_in_it(web: Web) -> None:
         web.first.call("attach", first)
         links = web.first.run("ip", "-6", "-o", "address", "show", netns=web.first.netns("quiet"))
         assert {line.split()[1] for line in links.splitlines()} == {"lo"}
-        watcher.append(visit(web.first.overlay_netns("old"), lambda: _frames_of_ipv6("br0")))
+        watcher.append(visit(web.first.overlay_netns("old"), lambda: _frames_of_ipv6("vxlan0")))
         both = Attachment(network_id=NET, endpoint_id="t13", addresses=("10.0.1.13/24", "fd00:1::d/64"))
         mixed = Attachment(network_id="old", endpoint_id="t2", addresses=("10.0.2.6/24",))
         web.first.call("attach", Sandbox(sandbox_id="mixed", attachments=(mixed, both)))

@@ -94,7 +94,8 @@ def test_verify_repairs_what_was_removed_by_hand(one: Lab) -> None:
         (("nft", "flush", "chain", "ip", "ps_vip", "vip_10_0_1_2"), host.netns("c10"), "ps_vip"),
         (("nft", "delete", "table", "inet", "ps_overlay"), host.netns(), "ps_overlay"),
         (("ip", "link", "del", "vxlan0"), overlay, "vxlan0"),
-        (("ip", "link", "del", "br0"), overlay, "br0"),
+        (("ip", "link", "set", "vxlan0", "down"), overlay, "vxlan0"),
+        (("ip", "link", "set", "vxlan0", "name", "odd0"), overlay, "vxlan0"),
     ]
     for command, netns, named in damages:
         host.run(*command, netns=netns)

@@ -139,7 +139,7 @@ def test_the_mtu_follows_the_underlay_while_traffic_goes_on(pair: Lab) -> None:
                 assert host.call("follow_underlay") is True
                 assert host.call("follow_underlay") is False
             overlay = underlay - 50
-            assert [mtu_of(first, device=device) for device in ("br0", "vxlan0")] == [overlay, overlay]
+            assert mtu_of(first, device="vxlan0") == overlay
             assert (mtu_of(first, "c10"), mtu_of(second, "c11")) == (overlay, overlay)
             assert largest_ping(first, "c10", "10.0.1.11", overlay)
             assert sent_through(first, "c10", second, "c11", "10.0.1.11") == LARGE

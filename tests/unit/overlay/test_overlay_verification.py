@@ -27,26 +27,14 @@ def link(index: int, name: str, kind: str, **changes: Any) -> LinkFacts:
     return LinkFacts(index=index, name=name, kind=kind, localnet=False, **{**settings, **changes})
 
 
-def port(index: int, name: str, kind: str = "veth", **changes: Any) -> LinkFacts:
-    settings = {"master": 1, "learning": False, "flood": kind == "vxlan", "isolated": False}
-    return link(index, name, kind, **{**settings, **changes})
-
-
 WANTED = WantedNetwork(
-    bridge_mac="02:42:ff:ff:ff:fe",
     mtu=1450,
     tunnel=TUNNEL,
-    ports={"p1": MAC},
     forwarding={FAR_MAC: "192.0.2.2"},
     neighbours={"10.0.1.9": FAR_MAC},
 )
-LINKS = {
-    "br0": link(1, "br0", "bridge"),
-    "vxlan0": port(2, "vxlan0", "vxlan", tunnel=TUNNEL),
-    "p1": port(3, "p1"),
-}
+LINKS = {"vxlan0": link(2, "vxlan0", "vxlan", tunnel=TUNNEL)}
 ENTRIES = (
-    NeighbourFacts(3, "", MAC, "", permanent=True, of_device=False),
     NeighbourFacts(2, "", FAR_MAC, "192.0.2.2", permanent=True, of_device=True),
     NeighbourFacts(2, "10.0.1.9", FAR_MAC, "", permanent=True, of_device=False),
 )
@@ -63,17 +51,11 @@ def test_a_network_as_wanted_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("br0", {"up": False}),
-        ("br0", {"mtu": 1400}),
-        ("br0", {"mac": "02:00:00:00:00:01"}),
-        ("br0", {"arp": False}),
-        ("vxlan0", {"master": 0}),
-        ("vxlan0", {"learning": True}),
+        ("vxlan0", {"up": False}),
+        ("vxlan0", {"mtu": 1400}),
+        ("vxlan0", {"arp": False}),
+        ("vxlan0", {"master": 9}),
         ("vxlan0", {"tunnel": (8, *TUNNEL[1:])}),
-        ("p1", {"master": 9}),
-        ("p1", {"flood": True}),
-        ("p1", {"isolated": True}),
-        ("p1", {"mtu": 9000}),
     ],
 )
 def test_one_setting_that_differs_is_one_problem(name: str, changes: dict[str, Any]) -> None:
@@ -97,12 +79,16 @@ def test_a_missing_entry_is_found(number: int) -> None:
     [
         NeighbourFacts(2, "", "02:00:00:00:00:01", "192.0.2.9", permanent=True, of_device=True),
         NeighbourFacts(2, "10.0.1.77", FAR_MAC, "", permanent=True, of_device=False),
-        NeighbourFacts(2, "", MAC, "", permanent=True, of_device=False),
-        NeighbourFacts(3, "", FAR_MAC, "", permanent=True, of_device=False),
     ],
 )
 def test_an_entry_that_leads_elsewhere_is_found(extra: NeighbourFacts) -> None:
     assert len(network(entries=(*ENTRIES, extra))) == 1
+
+
+def test_devices_that_somebody_made_there_are_strays_but_not_the_kernels_own() -> None:
+    made = {name: link(9, name, name) for name in ("veth", "bridge", "vxlan", "macvlan")}
+    assert network({**LINKS, **made}) == [f"device {name} is a stray" for name in made]
+    assert network({**LINKS, "sit0": link(9, "sit0", "sit")}) == []
 
 
 INTERFACE = WantedInterface("eth0", "p1", "n", MAC, 1450, ("10.0.1.5/24",), gateways=("10.0.1.1",))
