@@ -176,7 +176,6 @@ NOT_POSSIBLE: list[tuple[list[str], str]] = [
     (["network", "create", "--subnet", "10.50.0.0/16", "other"], "10.50.0.0"),
     (["network", "create", "--subnet", "not-a-subnet", "other"], "not-a-subnet"),
     (["network", "create", "--driver", "carrier-pigeon", "other"], "carrier-pigeon"),
-    (["network", "rm", "ingress"], "ingress"),
     (["service", "scale", "idle=-1"], "-1"),
     (["service", "scale", "idle=many"], "many"),
     (["service", "scale", "idle=99999999999"], "replicas"),

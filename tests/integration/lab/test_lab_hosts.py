@@ -59,7 +59,8 @@ def test_a_host_has_its_own_name_processes_interfaces_and_state_folder(lab: Lab)
 
 
 def test_what_a_host_writes_to_etc_is_its_own_and_outlives_its_daemon_and_its_power(lab: Lab) -> None:
-    places = [f"{folder}/pyswarm-{lab.name}" for folder in ("/etc", "/root", "/var/tmp")]
+    private = [folder for folder in ("/etc", "/root", "/var/tmp") if not Path(sys.prefix).is_relative_to(folder)]
+    places = [f"{folder}/pyswarm-{lab.name}" for folder in private]
     lab.exec("n1", ["touch", *places], check=True)
     assert not any(Path(place).exists() for place in places)
     assert lab.exec("n2", ["ls", *places]).returncode != 0

@@ -66,6 +66,9 @@ class Host:
             assert time.monotonic() < deadline, f"waited for {what}\n{self.lab.log(HOST)[-3000:]}"
             time.sleep(0.1)
 
+    def interfaces(self) -> list[str]:
+        return [line.split()[0].partition("@")[0] for line in self.run("ip", "-br", "link").splitlines()]
+
     def is_running(self, service: str) -> bool:
         return "Running" in self.run("pyswarm", "service", "ps", service, "--format", "{{.CurrentState}}")
 
@@ -137,15 +140,13 @@ def web(host: Host) -> Iterator[Host]:
 
 def test_an_interface_deleted_by_hand_comes_back(web: Host) -> None:
     web.wait(web.answers, "the page")
-    links = [line.split()[0].partition("@")[0] for line in web.run("ip", "-br", "link").splitlines()]
-    ours = [link for link in links if link.startswith("ps-")]
+    ours = [link for link in web.interfaces() if link.startswith("ps-")]
     assert ours
     for link in ours:
         web.run("ip", "link", "del", link)
     web.wait(lambda: "networks repaired: " in web.lab.log(HOST), "the repair")
     web.wait(web.answers, "the page again")
-    left = web.run("ip", "-br", "link")
-    assert all(link in left for link in ours)
+    web.wait(lambda: set(ours) <= set(web.interfaces()), "all of them")
 
 
 def test_limits_of_open_files(web: Host) -> None:
