@@ -23,7 +23,9 @@ from .netlink import Message, attr, nested, u32
 CTNETLINK = 1 << 8
 NFGENMSG_BYTES = 4
 _GET, _DELETE = CTNETLINK | 1, CTNETLINK | 2
-_TUPLE_ORIG, _TUPLE_REPLY, _PROTOINFO, _MARK, _ZONE, _FILTER = 1, 2, 4, 8, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _PROTOINFO, _MARK, _ID, _ZONE, _FILTER = 1, 2, 4, 8, 12, 18, 25
+_PROTOINFO_TCP, _STATE = 1, 1
+_TIME_WAIT, _CLOSE = 7, 8
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_V4_SRC, _IP_V4_DST, _IP_V6_SRC, _IP_V6_DST = 1, 2, 3, 4
 _PROTO_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
@@ -66,17 +68,25 @@ class Entry:
         return attributes(self._values.get(_PROTOINFO, b""))
 
     @property
+    def is_over(self) -> bool:
+        """Whether it is a TCP connection that both ends have finished: its client may use the same port again."""
+        known = attributes(self.progress.get(_PROTOINFO_TCP, b""))
+        return self.original.protocol == socket.IPPROTO_TCP and number(known, _STATE) in (_TIME_WAIT, _CLOSE)
+
+    @property
     def is_translated(self) -> bool:
         """Whether its client is answered from another address than it asked."""
         asked, answering = self.original.destination[0], self.reply.source[0]
         return bool(asked and answering) and asked != answering
 
     def deletion(self) -> Message:
-        """Of this very entry: its original tuple holds its zone, if it has one of its own in that direction."""
+        """Of this very entry: its original tuple holds its zone, if it has one of its own in that direction, and its id
+        spares another connection that has begun between the same two ports meanwhile."""
         same = self._body[:1] + bytes(NFGENMSG_BYTES - 1)
         same += attr(_TUPLE_ORIG | _NESTED, self._values[_TUPLE_ORIG])
-        if _ZONE in self._values:
-            same += attr(_ZONE, self._values[_ZONE])
+        for kind in (_ZONE, _ID):
+            if kind in self._values:
+                same += attr(kind, self._values[kind])
         return Message("cut a connection", _DELETE, 0, same, (errno.ENOENT,))
 
 

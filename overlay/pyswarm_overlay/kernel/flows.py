@@ -39,14 +39,17 @@ class Flow:
 
 
 def end(netlink: Netlink, targets: Collection[TargetKey]) -> list[Flow]:
-    """Delete every connection to these targets; returns the TCP ones."""
+    """Delete every connection to these targets that is not over; returns the TCP ones.
+
+    A finished one is left to the kernel: nobody waits for it, and its client may have begun another at the same port.
+    """
     doomed: dict[bytes, Entry] = {}
     for target in sorted(targets):
         family = socket.AF_INET6 if ":" in target.address else socket.AF_INET
         protocol = _NUMBERS[target.protocol]
         for body in netlink.dump(question(family, protocol=protocol, source=target.address, port=target.port)):
             entry = Entry(body)
-            if _leads_to(entry, target):
+            if _leads_to(entry, target) and not entry.is_over:
                 doomed[body] = entry
     netlink.transact([entry.deletion() for entry in doomed.values()])
     return [flow for flow in map(_tcp_flow, doomed.values()) if flow is not None]

@@ -100,3 +100,18 @@ def test_the_kernel_is_asked_for_a_backends_entries_where_it_can_tell_them() -> 
 def test_whatever_the_kernel_lists_is_read_without_an_error(data: bytes) -> None:
     conntrack._is_doomed(Entry(b"\2\0\0\0" + data), frozenset({"10.0.1.9"}), frozenset({"10.0.1.8"}))
     conntrack._connection(Entry(b"\2\0\0\0" + data))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "state", "over"),
+    [(TCP, SYN_SENT, False), (TCP, ESTABLISHED, False), (TCP, TIME_WAIT, True), (TCP, 8, True), (SCTP, 7, False)],
+)
+def test_a_connection_that_both_ends_finished_is_over(protocol: int, state: int, over: bool) -> None:
+    """Its client may have begun another one at the same port, which is not to be ended in its place."""
+    assert entry(*V4, protocol, state).is_over is over
+
+
+def test_a_deletion_names_the_entry_by_its_id() -> None:
+    """Another connection between the same two ports has another one."""
+    listed = Entry(entry(*V4)._body + attr(12, b"\x01\x02\x03\x04"))
+    assert attr(12, b"\x01\x02\x03\x04") in listed.deletion().body
