@@ -18,7 +18,15 @@ from pyswarm_common.errors import AlreadyExists, FailedPrecondition, Unavailable
 from .core import host_rules, names
 from .core.host_rules import HostRules
 from .core.port_rules import Listener
-from .core.published import Surroundings, TargetKey, host_listener, ingress_listener, relay_wanted, target_keys
+from .core.published import (
+    Surroundings,
+    TargetKey,
+    host_listener,
+    ingress_listener,
+    relay_wanted,
+    target_keys,
+    with_leaving,
+)
 from .core.returns import Peers, Returns, mark_of, peers_of, returns_of
 from .core.rules import Command
 from .core.tables import TableState
@@ -189,11 +197,13 @@ class Publisher:
         config, peers = self._ground.config, self.peers()
         around = self._around(peers)
         not_here = {*self._conflicts, *self._elsewhere}
-        listeners = [
-            ingress_listener(port, around, answers_here=_ingress_key(port) not in not_here)
-            for port in self.ingress.ports
-            if not port.proxy_protocol
-        ]
+        programmed = () if self._programmed is None else self._programmed.listeners
+        before = {listener.chain: listener for listener in programmed if listener.answers_nodes}
+        listeners = []
+        for port in self.ingress.ports:
+            if not port.proxy_protocol:
+                listener = ingress_listener(port, around, answers_here=_ingress_key(port) not in not_here)
+                listeners.append(with_leaving(listener, before.get(listener.chain), around))
         for sandbox_id in sorted(self._host):
             listeners += self._host[sandbox_id]
         return HostRules(

@@ -42,6 +42,13 @@ class Listener:
     """False: another program of this host has the port; it is only served to other nodes."""
     answers_nodes: bool = False
     """Other nodes lead their clients here."""
+    leaving: tuple[Target, ...] = ()
+    """Tasks here that were withdrawn and still run: for clients that a node leads here which does not know it yet."""
+
+    @property
+    def near(self) -> list[Target]:
+        """The tasks of this host that other nodes' clients get."""
+        return [target for target in self.targets if target.is_near] or list(self.leaving)
 
     @property
     def chain(self) -> str:
@@ -56,7 +63,7 @@ def dispatch(write: TableWriter, listeners: Sequence[Listener]) -> Iterable[Comm
         chosen = [one for one in ours if family_of(one.host_ip) == family]
         if chosen:
             yield write.rule("ports", _verdicts(family, [(one, one.chain) for one in chosen]))
-    near = [one for one in listeners if one.answers_nodes and any(target.is_near for target in one.targets)]
+    near = [one for one in listeners if one.answers_nodes and one.near]
     if near:
         yield write.rule("near", _verdicts(None, [(one, _near(one)) for one in near]))
 
@@ -92,11 +99,10 @@ def _near(listener: Listener) -> str:
 
 def chains(write: TableWriter, listener: Listener) -> Iterable[Command]:
     """What picks a target. Without one the packet goes on to the host, where `refused` answers it."""
-    near = [target for target in listener.targets if target.is_near]
-    if listener.answers_nodes and near:
+    if listener.answers_nodes and listener.near:
         yield write.chain(_near(listener))
         for family in FAMILIES:
-            yield from _pick(write, _near(listener), listener, [one for one in near if one.family == family])
+            yield from _pick(write, _near(listener), listener, [one for one in listener.near if one.family == family])
     if not listener.answers_here or not listener.targets:
         return
     if listener.is_sticky:

@@ -7,7 +7,7 @@ from going to it directly in `host_rules`; directly only where its node is not k
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -58,6 +58,17 @@ def ingress_listener(port: IngressPort, around: Surroundings, *, answers_here: b
         answers_here=answers_here,
         answers_nodes=True,
     )
+
+
+def with_leaving(listener: Listener, before: Listener | None, around: Surroundings) -> Listener:
+    """With the tasks of this host that were behind it before and still run, if it has no others here.
+
+    Nodes hear of a withdrawal one after the other. Until all have, and only then is the task told to stop, one of them
+    may still lead a client to this node.
+    """
+    if before is None or any(target.is_near for target in listener.targets):
+        return listener
+    return replace(listener, leaving=tuple(target for target in before.near if target.owner in around.gateways))
 
 
 def _targets(port: IngressPort, backend: IngressBackend, around: Surroundings) -> list[Target]:

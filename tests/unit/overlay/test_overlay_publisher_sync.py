@@ -106,6 +106,34 @@ async def _walk(directory: Path, steps: list[tuple[str, Any]]) -> None:
         assert ground.written[-1] == publisher.document()
 
 
+def led_to(ground: FakeGround, chain: str) -> bool:
+    """Whether the chain's rules name the first sandbox's way out."""
+    rules = [command["add"]["rule"] for command in ground.written[-1] if "rule" in command.get("add", {})]
+    return any(rule["chain"] == chain and "172.18.0.3" in str(rule["expr"]) for rule in rules)
+
+
+async def test_a_withdrawn_task_gets_what_other_nodes_still_hand_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They hear of its withdrawal one after the other; it is told to stop when all have."""
+    monkeypatch.setattr("pyswarm_overlay.publisher.flows.end", lambda *_: [])
+    monkeypatch.setattr("pyswarm_overlay.publisher.flows.nudge", lambda *_: None)
+    ground = FakeGround(OverlayConfig(run_dir=tmp_path, state_dir=tmp_path, node_address=HERE))
+    publisher = Publisher(cast(Ground, ground), lambda: network(1))
+    publisher.open(box(1), ("172.18.0.3/16",))
+    publisher.set_ingress(IngressRecord(addresses=("10.9.0.2/24",), ports=(port(frozenset({1})),)))
+    await publisher.start()
+    assert led_to(ground, "sctp_9000_any")
+    assert led_to(ground, "near_sctp_9000")
+    publisher.set_ingress(IngressRecord(addresses=("10.9.0.2/24",), ports=(port(frozenset()),)))
+    await publisher.sync()
+    assert not led_to(ground, "sctp_9000_any")
+    assert led_to(ground, "near_sctp_9000")
+    publisher.release("c1")
+    await publisher.sync()
+    assert not led_to(ground, "near_sctp_9000")
+
+
 async def test_a_sandbox_without_ports_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ground = FakeGround(OverlayConfig(run_dir=tmp_path, state_dir=tmp_path, node_address=HERE))
     publisher = Publisher(cast(Ground, ground), lambda: None)
