@@ -1,7 +1,7 @@
 """The seam of verification: whoever keeps something in the kernel says how to compare it and how to repair it.
 
 `verification` calls these; it decides when. A part that keeps kernel state of its own (a driver, an encrypted tunnel, a
-policy table) implements `Verified` and is added to the one list in `OverlayHost._verified_parts`.
+policy table) implements `Verified` and is added to the one list in `audit/parts.py`.
 
 `observe` must change nothing. What is under way in the part's own hands (a sandbox being built) is no problem: hold the
 lock that the change holds. `repair` brings the kernel to what is wanted at that moment, whatever was found; it is
@@ -41,3 +41,14 @@ class Verified(Protocol):
     def size(self) -> dict[str, int]:
         """How much it keeps, by what: {"tunnel entries": 12}. For reports."""
         ...
+
+
+class InTheHost:
+    """The half of `Verified` that all parts share whose state is in the host's own namespace."""
+
+    @property
+    def place(self) -> Literal["host"]:
+        return "host"
+
+    def places(self) -> Collection[str]:
+        return (HOST_KEY,)

@@ -6,10 +6,9 @@ all sandboxes, when something changed there and in turn.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import partial
 from ipaddress import ip_interface
-from typing import Literal
 
 from pyswarm_overlay.core import comparison, names
 from pyswarm_overlay.core.comparison import WantedDevice, WantedEnd
@@ -23,12 +22,12 @@ from pyswarm_overlay.networks import Networks
 from pyswarm_overlay.publisher import Publisher
 from pyswarm_overlay.sandbox import LiveSandbox
 from pyswarm_overlay.sandboxes import Sandboxes
-from pyswarm_overlay.verified import HOST_KEY
+from pyswarm_overlay.verified import InTheHost
 
 _FORWARD = "ipv4/ip_forward"
 
 
-class HostAudit:
+class HostAudit(InTheHost):
     """`live` tells the sandboxes that are up."""
 
     def __init__(
@@ -46,13 +45,6 @@ class HostAudit:
         self._sandboxes = sandboxes
         self._ingress = ingress
         self._live = live
-
-    @property
-    def place(self) -> Literal["host"]:
-        return "host"
-
-    def places(self) -> Collection[str]:
-        return [HOST_KEY]
 
     async def observe(self, _key: str) -> list[str]:
         ends, device = self._ends(), self._device()
@@ -130,19 +122,12 @@ class HostAudit:
         return {"ways out": len(self._ends()), "ingress devices": int(self._device() is not None)}
 
 
-class HostKeeping:
+class HostKeeping(InTheHost):
     """Settings below /proc/sys, which change in silence: a few microseconds each, so they are looked at often."""
 
     def __init__(self, audit: HostAudit, ground: Ground) -> None:
         self._audit = audit
         self._ground = ground
-
-    @property
-    def place(self) -> Literal["host"]:
-        return "host"
-
-    def places(self) -> Collection[str]:
-        return [HOST_KEY]
 
     async def observe(self, _key: str) -> list[str]:
         return await self._ground.threads.run(partial(self._look, self._audit.devices()))
@@ -159,7 +144,7 @@ class HostKeeping:
         return {}
 
 
-class PublishedAudit:
+class PublishedAudit(InTheHost):
     """Verifies the host's table: published ports and the translation of what leaves sandboxes."""
 
     def __init__(self, ground: Ground, publisher: Publisher, scratch: ruleset.Scratch) -> None:
@@ -169,13 +154,6 @@ class PublishedAudit:
         self._right: int | None = None
         """The generation of the rules at which they were found right."""
         self._rules = 0
-
-    @property
-    def place(self) -> Literal["host"]:
-        return "host"
-
-    def places(self) -> Collection[str]:
-        return [HOST_KEY]
 
     async def observe(self, _key: str) -> list[str]:
         return await self._ground.threads.run(self._look)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
-
 from pyswarm_overlay.publisher import Publisher
-from pyswarm_overlay.verified import HOST_KEY
+from pyswarm_overlay.verified import InTheHost
 
 
-class RelayAudit:
+class RelayAudit(InTheHost):
     """One for the host."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
-
-    @property
-    def place(self) -> Literal["host"]:
-        return "host"
-
-    def places(self) -> Collection[str]:
-        return [HOST_KEY]
 
     async def observe(self, _key: str) -> list[str]:
         return await self._publisher.relay_problems()

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
-
-from pyswarm_overlay.verified import HOST_KEY
+from pyswarm_overlay.verified import InTheHost
 
 from .encryption import Encryption
 
 
-class TunnelAudit:
+class TunnelAudit(InTheHost):
     """Devices, peers, addresses and routes in the tunnels' namespace."""
 
     def __init__(self, encryption: Encryption) -> None:
         self._encryption = encryption
-
-    @property
-    def place(self) -> Literal["host"]:
-        return "host"
-
-    def places(self) -> Collection[str]:
-        return (HOST_KEY,)
 
     async def observe(self, key: str) -> list[str]:
         return [f"encryption: {problem}" for problem in await self._encryption.observe()]

@@ -25,6 +25,7 @@ from pyswarm_common.model import (
     Resources,
     RestartPolicy,
     ServiceSpec,
+    Task,
     TaskSpec,
     TaskState,
     UpdateConfig,
@@ -143,6 +144,18 @@ def big(image: str, reserved: int = 6 * GIB) -> TaskSpec:
     return TaskSpec(container=ContainerSpec(image=image), resources=ResourceRequirements(reservations=reservations))
 
 
+def check_handed_over(world: World, old: dict[str, Task]) -> None:
+    """An old task stops when its successor is prepared in its place, and that starts when the old one has ended."""
+    for task in world.tables.service_tasks("web"):
+        if task.id in old and task.desired_state > TaskState.RUNNING:
+            (successor,) = [other for other in world.tasks("web") if other.slot == task.slot]
+            assert successor.status.state >= TaskState.READY
+            assert successor.node_id == task.node_id
+        elif task.id not in old and task.status.state > TaskState.READY:
+            (before,) = [item for item in old.values() if item.slot == task.slot]
+            assert world.tables.tasks[before.id].status.state.is_terminal
+
+
 @pytest.mark.parametrize("reserved", [6 * GIB, 8 * GIB], ids=["as much", "more"])
 def test_a_successor_without_room_of_its_own_is_prepared_in_its_predecessors_place(world: World, reserved: int) -> None:
     """Nodes of 8 GiB, tasks of 6: no node ever has room for a second one."""
@@ -153,14 +166,7 @@ def test_a_successor_without_room_of_its_own_is_prepared_in_its_predecessors_pla
     for _ in range(40):
         world.plan_all()
         check_invariants(world)
-        for task in world.tables.service_tasks("web"):
-            if task.id in old and task.desired_state > TaskState.RUNNING:
-                (successor,) = [other for other in world.tasks("web") if other.slot == task.slot]
-                assert successor.status.state >= TaskState.READY
-                assert successor.node_id == task.node_id
-            elif task.id not in old and task.status.state > TaskState.READY:
-                (before,) = [item for item in old.values() if item.slot == task.slot]
-                assert world.tables.tasks[before.id].status.state.is_terminal
+        check_handed_over(world, old)
         world.agents_step()
         assert len(world.running("web")) >= 1
     assert images(world) == ["img:2"] * 2
@@ -179,13 +185,7 @@ def test_a_successor_with_the_same_host_port_is_prepared_beside_its_predecessor(
     for _ in range(40):
         world.plan_all()
         check_invariants(world)
-        for task in world.tables.service_tasks("web"):
-            if task.id in old and task.desired_state > TaskState.RUNNING:
-                (successor,) = [other for other in world.tasks("web") if other.slot == task.slot]
-                assert successor.status.state >= TaskState.READY
-            elif task.id not in old and task.status.state > TaskState.READY:
-                (before,) = [item for item in old.values() if item.slot == task.slot]
-                assert world.tables.tasks[before.id].status.state.is_terminal
+        check_handed_over(world, old)
         world.agents_step()
     assert images(world) == ["img:2"] * replicas
 
